@@ -1,0 +1,259 @@
+"""What an operator decides: process settings (environment, read once) and the site file (peers and routes).
+
+Settings are frozen. Secrets may come from a file: PACSNODE_DATABASE_URL_FILE is read where
+PACSNODE_DATABASE_URL would be. Peers and routes change at run time, so they become rows
+(`pacsnode peers apply site.toml`); `Site` is the schema of that reviewed file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from node.errors import ConfigurationError
+
+VERSION = "0.1.0"
+MANUFACTURER = "pacsnode"
+MODEL_NAME = "PACS processing node"
+UID_ROOT = "2.25"
+"""Result UIDs are UUIDv5 under 2.25 (PS3.5 B.2): no registered root is needed and none is borrowed."""
+
+
+def _ae_title(value: str) -> str:
+    value = value.strip()
+    if not 1 <= len(value) <= 16 or "\\" in value or not value.isascii() or not value.isprintable():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash (PS3.5 6.2)")
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+
+
+class Settings(BaseSettings):
+    """Process settings. Every name may be given as PACSNODE_<NAME> or, for secrets, PACSNODE_<NAME>_FILE."""
+
+    model_config = SettingsConfigDict(env_prefix="PACSNODE_", frozen=True, extra="ignore")
+
+    home: Path = Path("pacsnode-home")
+    aet: AETitle = "PACSNODE"
+    host: str = "0.0.0.0"  # noqa: S104  (a modality must reach it; unknown callers are refused)
+    port: int = Field(11112, ge=0, le=65535)
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(8080, ge=0, le=65535)
+    database_url: str = ""
+    """SQLAlchemy URL; empty means the SQLite file under `home`."""
+    redis_url: str = ""
+    """Broker URL; empty means the embedded Redis on a socket under `home`."""
+
+    # receive
+    max_pdu: int = Field(131072, ge=16384, le=1 << 24)
+    max_associations: int = Field(64, ge=1)
+    disk_watermark_percent: float = Field(90.0, gt=0, le=100)
+    """Used share of the archive's file system above which C-STORE answers 0xA700."""
+    disk_reserve_mb: int = Field(512, ge=0)
+    """…and the free space below which it does, whatever the share."""
+    connection_timeout_s: float = Field(10.0, gt=0)
+    tls_handshake_timeout_s: float = Field(10.0, gt=0)
+    association_timeout_s: float = Field(30.0, gt=0)
+    dimse_timeout_s: float = Field(60.0, gt=0)
+    idle_timeout_s: float = Field(60.0, gt=0)
+
+    # DICOM TLS (BCP 195, mutual): on when a certificate is given
+    tls_port: int | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_authorities: Path | None = None
+
+    # work
+    device: str = "auto"
+    """"auto" (cuda where torch has one), "cpu", "cuda:0"…"""
+    threads: int = Field(0, ge=0)
+    """Threads of one worker's inference; 0 means all cores."""
+    lease_s: float = Field(120.0, gt=0)
+    """A job whose worker has not renewed its lease for so long is given to another."""
+    max_attempts: int = Field(3, ge=1)
+    clock_interval_s: float = Field(1.0, gt=0)
+
+    # deliver
+    retry_first_s: float = Field(5.0, gt=0)
+    retry_most_s: float = Field(900.0, gt=0)
+    delivery_attempts: int = Field(20, ge=1)
+    breaker_failures: int = Field(3, ge=1)
+    breaker_open_s: float = Field(30.0, gt=0)
+    commitment_wait_s: float = Field(60.0, gt=0)
+
+    # text in results
+    institution_note: str = "Research use only. Not a medical device. Not for diagnostic use."
+    series_number_base: int = Field(9000, ge=1000)
+
+    @property
+    def archive_dir(self) -> Path:
+        return self.home / "archive"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, logs and process ids of the embedded node."""
+        return self.home / "run"
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home.resolve() / 'node.sqlite'}"
+
+    @property
+    def broker_url(self) -> str:
+        return self.redis_url or f"redis+socket://{self.run_dir.resolve() / 'redis.sock'}"
+
+    @classmethod
+    def load(cls, **given: Any) -> Settings:
+        """Environment, then what the command line gave. Raises ConfigurationError in words."""
+        values: dict[str, Any] = {}
+        for name in cls.model_fields:
+            source = os.environ.get(f"PACSNODE_{name.upper()}_FILE")
+            if source:
+                try:
+                    values[name] = Path(source).read_text(encoding="utf8").strip()
+                except OSError as exc:
+                    raise ConfigurationError(
+                        f"PACSNODE_{name.upper()}_FILE: {source} cannot be read ({exc.strerror})"
+                    ) from exc
+        values.update({key: value for key, value in given.items() if value is not None})
+        try:
+            return cls(**values)
+        except ValidationError as exc:
+            raise ConfigurationError(_in_words("settings", exc)) from exc
+
+
+class Completion(BaseModel):
+    """When a study that this peer sends is taken as complete (DICOM itself has no such signal)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quiet_s: float = Field(30.0, ge=0)
+    """No new image for so long."""
+    deadline_s: float = Field(3600.0, gt=0)
+    """This long after the first image, whatever still comes."""
+    when_images: int | None = Field(None, ge=1)
+    """Content rule: at once when the study has so many images…"""
+    when_modality: str = ""
+    """…or an instance of this modality or with this Series Description (exact) has come."""
+    when_series_description: str = ""
+
+
+class Peer(BaseModel):
+    """One DICOM application that we know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    aet: AETitle
+    host: str
+    """Address, host name or network (10.1.0.0/16) it calls from; must be one address or name to be sent to."""
+    port: int | None = Field(None, ge=1, le=65535)
+    """Where it listens. None: it only sends."""
+    description: str = ""
+    may_send: bool = True
+    may_receive: bool = True
+    tls: bool = False
+    """Results go to it over TLS."""
+    commitment: Literal["auto", "always", "never"] = "auto"
+    """"auto" asks for storage commitment where the peer offers it, else verifies by query."""
+    takes: tuple[Literal["sr", "sr-text", "seg", "sc", "derived"], ...] = ("sr", "seg", "sc", "derived")
+    """Kinds of results it is given; a kind that it lacks falls back as ARCHITECTURE.md says."""
+    priority: Literal["stat", "routine"] = "routine"
+    """Of studies that it sends without saying so themselves."""
+    completion: Completion = Completion()
+
+    def calls_from(self, address: str) -> bool:
+        """Whether a connection from this address may be this peer."""
+        return ipaddress.ip_address(address) in _networks(self.host)
+
+
+class Route(BaseModel):
+    """Results of what `source` sends go to `destinations`. "*" is any peer without a route of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    source: str = Field(alias="from")
+    destinations: tuple[AETitle, ...] = Field(alias="to")
+    pipelines: tuple[str, ...] = ("low_dose_ct", "chest_xray")
+
+
+class Site(BaseModel):
+    """site.toml: all peers and routes, reviewed as one file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    peers: tuple[Peer, ...] = Field((), alias="peer")
+    routes: tuple[Route, ...] = Field((), alias="route")
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Site:
+        names = [peer.aet for peer in self.peers]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"peer {name} stands twice")
+        known = {peer.aet: peer for peer in self.peers}
+        for route in self.routes:
+            if route.source != "*" and route.source not in known:
+                raise ValueError(f"route from {route.source}: no such peer in this file")
+            for name in route.destinations:
+                if name not in known:
+                    raise ValueError(f"route from {route.source} to {name}: no such peer in this file")
+                if known[name].port is None or not known[name].may_receive:
+                    raise ValueError(f"route to {name}: this peer has no port, or may_receive = false")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Site:
+        """Raises ConfigurationError that names the line or the field."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf8")))
+        except OSError as exc:
+            raise ConfigurationError(f"{path}: cannot be read ({exc.strerror})") from exc
+        except tomllib.TOMLDecodeError as exc:
+            raise ConfigurationError(f"{path}: not TOML: {exc}") from exc
+        except ValidationError as exc:
+            raise ConfigurationError(_in_words(str(path), exc)) from exc
+
+
+@lru_cache(maxsize=256)
+def _networks_of_address(host: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(host, strict=False)
+    except ValueError:
+        return None
+
+
+def _networks(host: str) -> _Networks:
+    network = _networks_of_address(host)
+    if network is not None:
+        return _Networks((network,))
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        found = set()
+    return _Networks(tuple(ipaddress.ip_network(address) for address in found))
+
+
+class _Networks:
+    def __init__(self, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> None:
+        self.networks = networks
+
+    def __contains__(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        return any(mapped in network for network in self.networks)
+
+
+def _in_words(where: str, exc: ValidationError) -> str:
+    lines = []
+    for error in exc.errors():
+        field = ".".join(str(part) for part in error["loc"])
+        lines.append(f"{where}: {field or 'file'}: {error['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
