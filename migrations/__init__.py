@@ -1,0 +1,1 @@
+"""Alembic migrations. Apply with `pacsnode migrate`; `node.db.migrate` finds this folder."""

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
 
     home: Path = Path("pacsnode-home")
     aet: AETitle = "PACSNODE"
-    host: str = "0.0.0.0"  # noqa: S104  (a modality must reach it; unknown callers are refused)
+    host: str = "0.0.0.0"
     port: int = Field(11112, ge=0, le=65535)
     web_host: str = "127.0.0.1"
     web_port: int = Field(8080, ge=0, le=65535)

@@ -1,0 +1,133 @@
+"""Received and produced files on disk. What is said to be kept survives a power cut; nothing is ever overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from node.errors import OutOfResources, ResultLost
+
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+class Archive:
+    """A folder with `spool` (on its way in), `received`, `aside` (conflicts) and `results`; one file system.
+
+    Paths given out and taken are relative to the root, so the folder can be moved.
+    """
+
+    def __init__(self, root: Path, *, watermark_percent: float = 100.0, reserve_mb: int = 0) -> None:
+        self.root = root
+        self._watermark_percent = watermark_percent
+        self._reserve_bytes = reserve_mb << 20
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    def prepare(self) -> None:
+        """Make the folders."""
+        for name in ("spool", "received", "aside", "results"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    def clear_spool(self) -> int:
+        """Remove what a killed receiver left half received; nobody was told that it was kept."""
+        left = list(self.spool.glob("*"))
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
+
+    def path(self, relative: str) -> Path:
+        return self.root / relative
+
+    def room(self) -> str | None:
+        """None where there is room, else the reason in words."""
+        usage = shutil.disk_usage(self.root)
+        used_percent = 100.0 * (usage.total - usage.free) / usage.total
+        if used_percent > self._watermark_percent:
+            return f"disk {used_percent:.1f} % full, watermark {self._watermark_percent:.0f} %"
+        if usage.free < self._reserve_bytes:
+            return f"only {usage.free >> 20} MiB of disk left, {self._reserve_bytes >> 20} MiB are held in reserve"
+        return None
+
+    def keep(self, arrived: Path, *, study: str, series: str, instance: str, sha256: str) -> str:
+        """Move a synced spool file to its place, durably; the relative path.
+
+        The digest is part of the name: two objects of one UID never meet. The same bytes again find the file there.
+        raises   OutOfResources
+        """
+        folder = Path("received") / _part(study) / _part(series)
+        return self._move(arrived, folder / f"{_part(instance)}-{sha256[:16]}.dcm")
+
+    def set_aside(self, arrived: Path, *, instance: str, sha256: str) -> str:
+        """Keep an object that contradicts one we have."""
+        return self._move(arrived, Path("aside") / f"{_part(instance)}-{sha256[:16]}.dcm")
+
+    def _move(self, arrived: Path, relative: Path) -> str:
+        target = self.root / relative
+        try:
+            _make_durable_folder(target.parent, self.root)
+            os.replace(arrived, target)
+            _sync_folder(target.parent)
+        except OSError as exc:
+            raise OutOfResources(f"the archive cannot keep the object: {exc.strerror}") from exc
+        return str(relative)
+
+    def write(self, data: bytes, *, study: str, revision: int, instance: str) -> tuple[str, str]:
+        """A produced object, durable; (relative path, sha256). Writing the same bytes again changes nothing.
+
+        raises   OutOfResources   no room
+                 ResultLost       there is another object of this UID: a re-run must make the same bytes
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        relative = Path("results") / _part(study) / str(revision) / f"{_part(instance)}-{digest[:16]}.dcm"
+        target = self.root / relative
+        if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == digest:
+            return str(relative), digest
+        try:
+            _make_durable_folder(target.parent, self.root)
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, target)
+            _sync_folder(target.parent)
+        except OSError as exc:
+            raise OutOfResources(f"the archive cannot keep a result: {exc.strerror}") from exc
+        return str(relative), digest
+
+    def verify(self, relative: str, sha256: str) -> None:
+        """raises   ResultLost   the file is gone or is not what was written."""
+        try:
+            found = hashlib.sha256(self.path(relative).read_bytes()).hexdigest()
+        except OSError as exc:
+            raise ResultLost(f"{Path(relative).name}: {exc.strerror}") from exc
+        if found != sha256:
+            raise ResultLost(f"{Path(relative).name}: its bytes are not what was written")
+
+
+def _part(uid: str) -> str:
+    if not _UID.fullmatch(uid) or set(uid) == {"."}:
+        raise OutOfResources("a UID that is not one cannot name a file")
+    return uid
+
+
+def _make_durable_folder(folder: Path, root: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_durable_folder(folder.parent, root)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,75 @@
+"""The legal moves of every state, as one table. States never run backwards; queries move rows by this table only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class RevisionState(StrEnum):
+    RECEIVING = "receiving"  # images may still come
+    COMPLETE = "complete"  # closed: its set of images no longer changes
+    PLANNED = "planned"  # every series has a decision, jobs exist
+    REPORTED = "reported"  # every result object exists, deliveries exist
+    DELIVERED = "delivered"  # every delivery is committed
+    INCOMPLETE = "incomplete"  # at least one delivery is a dead letter
+    # a re-sent dead letter brings INCOMPLETE to DELIVERED; nothing else leaves it
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"  # attempts used up, or an error that another attempt cannot mend
+
+
+class DeliveryState(StrEnum):
+    WAITING = "waiting"  # to be sent, now or at not_before
+    SENDING = "sending"
+    SENT = "sent"  # C-STORE succeeded; not proven stored yet
+    COMMITTED = "committed"  # storage commitment, or found by query
+    REPLACED = "replaced"  # the peer lacks the class: a fallback goes instead
+    DEAD = "dead"  # permanent failure, or attempts used up; re-sendable
+
+
+MOVES: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
+    RevisionState: {
+        RevisionState.RECEIVING: frozenset({RevisionState.COMPLETE}),
+        RevisionState.COMPLETE: frozenset({RevisionState.PLANNED}),
+        RevisionState.PLANNED: frozenset({RevisionState.REPORTED}),
+        RevisionState.REPORTED: frozenset({RevisionState.DELIVERED, RevisionState.INCOMPLETE}),
+        RevisionState.INCOMPLETE: frozenset({RevisionState.DELIVERED}),
+        RevisionState.DELIVERED: frozenset(),
+    },
+    JobState: {
+        # a lapsed lease or a passing failure gives a job back: RUNNING → QUEUED is a new attempt, counted
+        JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED}),
+        JobState.RUNNING: frozenset({JobState.QUEUED, JobState.DONE, JobState.FAILED}),
+        JobState.DONE: frozenset(),
+        JobState.FAILED: frozenset(),
+    },
+    DeliveryState: {
+        DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.DEAD}),
+        DeliveryState.SENDING: frozenset(
+            {DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.REPLACED, DeliveryState.DEAD}
+        ),
+        DeliveryState.SENT: frozenset({DeliveryState.COMMITTED, DeliveryState.WAITING, DeliveryState.DEAD}),
+        DeliveryState.DEAD: frozenset({DeliveryState.WAITING}),
+        DeliveryState.COMMITTED: frozenset(),
+        DeliveryState.REPLACED: frozenset(),
+    },
+}
+
+
+def may_become(before: StrEnum, after: StrEnum) -> bool:
+    """Whether the move stands in the table."""
+    return after in MOVES[type(before)][before]
+
+
+def before(after: StrEnum) -> tuple[StrEnum, ...]:
+    """Every state from which `after` may be reached in one move."""
+    return tuple(state for state, targets in MOVES[type(after)].items() if after in targets)
+
+
+FINISHED_JOB = frozenset({JobState.DONE, JobState.FAILED})
+FINISHED_DELIVERY = frozenset({DeliveryState.COMMITTED, DeliveryState.REPLACED, DeliveryState.DEAD})

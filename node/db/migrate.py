@@ -1,0 +1,68 @@
+"""Bring the database to the code's tables, and say whether it is there.
+
+One migrator at a time: PostgreSQL takes an advisory lock, SQLite its write lock.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+import migrations
+from node.db.session import Database
+from node.db.tables import Row
+
+_LOCK = 0x70616373  # "pacs"
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(str(migrations.__file__)).parent))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(database: Database, target: str = "head") -> None:
+    """Apply what is missing. Safe to call from several processes at once."""
+    with database.engine.begin() as connection:
+        _lock(connection)
+        command.upgrade(_config(connection), target)
+
+
+def downgrade(database: Database, target: str) -> None:
+    with database.engine.begin() as connection:
+        _lock(connection)
+        command.downgrade(_config(connection), target)
+
+
+def _lock(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
+def current(database: Database) -> str | None:
+    with database.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def head() -> str | None:
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def is_current(database: Database) -> bool:
+    return current(database) == head()
+
+
+def drift(database: Database) -> list[str]:
+    """What differs between the migrated database and the rows in the code, in words."""
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return [str(difference) for difference in compare_metadata(context, Row.metadata)]

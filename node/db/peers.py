@@ -1,0 +1,75 @@
+"""Statements about peers and routes, and each peer's breaker."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from node.db.tables import PeerRow, RouteRow
+from node.settings import Peer, Route, Site
+
+
+def peers(session: Session) -> list[Peer]:
+    return [Peer.model_validate(row.config) for row in session.scalars(select(PeerRow).order_by(PeerRow.aet))]
+
+
+def peer(session: Session, aet: str) -> Peer | None:
+    row = session.get(PeerRow, aet)
+    return Peer.model_validate(row.config) if row is not None else None
+
+
+def breakers(session: Session) -> Sequence[PeerRow]:
+    return session.scalars(select(PeerRow).order_by(PeerRow.aet)).all()
+
+
+def route_for(session: Session, source_aet: str) -> Route | None:
+    """The route of this source, else the one of "*"."""
+    row = session.get(RouteRow, source_aet) or session.get(RouteRow, "*")
+    return Route.model_validate(row.config) if row is not None else None
+
+
+def routes(session: Session) -> list[Route]:
+    return [Route.model_validate(row.config) for row in session.scalars(select(RouteRow).order_by(RouteRow.source))]
+
+
+def replace_site(session: Session, site: Site, *, at: dt.datetime) -> dict[str, list[str]]:
+    """Make the rows what the file says; returns {"added", "changed", "removed"} AE titles."""
+    old = {row.aet: row for row in session.scalars(select(PeerRow))}
+    new = {peer.aet: peer.model_dump(mode="json") for peer in site.peers}
+    change: dict[str, list[str]] = {
+        "added": sorted(new.keys() - old.keys()),
+        "changed": sorted(aet for aet in new.keys() & old.keys() if old[aet].config != new[aet]),
+        "removed": sorted(old.keys() - new.keys()),
+    }
+    for aet in change["removed"]:
+        session.delete(old[aet])
+    for aet in change["changed"]:
+        old[aet].config, old[aet].applied_at = new[aet], at
+        old[aet].failures, old[aet].open_until = 0, None
+    for aet in change["added"]:
+        session.add(PeerRow(aet=aet, config=new[aet], applied_at=at, failures=0))
+    before = {row.source: row.config for row in session.scalars(select(RouteRow))}
+    after = {route.source: route.model_dump(mode="json", by_alias=True) for route in site.routes}
+    change["routes"] = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    session.execute(delete(RouteRow))
+    session.add_all(RouteRow(source=source, config=config) for source, config in after.items())
+    return change
+
+
+def note_failure(session: Session, aet: str, *, limit: int, open_until: dt.datetime) -> bool:
+    """Count one failed association; True where this opens the breaker."""
+    row = session.scalar(select(PeerRow).where(PeerRow.aet == aet).with_for_update())
+    if row is None:
+        return False
+    row.failures += 1
+    if row.failures < limit:
+        return False
+    row.open_until = open_until
+    return True
+
+
+def note_success(session: Session, aet: str) -> None:
+    session.execute(update(PeerRow).where(PeerRow.aet == aet, PeerRow.failures > 0).values(failures=0, open_until=None))

@@ -1,0 +1,72 @@
+"""One database, two kinds of transaction: `read` never blocks, `write` is short and commits or rolls back whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+_WRITE = "pacsnode_write"
+
+
+class Database:
+    """Engine and transactions. `before_commit` ends every write transaction (it seals the audit trail)."""
+
+    def __init__(self, url: str, *, before_commit: Callable[[Session], None] | None = None) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        self._writer = self.engine.execution_options(**{_WRITE: True})
+        self._before_commit = before_commit
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that changes rows. On SQLite it takes the write lock at once, so it never fails half-way."""
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+            session.flush()
+            if self._before_commit is not None:
+                self._before_commit(session)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only looks."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def ping(self) -> None:
+        """Raises sqlalchemy.exc.SQLAlchemyError where the database does not answer."""
+        with self.read() as session:
+            session.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    # a connection per transaction: SQLite connections are cheap, and none crosses a thread
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": 60})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy says BEGIN, below, not the driver
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # a committed row survives a power cut: C-STORE success rests on it
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA busy_timeout=60000")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get(_WRITE)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,68 @@
+"""Statements of the audit trail: append under the lock of its head, and query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from node.db.tables import AuditEventRow, AuditHeadRow
+
+
+def lock_head(session: Session) -> AuditHeadRow:
+    """The end of the chain, ours until this transaction ends. The migration laid the first one."""
+    return session.scalars(select(AuditHeadRow).where(AuditHeadRow.id == 1).with_for_update()).one()
+
+
+def head(session: Session) -> AuditHeadRow | None:
+    return session.get(AuditHeadRow, 1)
+
+
+def append(session: Session, rows: Sequence[AuditEventRow], head: AuditHeadRow) -> None:
+    session.add_all(rows)
+    head.number, head.digest = rows[-1].number, rows[-1].digest
+    session.flush()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an auditor asks. Empty fields do not restrict."""
+
+    since: str = ""
+    until: str = ""
+    patient_id: str = ""
+    study_instance_uid: str = ""
+    peer: str = ""
+    action: str = ""
+    """Exact, or the first part: "instance" finds instance.stored, instance.conflict…"""
+    limit: int = 1000
+
+
+def find(session: Session, question: Question) -> list[AuditEventRow]:
+    """The newest `limit` events that fit, oldest first."""
+    query = select(AuditEventRow)
+    if question.since:
+        query = query.where(AuditEventRow.at >= question.since)
+    if question.until:
+        query = query.where(AuditEventRow.at < question.until)
+    for name in ("patient_id", "study_instance_uid", "peer"):
+        value = getattr(question, name)
+        if value:
+            query = query.where(getattr(AuditEventRow, name) == value)
+    if question.action:
+        query = query.where(
+            (AuditEventRow.action == question.action) | AuditEventRow.action.startswith(question.action + ".")
+        )
+    rows = session.scalars(query.order_by(AuditEventRow.number.desc()).limit(question.limit)).all()
+    return list(reversed(rows))
+
+
+def walk(session: Session) -> Iterator[AuditEventRow]:
+    """The whole chain in order."""
+    yield from session.scalars(select(AuditEventRow).order_by(AuditEventRow.number).execution_options(yield_per=1000))
+
+
+def count(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(AuditEventRow)) or 0
