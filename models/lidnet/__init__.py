@@ -1,0 +1,1 @@
+"""LIDnet: low-dose CT denoising."""

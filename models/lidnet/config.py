@@ -1,0 +1,89 @@
+"""Every number of LIDnet's denoiser and of its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Preset = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the residual U-Net.
+
+    widths          channels per level, finest first
+    unshuffle       side of the pixel block that is folded into channels before the first level: a quarter of the
+                    work at 2, for noise that is correlated over several pixels anyway
+    hu_range        HU are clipped to this range on the way into the network (never on the way past it)
+    input_hu        HU that one unit of the network's input stands for
+    residual_hu     HU that one unit of the network's output stands for
+    level_px        pixels of the block means below which the residual must vanish: a power of two
+    """
+
+    widths: tuple[int, ...] = (48, 96, 192)
+    unshuffle: int = 2
+    hu_range: tuple[float, float] = (-1024.0, 3071.0)
+    input_hu: float = 1000.0
+    residual_hu: float = 100.0
+    level_px: int = 8
+
+    @property
+    def multiple(self) -> int:
+        """Height and width are padded to a multiple of this."""
+        return max(self.unshuffle * 2 ** (len(self.widths) - 1), self.level_px)
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """How low-dose images are made for training.
+
+    views               projections per turn (fewer than a scanner's: only noise is reconstructed from them)
+    fractions           lowest and highest dose fraction, drawn log-uniformly
+    full_dose_share     part of the samples that stay at full dose: there the network must learn to do nothing
+    photon_spread       standard deviation of ln(photons) around what the header says
+    other_kernel_share  part of the slices whose noise gets another kernel than the header's
+    least_realisations  noise fields per patient at least: patients with few slices get several per slice
+    """
+
+    views: int = 800
+    fractions: tuple[float, float] = (0.08, 1.0)
+    full_dose_share: float = 0.12
+    photon_spread: float = 0.5
+    other_kernel_share: float = 0.35
+    least_realisations: int = 6
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    noise_floor_hu      added to a patch's noise when its squared error is weighed, so that quiet patches count, but not
+                        without bound
+    """
+
+    steps: int
+    batch: int
+    patch_px: int
+    learning_rate: float = 4e-4
+    last_learning_rate: float = 1e-6
+    warmup_steps: int = 200
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    noise_floor_hu: float = 15.0
+    checkpoint_every: int = 500
+
+
+TRAINING: dict[Preset, TrainConfig] = {
+    "cpu": TrainConfig(steps=10_000, batch=16, patch_px=128),
+    "gpu": TrainConfig(steps=100_000, batch=64, patch_px=128),
+}
+
+
+@dataclass(frozen=True)
+class LidnetConfig:
+    """The denoiser, its data and the patients that it must never see in training (keys as in the prepared slices)."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    pairs: PairConfig = field(default_factory=PairConfig)
+    held_out: tuple[str, ...] = ()

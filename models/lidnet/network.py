@@ -1,0 +1,104 @@
+"""The denoiser: a small residual U-Net on pixel-unshuffled HU.
+
+LIDnet (Chen et al., arXiv 2104.08845) plugs any denoiser into its training; this one is made for two CPU cores.
+No normalisation layers: a slice's result does not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.lidnet.config import NetworkConfig
+
+
+class Denoiser(nn.Module):
+    """HU in, HU out: subtracts the noise that it sees.
+
+    What it subtracts has no part coarser than about 20 pixels (`_without_level`): mean HU of an organ cannot move, whatever
+    the weights say.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.multiple = config.multiple
+        self.level_px = config.level_px
+        self.body = UNet(config)
+        # Constants are buffers, so that they travel with the weights.
+        self.register_buffer("hu_range", torch.tensor(config.hu_range))
+        self.register_buffer("input_hu", torch.tensor(config.input_hu))
+        self.register_buffer("residual_hu", torch.tensor(config.residual_hu))
+
+    hu_range: Tensor
+    input_hu: Tensor
+    residual_hu: Tensor
+
+    def forward(self, hu: Tensor) -> Tensor:
+        """float32 (B, 1, H, W), HU, to the same; H and W multiples of `multiple`."""
+        return hu - self.residual(hu)
+
+    def residual(self, hu: Tensor) -> Tensor:
+        """The noise that would be subtracted, float32 (B, 1, H, W), HU."""
+        clipped = torch.clamp(hu, self.hu_range[0], self.hu_range[1]) / self.input_hu
+        dtype = self.body.head.weight.dtype
+        # The body may run in half precision; HU never do, so that only what is subtracted is rounded.
+        noise = self.body(clipped.to(dtype)).float() * self.residual_hu
+        return self._without_level(noise)
+
+    def _without_level(self, noise: Tensor) -> Tensor:
+        coarse = functional.avg_pool2d(noise, self.level_px)  # (B, 1, H/8, W/8)
+        kernel = noise.new_tensor([1.0, 2.0, 1.0]) / 4
+        kernel = torch.outer(kernel, kernel)[None, None]
+        for _ in range(2):
+            coarse = functional.conv2d(functional.pad(coarse, (1, 1, 1, 1), mode="replicate"), kernel)
+        level = functional.interpolate(coarse, scale_factor=self.level_px, mode="bilinear", align_corners=False)
+        return noise - level
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with concatenated shortcuts."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        widths, folded = config.widths, config.unshuffle**2
+        self.unshuffle = config.unshuffle
+        self.head = nn.Conv2d(folded, widths[0], 3, padding=1)
+        self.encode = nn.ModuleList(_block(width, width) for width in widths)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths))
+        self.decode = nn.ModuleList(_block(2 * width, width) for width in widths[:-1])
+        self.tail = nn.Conv2d(widths[0], folded, 3, padding=1)
+        # An untrained network removes nothing.
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) to (B, 1, H, W)."""
+        x = functional.relu(self.head(functional.pixel_unshuffle(x, self.unshuffle)))  # (B, w0, H/2, W/2)
+        shortcuts: list[Tensor] = []
+        for level, block in enumerate(self.encode):
+            x = block(x)
+            if level < len(self.down):
+                shortcuts.append(x)
+                x = self.down[level](x)  # (B, w, H/2ⁿ, W/2ⁿ)
+        for level in reversed(range(len(self.up))):
+            x = torch.cat([self.up[level](x), shortcuts[level]], 1)  # (B, 2w, 2H', 2W')
+            x = self.decode[level](x)
+        return functional.pixel_shuffle(self.tail(x), self.unshuffle)
+
+
+def _block(inward: int, outward: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inward, outward, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outward, outward, 3, padding=1),
+        nn.ReLU(inplace=True),
+    )
+
+
+def build(config: NetworkConfig) -> Denoiser:
+    """The untrained network."""
+    return Denoiser(config)

@@ -1,0 +1,154 @@
+"""Training of the denoiser with the pixel loss: seeded, resumable at any checkpoint to the same weights."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.contract import ModelError
+from models.lidnet.config import TRAINING, LidnetConfig, Preset, TrainConfig
+from models.lidnet.network import Denoiser, build
+from models.lidnet.pairs import Batch, PairStore, make_pairs
+from models.lidnet.slices import slice_files, split
+
+OnProgress = Callable[[str, int, int, float], None]
+"""Called with what is being done, steps done, steps in all, and the loss of late (NaN while pairs are made)."""
+
+SMOOTHING = 0.99
+
+
+def train(
+    config: LidnetConfig,
+    data: Path,
+    out: Path,
+    *,
+    preset: Preset,
+    seed: int,
+    resume: bool = True,
+    on_progress: OnProgress | None = None,
+    steps: int | None = None,
+) -> Path:
+    """Train on prepared slices; the weights' file (fp16 safetensors) is returned.
+
+    data     folder of prepared slices (node/dicom/slices.py)      out    pairs, checkpoint and weights go here
+    steps    instead of the preset's
+    raises   ModelError     no slices, or the checkpoint is of another run
+    """
+    training = TRAINING[preset] if steps is None else replace(TRAINING[preset], steps=steps)
+    report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
+    kept, _ = split(slice_files(data), config.held_out)
+    pairs = make_pairs(
+        kept, out / "pairs", config.pairs, seed=seed, on_progress=lambda done, n: report("pairs", done, n, math.nan)
+    )
+    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
+    run = Run(config, training, seed=seed, device=device)
+    checkpoint = out / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        run.load(checkpoint)
+    run.fit(PairStore(pairs, config.pairs, seed=seed), checkpoint, report)
+    return save_weights(run.smoothed, out / "weights.safetensors")
+
+
+class Run:
+    """The state of a training run: all of it is in the checkpoint."""
+
+    def __init__(self, config: LidnetConfig, training: TrainConfig, *, seed: int, device: torch.device) -> None:
+        torch.manual_seed(seed)
+        self.seed = seed
+        self.training = training
+        self.device = device
+        self.network = build(config.network).to(device, memory_format=torch.channels_last)
+        self.smoothed = build(config.network).to(device).requires_grad_(False)
+        self.smoothed.load_state_dict(self.network.state_dict())
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=training.learning_rate)
+        self.step = 0
+        self.late_loss = math.nan
+
+    def fit(self, store: PairStore, checkpoint: Path, report: OnProgress) -> None:
+        """The remaining steps."""
+        self.network.train()
+        while self.step < self.training.steps:
+            loss = self._one_step(store.batch(self.step, self.training))
+            self.late_loss = (
+                loss if math.isnan(self.late_loss) else SMOOTHING * self.late_loss + (1 - SMOOTHING) * loss
+            )
+            self.step += 1
+            report("training", self.step, self.training.steps, self.late_loss)
+            if self.step % self.training.checkpoint_every == 0 or self.step == self.training.steps:
+                self.save(checkpoint)
+
+    def _one_step(self, batch: Batch) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, self.training)
+        low, full, weight = (part.to(self.device) for part in (batch.low_dose, batch.full_dose, batch.weight))
+        with torch.autocast(self.device.type, torch.bfloat16):
+            denoised = self.network(low)
+        loss = pixel_loss(denoised.float(), full, weight)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
+        self.optimiser.step()
+        self._smooth()
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _smooth(self) -> None:
+        # Early on the average follows closely, so that a short run is not left with its first steps.
+        decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))
+        for average, now in zip(self.smoothed.parameters(), self.network.parameters(), strict=True):
+            average.lerp_(now, 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "seed": self.seed,
+            "step": self.step,
+            "late_loss": self.late_loss,
+            "network": self.network.state_dict(),
+            "smoothed": self.smoothed.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        partial = path.with_suffix(".part")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        raises   ModelError     it was made with another seed
+        """
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["seed"] != self.seed:
+            raise ModelError("the checkpoint belongs to a run with another seed")
+        self.step, self.late_loss = state["step"], state["late_loss"]
+        self.network.load_state_dict(state["network"])
+        self.smoothed.load_state_dict(state["smoothed"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def pixel_loss(denoised: Tensor, full_dose: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean squared error: unlike the absolute error it draws no value away from the mean."""
+    return (weight * (denoised - full_dose).square()).mean()
+
+
+def learning_rate(step: int, training: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    span = max(training.steps - training.warmup_steps, 1)
+    cosine = (1 + math.cos(math.pi * (step - training.warmup_steps) / span)) / 2
+    return training.last_learning_rate + (training.learning_rate - training.last_learning_rate) * cosine
+
+
+def save_weights(network: Denoiser, path: Path) -> Path:
+    """The network's parameters and buffers as fp16 safetensors."""
+    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, path)
+    return path
