@@ -1,0 +1,180 @@
+"""Data elements as plain values, whatever their writers did to them.
+
+Values are taken from the raw bytes, not from pydicom's converted ones: nothing is validated on the way, so a bad
+date in a data set cannot stop a good image, and no warning can carry a patient's name into a log.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydicom.charset import TEXT_VR_DELIMS, decode_bytes
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_partial
+
+from node.errors import NotUnderstood
+
+log = logging.getLogger(__name__)
+
+UNREADABLE = (
+    InvalidDicomError,
+    BytesLengthException,
+    EOFError,
+    struct.error,
+    zlib.error,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+"""What pydicom raises on bytes that are not DICOM, or not whole. OSError is not there: a disk is not the sender."""
+
+_BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q", "US or SS": "H"}
+_LONGEST_TEXT = 4096
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+StopWhen = Callable[[Any, str | None, int], bool]
+
+
+def parse(path: Path, *, stop_at: int | None = None) -> FileDataset:
+    """One file's data set, up to (not including) the first element whose tag is `stop_at` or higher.
+
+    Files without preamble or meta information are taken too: whoever needs a UID finds out whether it is there.
+
+    raises   NotUnderstood   the bytes are not DICOM
+    """
+    stop: StopWhen | None = None if stop_at is None else (lambda tag, _vr, _length: tag >= stop_at)
+    with path.open("rb") as file:
+        try:
+            return read_partial(file, stop_when=stop, force=True)
+        except UNREADABLE as exc:
+            raise NotUnderstood(f"the file cannot be read as DICOM ({type(exc).__name__})") from exc
+
+
+def valid_uid(uid: str) -> bool:
+    """Digits and dots, 64 at most: safe as file name and key. Leading zeros (against PS3.5 9.1) are seen, and harmless."""
+    return len(uid) <= 64 and _UID.fullmatch(uid) is not None
+
+
+def raw(dataset: Dataset, tag: int) -> bytes | str | None:
+    """The value as it stands in the file; None where the element is absent or empty."""
+    element = dataset.get_item(tag) if tag in dataset else None
+    value = None if element is None else element.value
+    if value is None or isinstance(value, bytes | str):
+        return value or None
+    if isinstance(value, Sequence):
+        return "\\".join(str(part) for part in value)
+    return str(value)
+
+
+def text(dataset: Dataset, tag: int) -> str:
+    """Text without padding and control characters (no database takes NUL); "" where absent."""
+    value = raw(dataset, tag)
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        value = _decoded(value[:_LONGEST_TEXT], dataset)
+    return _CONTROL.sub(" ", value[:_LONGEST_TEXT].rstrip("\0")).strip()
+
+
+def texts(dataset: Dataset, tag: int) -> tuple[str, ...]:
+    """All values of a multi-valued text, each without padding; () where absent."""
+    whole = text(dataset, tag)
+    return tuple(part.strip() for part in whole.split("\\")) if whole else ()
+
+
+def numbers(dataset: Dataset, tag: int) -> tuple[float, ...]:
+    """All values as numbers, from text or binary representation; () where absent, or where one is no finite number."""
+    element = dataset.get_item(tag) if tag in dataset else None
+    if element is None:
+        return ()
+    value = raw(dataset, tag)
+    if value is None:
+        return ()
+    if isinstance(value, bytes):
+        form = _BINARY.get(_declared_vr(element))
+        if form is not None and len(value) % struct.calcsize(form) == 0:
+            order = "<" if element.is_little_endian else ">"
+            found = struct.unpack(f"{order}{len(value) // struct.calcsize(form)}{form}", value)
+            return tuple(float(number) for number in found) if all(map(math.isfinite, found)) else ()
+        value = value.decode("latin-1")
+    return _parsed(value)
+
+
+def number(dataset: Dataset, tag: int) -> float | None:
+    """The first value as a number; None where there is none."""
+    found = numbers(dataset, tag)
+    return found[0] if found else None
+
+
+def integer(dataset: Dataset, tag: int) -> int | None:
+    """The first value as a whole number within the range of IS; None where there is none."""
+    found = number(dataset, tag)
+    return int(found) if found is not None and abs(found) < 2**31 else None
+
+
+def items(dataset: Dataset, tag: int) -> tuple[Dataset, ...]:
+    """Items of a sequence; () where it is absent, no sequence, or cannot be parsed."""
+    if tag not in dataset:
+        return ()
+    try:
+        value = dataset[tag].value
+    except UNREADABLE as exc:
+        log.info("sequence (%04X,%04X) cannot be parsed: %s", tag >> 16, tag & 0xFFFF, type(exc).__name__)
+        return ()
+    if not isinstance(value, Sequence) or isinstance(value, bytes | str):
+        return ()
+    return tuple(item for item in value if isinstance(item, Dataset))
+
+
+def item(dataset: Dataset, tag: int) -> Dataset:
+    """First item of a sequence; an empty data set where there is none."""
+    found = items(dataset, tag)
+    return found[0] if found else Dataset()
+
+
+def _declared_vr(element: Any) -> str:
+    vr = element.VR
+    if isinstance(element, RawDataElement) and (vr is None or vr in {"UN", "OW", "OB"}):
+        try:
+            return str(dictionary_VR(element.tag))
+        except KeyError:
+            return "UN"
+    return str(vr)
+
+
+def _parsed(value: str) -> tuple[float, ...]:
+    parts = [part.strip(" \0") for part in value.split("\\")]
+    if not value.strip(" \0") or any("_" in part for part in parts):
+        return ()
+    try:
+        found = tuple(float(part) for part in parts)
+    except ValueError:
+        return ()
+    return found if all(map(math.isfinite, found)) else ()
+
+
+def _decoded(value: bytes, dataset: Dataset) -> str:
+    character_set = dataset.original_character_set or "iso8859"
+    encodings = [character_set] if isinstance(character_set, str) else list(character_set)
+    try:
+        if b"\x1b" in value:  # code extensions (PS3.5 6.1.2.5)
+            return str(decode_bytes(value, encodings, set(TEXT_VR_DELIMS)))
+        return value.decode(encodings[0], errors="replace")
+    except (LookupError, UnicodeError):
+        return value.decode("latin-1")

@@ -1,0 +1,192 @@
+"""What intake indexes of an instance: one partial parse of its header, never of its pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from node.dicom.elements import integer, item, items, parse, text, texts, valid_uid
+from node.errors import NotUnderstood
+from node.settings import MANUFACTURER, MODEL_NAME
+
+PER_FRAME_FUNCTIONAL_GROUPS = 0x52009230
+"""Where the header's parse stops: all that is indexed comes before it, and it may be megabytes long."""
+
+_VIEW_CODES = {
+    "399348003": "AP",  # SCT, CID 4010
+    "272479007": "PA",
+    "399173006": "LL",
+    "399198007": "RL",
+    "399067008": "LATERAL",
+    "R-10206": "AP",  # the same in SNOMED RT, as older equipment writes them
+    "R-10214": "PA",
+    "R-40888": "PA",
+    "R-10236": "LL",
+    "R-10232": "RL",
+    "R-102CD": "LATERAL",
+}
+_URGENT = {"STAT", "HIGH", "URGENT", "ASAP"}
+_PRIORITIES = (0x00401003, 0x0032000C, 0x00741200, 0x00401009)
+"""Requested Procedure Priority, Study Priority ID (retired), Scheduled Procedure Step Priority, Reporting Priority."""
+
+
+@dataclass(frozen=True)
+class InstanceHeader:
+    """Identity and description of one received object; "" or None where the object does not say."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    modality: str = ""
+    patient_id: str = ""
+    patient_name: str = ""
+    accession_number: str = ""
+    study_date: str = ""
+    study_description: str = ""
+    series_description: str = ""
+    series_number: int | None = None
+    instance_number: int | None = None
+    image_type: tuple[str, ...] = ()
+    rows: int | None = None
+    columns: int | None = None
+    frames: int = 0
+    """1 for a single frame, 0 for objects without pixels."""
+    manufacturer: str = ""
+    manufacturer_model_name: str = ""
+    station_name: str = ""
+    body_part: str = ""
+    """Body Part Examined, else the meaning of the Anatomic Region code."""
+    protocol_name: str = ""
+    kernel: str = ""
+    view_position: str = ""
+    """View Position, else the View code as "AP", "PA", "LL", "RL", else its meaning."""
+    presentation_intent: str = ""
+    urgent: bool = False
+    own_result: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """For a JSON column; `from_json` is its inverse."""
+        return {**dataclasses.asdict(self), "image_type": list(self.image_type)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> InstanceHeader:
+        """Names that this version does not know are passed over: rows outlive releases."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        given = {name: value for name, value in values.items() if name in known}
+        return cls(**{**given, "image_type": tuple(values.get("image_type", ()))})
+
+
+def read_header(path: Path) -> InstanceHeader:
+    """Index entry of one file.
+
+    raises   NotUnderstood   not DICOM, or SOP Class, SOP Instance, Study or Series UID missing or not a UID
+             OSError         the file cannot be opened
+    """
+    dataset = parse(path, stop_at=PER_FRAME_FUNCTIONAL_GROUPS)
+    rows, columns = integer(dataset, 0x00280010), integer(dataset, 0x00280011)
+    image_type = tuple(value.upper() for value in texts(dataset, 0x00080008)[:16])
+    return InstanceHeader(
+        sop_class_uid=_uid(dataset, 0x00080016, "SOP Class UID"),
+        sop_instance_uid=_uid(dataset, 0x00080018, "SOP Instance UID"),
+        study_instance_uid=_uid(dataset, 0x0020000D, "Study Instance UID"),
+        series_instance_uid=_uid(dataset, 0x0020000E, "Series Instance UID"),
+        transfer_syntax_uid=transfer_syntax(dataset),
+        modality=text(dataset, 0x00080060).upper(),
+        patient_id=text(dataset, 0x00100020),
+        patient_name=text(dataset, 0x00100010),
+        accession_number=text(dataset, 0x00080050),
+        study_date=_date(text(dataset, 0x00080020)),
+        study_description=text(dataset, 0x00081030),
+        series_description=text(dataset, 0x0008103E),
+        series_number=integer(dataset, 0x00200011),
+        instance_number=integer(dataset, 0x00200013),
+        image_type=image_type,
+        rows=rows,
+        columns=columns,
+        frames=max(1, integer(dataset, 0x00280008) or 1) if rows and columns else 0,
+        manufacturer=text(dataset, 0x00080070),
+        manufacturer_model_name=text(dataset, 0x00081090),
+        station_name=text(dataset, 0x00081010),
+        body_part=text(dataset, 0x00180015).upper() or _code_meaning(dataset, 0x00082218).upper(),
+        protocol_name=text(dataset, 0x00181030),
+        kernel=kernel(dataset),
+        view_position=_view(dataset),
+        presentation_intent=text(dataset, 0x00080068).upper(),
+        urgent=_urgent(dataset),
+        own_result=_own_result(dataset, image_type),
+    )
+
+
+def transfer_syntax(dataset: FileDataset) -> str:
+    """Transfer Syntax UID, from how the data set was found to be encoded where the meta information is silent."""
+    stated = text(dataset.file_meta, 0x00020010)
+    if valid_uid(stated):
+        return stated
+    implicit, little_endian = dataset.original_encoding
+    if not little_endian:
+        return str(ExplicitVRBigEndian)
+    return str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian)
+
+
+def kernel(dataset: Dataset) -> str:
+    """Convolution kernel, of the image or of the CT Reconstruction group shared by all frames (PS3.3 C.8.15.3.6)."""
+    shared = item(item(dataset, 0x52009229), 0x00189314)
+    return " ".join(texts(dataset, 0x00181210) or texts(shared, 0x00181210))
+
+
+def _uid(dataset: Dataset, tag: int, name: str) -> str:
+    uid = text(dataset, tag)
+    if not uid:
+        raise NotUnderstood(f"{name} is missing")
+    if not valid_uid(uid):
+        raise NotUnderstood(f"{name} is not a valid UID")
+    return uid
+
+
+def _date(value: str) -> str:
+    digits = value.replace(".", "").replace("-", "")  # ACR-NEMA wrote 1997.04.24
+    return digits if re.fullmatch(r"[0-9]{8}", digits, re.ASCII) else ""
+
+
+def _code_meaning(dataset: Dataset, tag: int) -> str:
+    return text(item(dataset, tag), 0x00080104)
+
+
+def _view(dataset: Dataset) -> str:
+    stated = text(dataset, 0x00185101).upper()
+    if stated:
+        return stated
+    code = text(item(dataset, 0x00540220), 0x00080100)
+    return _VIEW_CODES.get(code, _code_meaning(dataset, 0x00540220).upper())
+
+
+def _urgent(dataset: Dataset) -> bool:
+    """Priority as any of the order's attributes states it, at the top or in the Request Attributes.
+
+    Free text is not asked: "Stat." is a ward in German headers and an emergency in American ones.
+    """
+    places = (dataset, *items(dataset, 0x00400275))
+    return any(text(place, tag).upper() in _URGENT for place in places for tag in _PRIORITIES)
+
+
+def _own_result(dataset: Dataset, image_type: tuple[str, ...]) -> bool:
+    """Whether this product made the object: so its results, coming back, are never processed again.
+
+    Contributing equipment alone is not enough for an original image: a router of ours may have been entered there.
+    """
+    if _ours(dataset):
+        return True
+    contributed = any(_ours(equipment) for equipment in items(dataset, 0x0018A001))
+    return contributed and image_type[:1] != ("ORIGINAL",)
+
+
+def _ours(equipment: Dataset) -> bool:
+    return text(equipment, 0x00080070).lower() == MANUFACTURER or text(equipment, 0x00081090) == MODEL_NAME
