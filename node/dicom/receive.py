@@ -1,0 +1,137 @@
+"""The node as Storage and Verification SCP, and as the listener for storage commitment reports.
+
+Own sockets and threads, pynetdicom's encoders: its service loop hands every fragment through two polling threads
+and several copies. Here each connection has one thread that does nothing else (session.py), so nobody, however
+slow or hostile, can hold up another; what is limited is the number of associations, and of connections without one.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+
+from node.dicom.session import Arrival, Caller, Desk, Service, Session
+from node.dicom.spool import Spool
+from node.dicom.streaming import Connection
+from node.dicom.tls import server_context
+from node.errors import ConfigurationError
+from node.settings import Settings
+
+__all__ = ["Arrival", "Caller", "Desk", "StorageScp"]
+
+LOGGER = logging.getLogger(__name__)
+
+_BACKLOG = 128
+_MOST_WAITING = 128
+"""Connections without an association; beyond, the oldest of them is dropped."""
+
+
+class StorageScp:
+    """Listens until stopped.
+
+    port       the real one once started (port 0 in the settings takes a free one)
+    tls_port   likewise; None where TLS is not set up
+    The spool folder must be on the archive's file system and belong to this SCP alone.
+    """
+
+    def __init__(self, settings: Settings, desk: Desk, spool: Path) -> None:
+        """Raises ConfigurationError where TLS is set up wrongly."""
+        self.port = settings.port
+        self.tls_port = settings.tls_port
+        self._settings = settings
+        self._tls = server_context(settings) if settings.tls_port is not None else None
+        slots = threading.BoundedSemaphore(settings.max_associations)
+        self._service = Service(settings, desk, Spool(spool), slots)
+        self._listeners: list[socket.socket] = []
+        self._sessions: dict[Session, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def start(self) -> int:
+        """Bind, listen, return the port. Raises ConfigurationError where a port or the spool cannot be used."""
+        try:
+            left = self._service.spool.sweep()
+        except OSError as exc:
+            raise ConfigurationError(f"the spool folder cannot be used ({exc.strerror})") from exc
+        if left:
+            LOGGER.warning("%d unfinished objects of an earlier run removed from the spool", left)
+        self._stopping = False
+        self.port = self._listen(self._settings.port, None)
+        if self._tls is not None and self._settings.tls_port is not None:
+            self.tls_port = self._listen(self._settings.tls_port, self._tls)
+        return self.port
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Take no new connection, let objects that are coming in be completed for so long, end every association."""
+        self._stopping = True
+        for listener in self._listeners:
+            try:
+                listener.shutdown(socket.SHUT_RDWR)
+            except OSError as exc:
+                LOGGER.debug("listener: %s", exc)
+            listener.close()
+        self._listeners.clear()
+        with self._lock:
+            sessions = dict(self._sessions)
+        for session in sessions:
+            session.finish()
+        _join(sessions, time.monotonic() + grace_s)
+        for session in sessions:
+            session.cut()
+        _join(sessions, time.monotonic() + 1.0)
+
+    def _listen(self, port: int, tls: ssl.SSLContext | None) -> int:
+        host = self._settings.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except OSError as exc:
+            raise ConfigurationError(f"cannot listen on {host} port {port} ({exc.strerror})") from exc
+        self._listeners.append(listener)
+        threading.Thread(target=self._accept, args=(listener, tls), name="dicom-accept", daemon=True).start()
+        return int(listener.getsockname()[1])
+
+    def _accept(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
+        while not self._stopping:
+            try:
+                sock, address = listener.accept()
+            except OSError as exc:
+                if self._stopping:
+                    return
+                LOGGER.error("a connection could not be accepted: %s", exc)
+                time.sleep(0.1)  # out of descriptors: let some connections end
+                continue
+            self._begin(sock, (str(address[0]).removeprefix("::ffff:"), int(address[1])), tls)
+
+    def _begin(self, sock: socket.socket, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
+        try:
+            connection = Connection(sock, self._settings.association_timeout_s)
+        except OSError as exc:
+            LOGGER.debug("%s: gone already: %s", address[0], exc)
+            sock.close()
+            return
+        session = Session(self._service, connection, address, tls)
+        thread = threading.Thread(target=self._run, args=(session,), name="dicom-association", daemon=True)
+        with self._lock:
+            waiting = [other for other in self._sessions if other.expendable]
+            self._sessions[session] = thread
+        if len(waiting) >= _MOST_WAITING:
+            waiting[0].cut()
+        thread.start()
+
+    def _run(self, session: Session) -> None:
+        try:
+            session.run()
+        finally:
+            with self._lock:
+                self._sessions.pop(session, None)
+
+
+def _join(sessions: dict[Session, threading.Thread], deadline: float) -> None:
+    for thread in sessions.values():
+        if thread.ident is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
