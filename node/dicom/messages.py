@@ -1,4 +1,4 @@
-"""DIMSE command sets, and the File Meta Information that stands before a kept data set: bytes, both ways.
+"""DIMSE command sets and data sets, and the File Meta Information before a kept data set: bytes, both ways.
 
 source  PS3.7 6.3.1 and Annex E (command sets: group 0000, Implicit VR Little Endian), PS3.10 7.1 (file meta)
 """
@@ -8,7 +8,13 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
+from io import BytesIO
 
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+from pydicom.uid import UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 
 from node.dicom.streaming import Malformed
@@ -155,3 +161,24 @@ def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: st
     if source_aet:
         body += element(0x16, b"AE", text(source_aet, 16))
     return b"\0" * 128 + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(body)) + body
+
+
+def decode_data_set(encoded: bytes, transfer_syntax_uid: str) -> Dataset:
+    """A data set of a message, every element read at once. Raises Malformed."""
+    syntax = UID(transfer_syntax_uid)
+    try:
+        data_set = read_dataset(
+            BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian, bytelength=len(encoded)
+        )
+        data_set.decode()
+    except Exception as exc:  # the library raises whatever its parser meets
+        raise Malformed(f"data set cannot be decoded ({type(exc).__name__})") from exc
+    return data_set
+
+
+def encode_data_set(data_set: Dataset, transfer_syntax_uid: str) -> bytes:
+    """Little endian, neither compressed nor deflated."""
+    target = DicomBytesIO()
+    target.is_little_endian, target.is_implicit_VR = True, UID(transfer_syntax_uid).is_implicit_VR
+    write_dataset(target, data_set)
+    return bytes(target.getvalue())
