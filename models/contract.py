@@ -122,6 +122,8 @@ class Analysis:
     model: ModelIdentity | None = None
     duration_s: float | None = None
     """For the timeline; never written into a DICOM object (a re-run must make the same bytes)."""
+    looks_for: str = ""
+    """Kinds of finding that it would report ("lung nodules from 4 mm on"); empty where it makes images or numbers only."""
 
 
 @dataclass(frozen=True)
