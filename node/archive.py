@@ -15,7 +15,7 @@ _UID = re.compile(r"[0-9.]{1,64}")
 
 
 class Archive:
-    """A folder with `spool` (on its way in), `received`, `aside` (conflicts) and `results`; one file system.
+    """A folder with `spool` (on its way in), `received` and `results`; one file system.
 
     Paths given out and taken are relative to the root, so the folder can be moved.
     """
@@ -31,7 +31,7 @@ class Archive:
 
     def prepare(self) -> None:
         """Make the folders."""
-        for name in ("spool", "received", "aside", "results"):
+        for name in ("spool", "received", "results"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
     def clear_spool(self) -> int:
@@ -57,15 +57,11 @@ class Archive:
     def keep(self, arrived: Path, *, study: str, series: str, instance: str, sha256: str) -> str:
         """Move a synced spool file to its place, durably; the relative path.
 
-        The digest is part of the name: two objects of one UID never meet. The same bytes again find the file there.
+        The digest is part of the name: two objects of one UID never meet (the second one becomes a conflict row).
         raises   OutOfResources
         """
         folder = Path("received") / _part(study) / _part(series)
         return self._move(arrived, folder / f"{_part(instance)}-{sha256[:16]}.dcm")
-
-    def set_aside(self, arrived: Path, *, instance: str, sha256: str) -> str:
-        """Keep an object that contradicts one we have."""
-        return self._move(arrived, Path("aside") / f"{_part(instance)}-{sha256[:16]}.dcm")
 
     def _move(self, arrived: Path, relative: Path) -> str:
         target = self.root / relative

@@ -162,8 +162,8 @@ class Peer(BaseModel):
     may_receive: bool = True
     tls: bool = False
     """Results go to it over TLS."""
-    commitment: Literal["auto", "always", "never"] = "auto"
-    """"auto" asks for storage commitment where the peer offers it, else verifies by query."""
+    commitment: Literal["auto", "never"] = "auto"
+    """"auto" asks for storage commitment where the peer offers it, else verifies by query; "never" only queries."""
     takes: tuple[Literal["sr", "sr-text", "seg", "sc", "derived"], ...] = ("sr", "seg", "sc", "derived")
     """Kinds of results it is given; a kind that it lacks falls back as ARCHITECTURE.md says."""
     priority: Literal["stat", "routine"] = "routine"

@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("host", sa.String(length=64), nullable=False),
         sa.Column("port", sa.Integer(), nullable=False),
         sa.Column("tls_subject", sa.Text(), nullable=True),
+        sa.Column("receiver", sa.Text(), nullable=False),
         sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("outcome", sa.String(length=32), nullable=False),

@@ -50,11 +50,13 @@ def _lock(connection: Connection) -> None:
 
 def current(database: Database) -> str | None:
     with database.engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        revision: str | None = MigrationContext.configure(connection).get_current_revision()
+    return revision
 
 
 def head() -> str | None:
-    return ScriptDirectory.from_config(_config()).get_current_head()
+    newest: str | None = ScriptDirectory.from_config(_config()).get_current_head()
+    return newest
 
 
 def is_current(database: Database) -> bool:

@@ -34,9 +34,9 @@ def close_association(
     return row
 
 
-def close_abandoned_associations(session: Session, *, at: dt.datetime) -> list[AssociationRow]:
+def close_abandoned_associations(session: Session, *, receiver: str, at: dt.datetime) -> list[AssociationRow]:
     """Associations of a receiver that was killed: it alone knew of their end."""
-    rows = list(session.scalars(select(AssociationRow).where(AssociationRow.outcome == "open")))
+    rows = list(session.scalars(select(AssociationRow).where(AssociationRow.outcome == "open", AssociationRow.receiver == receiver)))
     for row in rows:
         row.closed_at, row.outcome = at, "receiver stopped"
     return rows
@@ -161,3 +161,12 @@ def content_of(session: Session, study_instance_uid: str) -> tuple[int, set[str]
     )
     rows = session.scalars(select(SeriesRow).where(SeriesRow.study_instance_uid == study_instance_uid)).all()
     return images or 0, {row.modality for row in rows}, {row.description for row in rows}
+
+
+def earlier_revisions(session: Session, row: RevisionRow) -> Sequence[RevisionRow]:
+    """Revisions before this one, newest first."""
+    return session.scalars(
+        select(RevisionRow)
+        .where(RevisionRow.study_instance_uid == row.study_instance_uid, RevisionRow.number < row.number)
+        .order_by(RevisionRow.number.desc())
+    ).all()

@@ -88,6 +88,8 @@ class AssociationRow(Row):
     host: Mapped[str] = mapped_column(String(64))
     port: Mapped[int]
     tls_subject: Mapped[str | None] = mapped_column(Text)
+    receiver: Mapped[str] = mapped_column(Text)
+    """Host and port of the receiver that holds it, to close what a killed receiver left open."""
     opened_at: Mapped[dt.datetime] = mapped_column(Utc, index=True)
     closed_at: Mapped[dt.datetime | None] = mapped_column(Utc)
     outcome: Mapped[str] = mapped_column(String(32), default="open")

@@ -1,0 +1,356 @@
+"""Read-only statements for people: the list of studies, and one study's timeline. Nothing here changes a row."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from node.db.lifecycle import FINISHED_JOB, DeliveryState, JobState, RevisionState
+from node.db.tables import (
+    AssociationRow,
+    ConflictRow,
+    DeliveryRow,
+    InstanceRow,
+    JobRow,
+    ResultRow,
+    RevisionRow,
+    StudyRow,
+)
+
+UNFINISHED = (RevisionState.RECEIVING, RevisionState.COMPLETE, RevisionState.PLANNED, RevisionState.REPORTED)
+
+
+@dataclass(frozen=True)
+class StudyLine:
+    """One study in its newest revision, as a list shows it."""
+
+    study_instance_uid: str
+    patient_id: str
+    accession_number: str
+    study_date: str
+    description: str
+    source_aet: str
+    revision: int
+    state: str
+    urgent: bool
+    images: int
+    """Of all revisions."""
+    progress: float
+    """0 to 1 over the jobs of this revision."""
+    step: str
+    deliveries: int
+    delivered: int
+    first_received_at: dt.datetime
+    last_image_at: dt.datetime
+    reason: str
+    """The newest thing that went wrong or was not eligible, in words; empty where nothing was."""
+
+
+def studies(session: Session, *, state: str = "", search: str = "", limit: int = 50) -> list[StudyLine]:
+    """The newest first. `search`: part of a UID, or a whole patient id or accession number."""
+    newest = (
+        select(RevisionRow.study_instance_uid, func.max(RevisionRow.number).label("number"))
+        .group_by(RevisionRow.study_instance_uid)
+        .subquery()
+    )
+    query = (
+        select(StudyRow, RevisionRow)
+        .join(RevisionRow, RevisionRow.study_instance_uid == StudyRow.study_instance_uid)
+        .join(
+            newest,
+            and_(
+                newest.c.study_instance_uid == RevisionRow.study_instance_uid, newest.c.number == RevisionRow.number
+            ),
+        )
+        .order_by(RevisionRow.last_image_at.desc())
+        .limit(limit)
+    )
+    if state:
+        query = query.where(RevisionRow.state == state)
+    if search:
+        query = query.where(_named(search))
+    return [_line(session, study, revision) for study, revision in session.execute(query).all()]
+
+
+def _named(search: str) -> Any:
+    return or_(
+        StudyRow.study_instance_uid.contains(search, autoescape=True),
+        StudyRow.patient_id == search,
+        StudyRow.accession_number == search,
+    )
+
+
+def find_studies(session: Session, search: str) -> list[str]:
+    """Study Instance UIDs that `search` may mean: itself where it is one, else all that `studies` would list."""
+    if session.get(StudyRow, search) is not None:
+        return [search]
+    return list(session.scalars(select(StudyRow.study_instance_uid).where(_named(search)).limit(20)))
+
+
+def _line(session: Session, study: StudyRow, revision: RevisionRow) -> StudyLine:
+    uid = study.study_instance_uid
+    images = session.scalar(select(func.sum(RevisionRow.images)).where(RevisionRow.study_instance_uid == uid))
+    jobs = session.scalars(select(JobRow).where(JobRow.revision_id == revision.id).order_by(JobRow.id)).all()
+    states = session.execute(
+        select(DeliveryRow.state, func.count()).where(DeliveryRow.revision_id == revision.id).group_by(DeliveryRow.state)
+    ).all()
+    deliveries: Mapping[str, int] = {state: count for state, count in states}
+    running = [job for job in jobs if job.state == JobState.RUNNING]
+    return StudyLine(
+        study_instance_uid=uid,
+        patient_id=study.patient_id,
+        accession_number=study.accession_number,
+        study_date=study.study_date,
+        description=study.description,
+        source_aet=revision.source_aet,
+        revision=revision.number,
+        state=revision.state,
+        urgent=revision.urgent,
+        images=int(images or 0),
+        progress=_progress(jobs),
+        step=running[0].step if running else "",
+        deliveries=sum(n for s, n in deliveries.items() if s != DeliveryState.REPLACED),
+        delivered=deliveries.get(DeliveryState.COMMITTED, 0),
+        first_received_at=study.first_received_at,
+        last_image_at=revision.last_image_at,
+        reason=_last_reason(session, revision, jobs),
+    )
+
+
+def _progress(jobs: Sequence[JobRow]) -> float:
+    done = sum(1.0 if job.state in FINISHED_JOB else job.progress for job in jobs)
+    return done / len(jobs) if jobs else 0.0
+
+
+def _last_reason(session: Session, revision: RevisionRow, jobs: Sequence[JobRow]) -> str:
+    undelivered = session.scalar(
+        select(DeliveryRow.reason)
+        .where(DeliveryRow.revision_id == revision.id, DeliveryRow.reason != "")
+        .where(DeliveryRow.state.not_in([DeliveryState.COMMITTED, DeliveryState.REPLACED]))
+        .order_by(DeliveryRow.id.desc())
+        .limit(1)
+    )
+    if undelivered:
+        return undelivered
+    for job in reversed(jobs):
+        if job.reason:
+            return job.reason
+    return next((entry["reason"] for entry in revision.selection if entry.get("reason")), "")
+
+
+@dataclass(frozen=True)
+class AssociationLine:
+    calling_aet: str
+    host: str
+    opened_at: dt.datetime
+    closed_at: dt.datetime | None
+    outcome: str
+    images: int
+    """Of this revision."""
+    bytes: int
+    first_image_at: dt.datetime
+    last_image_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class JobLine:
+    id: int
+    pipeline: str
+    series_instance_uid: str
+    state: str
+    attempt: int
+    worker: str
+    queued_at: dt.datetime
+    started_at: dt.datetime | None
+    ended_at: dt.datetime | None
+    progress: float
+    step: str
+    steps: list[dict[str, Any]]
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResultLine:
+    """Results of one kind and series together: a derived series is one line, not three hundred."""
+
+    kind: str
+    label: str
+    series_instance_uid: str
+    sop_class_uid: str
+    objects: int
+    bytes: int
+    made_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class DeliveryLine:
+    """Deliveries of one kind to one peer that stand in the same state for the same reason."""
+
+    peer_aet: str
+    kind: str
+    label: str
+    state: str
+    objects: int
+    attempts: int
+    proof: str
+    reason: str
+    created_at: dt.datetime
+    sent_at: dt.datetime | None
+    committed_at: dt.datetime | None
+    not_before: dt.datetime | None
+    """When the next attempt is due, where one is."""
+
+
+@dataclass(frozen=True)
+class RevisionLine:
+    number: int
+    state: str
+    source_aet: str
+    urgent: bool
+    images: int
+    first_image_at: dt.datetime
+    last_image_at: dt.datetime
+    completed_at: dt.datetime | None
+    completed_because: str
+    planned_at: dt.datetime | None
+    reported_at: dt.datetime | None
+    delivered_at: dt.datetime | None
+    selection: list[dict[str, Any]]
+    associations: list[AssociationLine] = field(default_factory=list)
+    jobs: list[JobLine] = field(default_factory=list)
+    results: list[ResultLine] = field(default_factory=list)
+    deliveries: list[DeliveryLine] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All that is known of a study, oldest first."""
+
+    study_instance_uid: str
+    patient_id: str
+    accession_number: str
+    study_date: str
+    description: str
+    first_received_at: dt.datetime
+    conflicts: int
+    own_results_back: int
+    revisions: list[RevisionLine]
+
+
+def timeline(session: Session, study_instance_uid: str) -> Timeline | None:
+    """None where this study was never received."""
+    study = session.get(StudyRow, study_instance_uid)
+    if study is None:
+        return None
+    of_study = InstanceRow.study_instance_uid == study_instance_uid
+    conflicts = session.scalar(
+        select(func.count()).select_from(ConflictRow).join(InstanceRow, InstanceRow.id == ConflictRow.instance_id).where(of_study)
+    )
+    own = session.scalar(select(func.count()).select_from(InstanceRow).where(of_study, InstanceRow.revision_id.is_(None)))
+    return Timeline(
+        study_instance_uid=study_instance_uid,
+        patient_id=study.patient_id,
+        accession_number=study.accession_number,
+        study_date=study.study_date,
+        description=study.description,
+        first_received_at=study.first_received_at,
+        conflicts=conflicts or 0,
+        own_results_back=own or 0,
+        revisions=[_revision(session, row) for row in study.revisions],
+    )
+
+
+def _revision(session: Session, row: RevisionRow) -> RevisionLine:
+    shared = {name: getattr(row, name) for name in RevisionLine.__dataclass_fields__ if hasattr(RevisionRow, name)}
+    return RevisionLine(
+        **{
+            **shared,
+            "associations": _associations(session, row.id),
+            "jobs": [_job(job) for job in row.jobs],
+            "results": _results(session, row.id),
+            "deliveries": _deliveries(session, row.id),
+        }
+    )
+
+
+def _job(row: JobRow) -> JobLine:
+    return JobLine(**{name: getattr(row, name) for name in JobLine.__dataclass_fields__})
+
+
+def _associations(session: Session, revision_id: int) -> list[AssociationLine]:
+    query: Select[Any] = (
+        select(
+            AssociationRow,
+            func.count(InstanceRow.id),
+            func.sum(InstanceRow.size),
+            func.min(InstanceRow.received_at),
+            func.max(InstanceRow.received_at),
+        )
+        .join(InstanceRow, InstanceRow.association_id == AssociationRow.id)
+        .where(InstanceRow.revision_id == revision_id)
+        .group_by(AssociationRow.id)
+        .order_by(AssociationRow.opened_at)
+    )
+    return [
+        AssociationLine(
+            calling_aet=row.calling_aet,
+            host=row.host,
+            opened_at=row.opened_at,
+            closed_at=row.closed_at,
+            outcome=row.outcome,
+            images=images,
+            bytes=int(octets or 0),
+            first_image_at=first,
+            last_image_at=last,
+        )
+        for row, images, octets, first, last in session.execute(query).all()
+    ]
+
+
+def _results(session: Session, revision_id: int) -> list[ResultLine]:
+    key = (ResultRow.job_id, ResultRow.kind, ResultRow.label, ResultRow.series_instance_uid, ResultRow.sop_class_uid)
+    rows = session.execute(
+        select(*key, func.count(), func.sum(ResultRow.size), func.max(ResultRow.made_at))
+        .where(ResultRow.revision_id == revision_id)
+        .group_by(*key)
+        .order_by(ResultRow.job_id, ResultRow.kind, ResultRow.label)
+    ).all()
+    return [ResultLine(*rest[:4], int(rest[4]), int(rest[5]), rest[6]) for _, *rest in rows]
+
+
+def _deliveries(session: Session, revision_id: int) -> list[DeliveryLine]:
+    rows = session.execute(
+        select(DeliveryRow, ResultRow.kind, ResultRow.label)
+        .join(ResultRow, ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid)
+        .where(DeliveryRow.revision_id == revision_id)
+        .order_by(DeliveryRow.peer_aet, DeliveryRow.id)
+    ).all()
+    groups: dict[tuple[str, ...], list[DeliveryRow]] = defaultdict(list)
+    for row, kind, label in rows:
+        groups[(row.peer_aet, kind, label, row.state, row.proof, row.reason)].append(row)
+    return [_delivery(key, members) for key, members in groups.items()]
+
+
+def _delivery(key: tuple[str, ...], members: Sequence[DeliveryRow]) -> DeliveryLine:
+    peer_aet, kind, label, state, proof, reason = key
+    return DeliveryLine(
+        peer_aet=peer_aet,
+        kind=kind,
+        label=label,
+        state=state,
+        objects=len(members),
+        attempts=max(row.attempt for row in members),
+        proof=proof,
+        reason=reason,
+        created_at=min(row.created_at for row in members),
+        sent_at=max((row.sent_at for row in members if row.sent_at), default=None),
+        committed_at=max((row.committed_at for row in members if row.committed_at), default=None),
+        not_before=min(row.not_before for row in members) if state == DeliveryState.WAITING else None,
+    )

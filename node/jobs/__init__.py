@@ -1,0 +1,1 @@
+"""What happens to a study: received, taken as complete, planned, run, reported, delivered, swept."""

@@ -1,0 +1,88 @@
+"""An analysis job: the images of one series in, result objects and a finding row out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.contract import Findings, Radiograph, Volume
+from node.archive import Archive
+from node.db import receiving, work
+from node.db.session import Database
+from node.dicom.read import read_radiograph, read_volume
+from node.dicom.write import SeriesSource, write_images
+from node.errors import NotEligible
+from node.jobs.body import sources_to_body, to_body
+from node.jobs.record import now
+from node.jobs.run import Attempt, Outcome, keep_produced
+from node.jobs.stamp import stamp
+from node.pipelines.models import Models
+from node.settings import Settings
+
+Progress = Callable[[int, int], None]
+Grid = Volume | Radiograph
+Pipeline = Callable[[Any, Models, Progress], Findings]
+"""(Volume or Radiograph, networks, progress callback) → Findings."""
+
+
+@dataclass(frozen=True)
+class Analyst:
+    """Reads, runs the pipeline, writes. `models` are loaded at the first job that needs them."""
+
+    settings: Settings
+    database: Database
+    archive: Archive
+    models: Callable[[], Models]
+    pipelines: Mapping[str, tuple[Callable[[list[Path], Progress], Grid], Pipeline]]
+    """name → (reader, pipeline)."""
+
+    def analyse(self, attempt: Attempt) -> Outcome:
+        """raises NotEligible with the reason for the reader; anything else is a failure."""
+        read, pipeline = self.pipelines[attempt.job.pipeline]
+        paths = self._paths(attempt)
+        with attempt.step("load models"):
+            models = self.models()
+        with attempt.step("read") as progress:
+            grid = read(paths, progress)
+            source = SeriesSource.load(paths)
+        with attempt.step("analyse") as progress:
+            findings = pipeline(grid, models, progress)
+        with attempt.step("write"):
+            produced = write_images(findings, grid, source, stamp(self.settings, attempt.revision))
+            results = tuple(keep_produced(self.archive, attempt, item) for item in produced)
+        self._note_models(findings)
+        sources = grid.sources if isinstance(grid, Volume) else (grid.source,)
+        body = {"findings": to_body(findings), "sources": sources_to_body(sources), "notes": list(grid.notes)}
+        return Outcome("processed", "", results, body)
+
+    def _paths(self, attempt: Attempt) -> list[Path]:
+        with self.database.read() as session:
+            revision = receiving.revision(session, attempt.revision.id)
+            rows = receiving.instances_up_to(session, revision)
+        uid = attempt.job.series_instance_uid
+        return [self.archive.path(row.path) for row in rows if row.series_instance_uid == uid]
+
+    def _note_models(self, findings: Findings) -> None:
+        used = {analysis.model for analysis in findings.analyses if analysis.model is not None}
+        if not used:
+            return
+        with self.database.write() as session:
+            for model in used:
+                work.note_model(
+                    session, name=model.name, version=model.version, weights_sha256=model.weights_sha256, at=now()
+                )
+
+
+def read_one_volume(paths: list[Path], progress: Progress) -> Volume:
+    return read_volume(paths, on_progress=progress)
+
+
+def read_one_radiograph(paths: list[Path], progress: Progress) -> Radiograph:
+    """A radiograph series holds one image; with several, each would need its own reading."""
+    if len(paths) != 1:
+        raise NotEligible(f"The series holds {len(paths)} radiographs; only series of one image are analysed.")
+    image = read_radiograph(paths[0])
+    progress(1, 1)
+    return image

@@ -1,0 +1,109 @@
+"""From a complete revision to jobs: which series is for which pipeline, and why the others are not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from node.audit.events import Action
+from node.db import peers, receiving, work
+from node.db.lifecycle import FINISHED_JOB, RevisionState
+from node.db.session import Database
+from node.db.tables import InstanceRow, JobRow, RevisionRow
+from node.dicom.header import InstanceHeader
+from node.dicom.select import Choice, choose
+from node.jobs.record import now, record
+from node.settings import Route
+
+MOST_SERIES = 6
+"""Most series of one pipeline per study: a study with forty reconstructions would hold up everybody else."""
+
+
+def plan(database: Database, revision_id: int, *, actor: str) -> bool:
+    """Decide on every series of the revision and queue the jobs; False where somebody did so already."""
+    with database.write() as session:
+        revision = receiving.revision(session, revision_id)
+        if revision.state != RevisionState.COMPLETE:
+            return False
+        by_series: dict[str, list[InstanceRow]] = defaultdict(list)
+        for row in receiving.instances_up_to(session, revision):
+            by_series[row.series_instance_uid].append(row)
+        headers = {uid: [InstanceHeader.from_json(row.header) for row in rows] for uid, rows in by_series.items()}
+        route = peers.route_for(session, revision.source_aet)
+        taken: dict[str, int] = defaultdict(int)
+        selection = [
+            _decide(session, revision, choice, headers[choice.series_instance_uid], route=route, taken=taken)
+            for choice in choose(headers)
+        ]
+        receiving.move_revision(session, revision_id, RevisionState.PLANNED, planned_at=now(), selection=selection)
+        record(
+            session,
+            Action.REVISION_PLANNED,
+            peer=revision.source_aet,
+            study_instance_uid=revision.study_instance_uid,
+            patient_id=revision.study.patient_id,
+            actor=actor,
+            detail={
+                "revision": revision.number,
+                "series": [{k: e[k] for k in ("series_instance_uid", "role", "decision", "reason")} for e in selection],
+            },
+        )
+        queue_report_if_ready(session, revision)
+    return True
+
+
+def _decide(
+    session: Session,
+    revision: RevisionRow,
+    choice: Choice,
+    headers: Sequence[InstanceHeader],
+    *,
+    route: Route | None,
+    taken: dict[str, int],
+) -> dict[str, Any]:
+    first = headers[0]
+    entry: dict[str, Any] = {
+        "series_instance_uid": choice.series_instance_uid,
+        "role": str(choice.role),
+        "number": first.series_number,
+        "description": first.series_description,
+        "modality": first.modality,
+        "images": sum(header.frames for header in headers) or len(headers),
+        "pipeline": choice.eligible_for,
+        "decision": "not eligible",
+        "reason": choice.reason,
+        "job_id": None,
+    }
+    pipeline = choice.eligible_for
+    if pipeline is None:
+        return entry
+    if route is not None and pipeline not in route.pipelines:
+        return {**entry, "reason": f"The route of this site does not include the analysis {pipeline}."}
+    if taken[pipeline] >= MOST_SERIES:
+        return {**entry, "reason": f"Only the first {MOST_SERIES} eligible series of a study are analysed."}
+    taken[pipeline] += 1
+    earlier = work.earlier_job(session, revision, pipeline=pipeline, series_instance_uid=choice.series_instance_uid)
+    if earlier is not None:
+        return {**entry, "decision": f"unchanged since revision {earlier.revision.number}", "job_id": earlier.id}
+    job = JobRow(
+        revision_id=revision.id,
+        pipeline=pipeline,
+        series_instance_uid=choice.series_instance_uid,
+        urgent=revision.urgent,
+        queued_at=now(),
+    )
+    work.add_job(session, job)
+    return {**entry, "decision": "analysed", "job_id": job.id}
+
+
+def queue_report_if_ready(session: Session, revision: RevisionRow) -> None:
+    """Once every analysis of the revision has ended, its report is due. Adding it twice does nothing."""
+    jobs = work.jobs_of(session, revision.id)
+    if all(job.state in FINISHED_JOB for job in jobs if job.pipeline != work.REPORT):
+        work.add_job(
+            session,
+            JobRow(revision_id=revision.id, pipeline=work.REPORT, urgent=revision.urgent, queued_at=now()),
+        )

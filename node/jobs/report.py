@@ -1,0 +1,139 @@
+"""The report job: one SR for every revision of every study, whatever became of it; then deliveries of all results."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from node.archive import Archive
+from node.audit.events import Action
+from node.db import deliveries, peers, receiving, work
+from node.db.lifecycle import JobState, RevisionState
+from node.db.session import Database
+from node.db.tables import ResultRow, RevisionRow
+from node.dicom.write import ResultRef, SeriesEntry, SeriesSource, StudyEntry, write_report
+from node.jobs.body import from_body, sources_from_body
+from node.jobs.deliver import finish_revision, new_delivery
+from node.jobs.record import now, record
+from node.jobs.run import Attempt, Outcome, keep_produced
+from node.jobs.stamp import stamp
+from node.settings import Settings
+
+
+@dataclass(frozen=True)
+class Reporter:
+    settings: Settings
+    database: Database
+    archive: Archive
+    actor: str
+
+    def report(self, attempt: Attempt) -> Outcome:
+        """Write the SR and its fallbacks."""
+        with self.database.read() as session:
+            revision = receiving.revision(session, attempt.revision.id)
+            entries = tuple(_entry(session, chosen) for chosen in revision.selection)
+            paths: dict[str, list[str]] = defaultdict(list)
+            for row in receiving.instances_up_to(session, revision):
+                paths[row.series_instance_uid].append(row.path)
+            predecessors = _predecessors(session, revision)
+        with attempt.step("read"):
+            sources = {
+                uid: SeriesSource.load([self.archive.path(path) for path in series]) for uid, series in paths.items()
+            }
+        with attempt.step("report"):
+            made = replace(stamp(self.settings, revision), predecessors=predecessors)
+            produced = write_report(StudyEntry(entries), sources, made)
+            results = tuple(keep_produced(self.archive, attempt, item) for item in produced)
+        return Outcome("processed", "", results)
+
+    def hand_over(self, session: Session, attempt: Attempt) -> None:
+        """In the transaction that ends the report job: the revision is reported, its results are on their way."""
+        revision = receiving.revision(session, attempt.revision.id)
+        route = peers.route_for(session, revision.source_aet)
+        destinations = route.destinations if route is not None else ()
+        results = work.results_of_revision(session, revision.id)
+        count = 0
+        for aet in destinations:
+            peer = peers.peer(session, aet)
+            for row in _chosen(results, peer.takes if peer is not None else ()):
+                count += deliveries.add(session, new_delivery(row, aet, urgent=revision.urgent))
+        receiving.move_revision(session, revision.id, RevisionState.REPORTED, reported_at=now())
+        record(
+            session,
+            Action.REVISION_REPORTED,
+            peer=revision.source_aet,
+            study_instance_uid=revision.study_instance_uid,
+            patient_id=revision.study.patient_id,
+            actor=self.actor,
+            detail={
+                "revision": revision.number,
+                "results": len(results),
+                "deliveries": count,
+                "destinations": list(destinations),
+            },
+        )
+        finish_revision(session, revision.id, self.actor)
+
+
+def _chosen(results: Sequence[ResultRow], kinds: Sequence[str]) -> list[ResultRow]:
+    """Of each group of alternatives the most preferred that this peer is to get."""
+    best: dict[str, ResultRow] = {}
+    for row in results:
+        if row.kind not in kinds:
+            continue
+        # a group is named within one job; objects of one series that are no alternatives have groups of their own
+        key = f"{row.job_id}/{row.alternatives}"
+        if key not in best or row.fallback < best[key].fallback:
+            best[key] = row
+    return list(best.values())
+
+
+def _entry(session: Session, chosen: dict[str, Any]) -> SeriesEntry:
+    """One line of the report: what the plan decided, and what became of it."""
+    entry = SeriesEntry(
+        series_instance_uid=chosen["series_instance_uid"],
+        number=chosen["number"],
+        description=chosen["description"],
+        modality=chosen["modality"],
+        images=chosen["images"],
+        role=chosen["role"],
+        outcome="not eligible",
+        reason=chosen["reason"],
+    )
+    if chosen["job_id"] is None:
+        return entry
+    job = work.job(session, chosen["job_id"])
+    if job.state == JobState.FAILED:
+        return replace(entry, outcome="failed", reason=job.reason)
+    if job.outcome != "processed":
+        return replace(entry, reason=job.reason)
+    body = work.finding(session, job.id)
+    if body is None:
+        return replace(entry, outcome="failed", reason="The finding of this analysis is missing.")
+    since = chosen["decision"] if chosen["decision"].startswith("unchanged") else ""
+    notes = [f"Series {since}: its results still stand."] if since else []
+    return replace(
+        entry,
+        outcome="processed",
+        reason=" ".join([*notes, *body["notes"]]),
+        findings=from_body(body["findings"]),
+        volume_sources=sources_from_body(body["sources"]),
+        results=tuple(_ref(row) for row in work.results_of_job(session, job.id)),
+    )
+
+
+def _ref(row: ResultRow) -> ResultRef:
+    return ResultRef(row.kind, row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, row.label)
+
+
+def _predecessors(session: Session, revision: RevisionRow) -> tuple[ResultRef, ...]:
+    """The report of the revision that this one replaces."""
+    for earlier in receiving.earlier_revisions(session, revision):
+        rows = [row for row in work.results_of_revision(session, earlier.id) if row.kind == "sr" and not row.fallback]
+        if rows:
+            return tuple(_ref(row) for row in rows)
+    return ()

@@ -1,0 +1,18 @@
+"""Peers and routes as the reviewed site file says."""
+
+from __future__ import annotations
+
+from node.audit.events import Action
+from node.db import peers
+from node.db.session import Database
+from node.jobs.record import now, record
+from node.settings import Site
+
+
+def apply_site(database: Database, site: Site, *, actor: str) -> dict[str, list[str]]:
+    """Make the rows what the file says; {"added", "changed", "removed", "routes"}. Audited where anything changes."""
+    with database.write() as session:
+        change = peers.replace_site(session, site, at=now())
+        if any(change.values()):
+            record(session, Action.PEERS_APPLIED, actor=actor, detail=change)
+    return change

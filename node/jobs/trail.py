@@ -1,0 +1,63 @@
+"""Ask the audit trail, and prove it. Asking is recorded too."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from node.audit import chain
+from node.audit.events import Action
+from node.db import trail
+from node.db.session import Database
+from node.db.tables import AuditEventRow
+from node.db.trail import Question
+from node.jobs.record import record
+
+
+def ask(database: Database, question: Question, *, actor: str) -> list[AuditEventRow]:
+    """The events that fit, oldest first. The question itself becomes an event."""
+    with database.read() as session:
+        found = trail.find(session, question)
+    with database.write() as session:
+        asked = {name: value for name, value in dataclasses.asdict(question).items() if value}
+        patient_id = asked.pop("patient_id", "")
+        study = asked.pop("study_instance_uid", "")
+        record(
+            session,
+            Action.TRAIL_QUERIED,
+            actor=actor,
+            patient_id=patient_id,
+            study_instance_uid=study,
+            detail={"question": asked, "events": len(found)},
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `audit verify` says. `head` is worth keeping elsewhere: it proves the trail up to `events`."""
+
+    events: int
+    head: str
+    complaints: list[str]
+
+
+def verify(database: Database, *, expect: str | None = None) -> Verdict:
+    """Walk the whole chain. `expect` is the digest that an earlier verify printed: it must still be in the chain."""
+    seen = False
+
+    def walk() -> Iterator[chain.Sealed]:
+        nonlocal seen
+        for row in trail.walk(session):
+            seen = seen or row.digest == expect
+            yield chain.Sealed(**{field.name: getattr(row, field.name) for field in dataclasses.fields(chain.Sealed)})
+
+    with database.read() as session:
+        head = trail.head(session)
+        if head is None:
+            return Verdict(0, "", ["the trail has no head: the row was removed, or the database was never migrated"])
+        complaints = chain.verify(walk(), head_number=head.number, head_digest=head.digest)
+    if expect is not None and not seen and expect != chain.GENESIS:
+        complaints.append(f"digest {expect} is no longer in the trail: it was rewritten, or this is another trail")
+    return Verdict(head.number, head.digest, complaints)
