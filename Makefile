@@ -48,8 +48,8 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/python tests/bench/bench_receive.py $(ARGS)
-	$(BIN)/python tests/bench/bench_turnaround.py $(ARGS)
+	PYTHONPATH=.:tests $(BIN)/python -m bench.bench_receive $(ARGS)
+	PYTHONPATH=.:tests $(BIN)/python -m bench.bench_turnaround $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

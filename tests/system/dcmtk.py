@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,24 +71,37 @@ def findscu(to: Address, keys: Sequence[str], *, calling: str = "MODALITY") -> A
 class StoreScp:
     """storescp: takes everything (`-pm +xa`), stores it by SOP Instance UID, knows no commitment and no query."""
 
-    def __init__(self, folder: Path, *, aet: str = "STORESCP", options: Sequence[str] = ("-pm", "+xa")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        aet: str = "STORESCP",
+        options: Sequence[str] = ("-pm", "+xa"),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.program = require("storescp")
         self.folder = folder
         self.received = folder / "received"
         self.options = options
+        self.env = env
         self.address = Address(aet, free_port())
         self.process: Process | None = None
 
     def __enter__(self) -> StoreScp:
         self.received.mkdir(parents=True, exist_ok=True)
         arguments = [*self.options, "-aet", self.address.aet, "-od", self.received, self.address.port]
-        self.process = Process([self.program, *map(str, arguments)], log=self.folder / "storescp.log")
+        self.process = Process([self.program, *map(str, arguments)], log=self.folder / "storescp.log", env=self.env)
         self.process.wait_ready(lambda: listens(self.address.port))
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self.process is not None:
             self.process.stop()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
 
     def files(self) -> list[Path]:
         return sorted(path for path in self.received.iterdir() if path.is_file())

@@ -109,7 +109,7 @@ class Node:
 
     def start(self, *, timeout_s: float = 90) -> None:
         before = self._ready_lines()
-        command = [*self._command(), "up", "--aet", self.aet, "--port", self.port]
+        command = [*self.command_line(), "up", "--aet", self.aet, "--port", self.port]
         command += ["--web-port", self.web_port, "--site", self.site]
         self.process = Process([str(part) for part in command], log=self.log, env=self.env)
         self.process.wait_ready(lambda: self._ready_lines() > before, timeout_s=timeout_s)
@@ -149,8 +149,13 @@ class Node:
         kill(old)
         wait_until(lambda: self.pid(part) not in (None, old), f"{part} is started again\n{self.tail()}", timeout_s=60)
 
-    def _command(self) -> list[str]:
+    def command_line(self) -> list[str]:
+        """The command with its home, before any subcommand."""
         return [str(Path(sys.executable).parent / "pacsnode"), "--home", str(self.home)]
+
+    def listening(self) -> dict[str, str]:
+        """Environment that says to a single process what `up` takes as options."""
+        return {"PACSNODE_AET": self.aet, "PACSNODE_PORT": str(self.port), "PACSNODE_WEB_PORT": str(self.web_port)}
 
     def _ready_lines(self) -> int:
         if not self.log.exists():
@@ -171,7 +176,7 @@ class Node:
     def command(self, *arguments: str | Path | int, timeout_s: float = 120) -> Answer:
         """Any other subcommand with the same home."""
         done = subprocess.run(
-            [*self._command(), *(str(argument) for argument in arguments)],
+            [*self.command_line(), *(str(argument) for argument in arguments)],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=timeout_s,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from system.dcmtk import Address
 from system.processes import Process, free_port, listens, require, wait_until
 
 ROUTE_STABLE_STUDIES = """
@@ -42,12 +43,21 @@ class Orthanc:
     Debian's Orthanc 1.10 has no bind address: RemoteAccessAllowed = false makes it refuse HTTP from elsewhere.
     """
 
-    def __init__(self, folder: Path, *, node: Remote, aet: str = "PACS", lua: str = "", **overrides: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        node: Remote,
+        aet: str = "PACS",
+        lua: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.program = require("Orthanc")
         self.folder = folder
         self.aet = aet
         self.port = free_port()
         self.http_port = free_port()
+        self.env = env
         self.process: Process | None = None
         folder.mkdir(parents=True, exist_ok=True)
         scripts = []
@@ -93,7 +103,6 @@ class Orthanc:
                     "AllowStorageCommitment": True,
                 }
             },
-            **overrides,
         }
 
     def __enter__(self) -> Orthanc:
@@ -106,13 +115,22 @@ class Orthanc:
     def start(self) -> None:
         configuration = self.folder / "orthanc.json"
         configuration.write_text(json.dumps(self.configuration, indent=1), encoding="utf8")
-        self.process = Process([self.program, configuration], log=self.folder / "orthanc.log")
+        self.process = Process([self.program, configuration], log=self.folder / "orthanc.log", env=self.env)
         self.process.wait_ready(lambda: listens(self.http_port) and listens(self.port))
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.stop()
             self.process = None
+
+    @property
+    def address(self) -> Address:
+        return Address(self.aet, self.port)
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
 
     def request(self, method: str, path: str, **given: Any) -> httpx.Response:
         with httpx.Client(trust_env=False, timeout=300) as client:
