@@ -67,7 +67,7 @@ def parse(path: Path, *, stop_at: int | None = None) -> FileDataset:
 
 
 def valid_uid(uid: str) -> bool:
-    """Digits and dots, 64 at most: safe as file name and key. Leading zeros (against PS3.5 9.1) are seen, and harmless."""
+    """Digits and dots, 64 at most: safe as a name and key. Leading zeros (against PS3.5 9.1) are seen and harmless."""
     return len(uid) <= 64 and _UID.fullmatch(uid) is not None
 
 

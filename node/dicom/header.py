@@ -118,7 +118,7 @@ def read_header(path: Path) -> InstanceHeader:
         body_part=text(dataset, 0x00180015).upper() or _code_meaning(dataset, 0x00082218).upper(),
         protocol_name=text(dataset, 0x00181030),
         kernel=kernel(dataset),
-        view_position=_view(dataset),
+        view_position=view_of(dataset),
         presentation_intent=text(dataset, 0x00080068).upper(),
         urgent=_urgent(dataset),
         own_result=_own_result(dataset, image_type),
@@ -160,7 +160,8 @@ def _code_meaning(dataset: Dataset, tag: int) -> str:
     return text(item(dataset, tag), 0x00080104)
 
 
-def _view(dataset: Dataset) -> str:
+def view_of(dataset: Dataset) -> str:
+    """View Position, else the view code in the same words, else its meaning."""
     stated = text(dataset, 0x00185101).upper()
     if stated:
         return stated

@@ -1,0 +1,188 @@
+"""What the headers say of each slice: where it is, how its numbers become HU, which scan it belongs to.
+
+One slice is one single-frame CT image, or one frame of an enhanced multi-frame CT (PS3.3 C.7.6.16): attributes are
+looked for in the frame's own functional groups, then in the shared ones, then at the top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from pydicom.dataset import Dataset
+
+from models.contract import Acquisition, SourceRef
+from node.dicom.elements import integer, item, items, number, numbers, parse, text, texts
+from node.dicom.header import kernel
+from node.errors import NotEligible, NotUnderstood
+
+_PIXEL_DATA = 0x7FE00008
+"""Float Pixel Data: the lowest of the three pixel data tags."""
+_MOST_FRAMES = 20_000
+
+Vector = tuple[float, ...]
+
+_PHASE_KEYS: tuple[tuple[str, int, int], ...] = (
+    ("acquisition number", 0x00200012, 0x00209156),
+    ("temporal position", 0x00200100, 0x00209128),
+    ("cardiac phase", 0x00209241, 0x00209241),
+    ("stack", 0x00209056, 0x00209056),
+    ("contrast agent", 0x00180010, 0x00180010),
+    ("kernel", 0x00181210, 0x00181210),
+    ("tube voltage", 0x00180060, 0x00180060),
+    ("acquisition time", 0x00080032, 0x00189074),
+    ("content time", 0x00080033, 0x00189151),
+)
+"""What may tell two phases in one series apart: (words, attribute of the image, attribute of the frame)."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One slice as its header describes it; `index` counts frames of the file from 0."""
+
+    path: Path
+    index: int
+    source: SourceRef
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    modality: str
+    image_type: tuple[str, ...]
+    rows: int
+    columns: int
+    position: Vector
+    orientation: Vector
+    spacing: Vector
+    slope: float | None
+    intercept: float | None
+    rescale_type: str
+    slice_thickness_mm: float | None
+    spacing_between_slices_mm: float | None
+    exposure_mas: float | None
+    phases: tuple[tuple[str, str], ...]
+
+    @property
+    def is_localiser(self) -> bool:
+        return "LOCALIZER" in self.image_type
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """A total order that does not depend on the order of files."""
+        return self.source.instance_uid, self.index
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Where to look for a frame's attributes, nearest first."""
+
+    own: Dataset
+    shared: Dataset
+    top: Dataset
+
+    def within(self, sequence: int) -> tuple[Dataset, ...]:
+        return item(self.own, sequence), item(self.shared, sequence), self.top
+
+    def numbers(self, sequence: int, tag: int) -> Vector:
+        return next((found for place in self.within(sequence) if (found := numbers(place, tag))), ())
+
+    def number(self, sequence: int, tag: int) -> float | None:
+        found = self.numbers(sequence, tag)
+        return found[0] if found else None
+
+    def texts(self, sequence: int, tag: int) -> tuple[str, ...]:
+        return next((found for place in self.within(sequence) if (found := texts(place, tag))), ())
+
+
+def frames_of(path: Path) -> tuple[list[Frame], Acquisition]:
+    """All slices of one file, and how it was made.
+
+    raises   NotEligible   unreadable, or not a CT image with everything that places it in space
+    """
+    try:
+        dataset = parse(path, stop_at=_PIXEL_DATA)
+    except NotUnderstood as exc:
+        raise NotEligible(exc.reason) from exc
+    count = integer(dataset, 0x00280008) or 1
+    shared = item(dataset, 0x52009229)
+    own = items(dataset, 0x52009230)
+    if not own and len(shared) == 0 and count > 1:
+        raise NotEligible("Several frames in one image, without saying where each is.")
+    if own and (len(own) != count or count > _MOST_FRAMES):
+        raise NotEligible("The number of frames and the descriptions of frames disagree.")
+    groups = [_Groups(frame, shared, dataset) for frame in own] or [_Groups(Dataset(), shared, dataset)]
+    multi_frame = bool(own) or len(shared) > 0
+    found = [_frame(path, index, one, multi_frame=multi_frame) for index, one in enumerate(groups)]
+    return found, _acquisition(groups[0])
+
+
+def described(acquisition: Acquisition, frames: Iterable[Frame]) -> Acquisition:
+    """With the median exposure of all slices: the tube current follows the patient."""
+    exposures = [frame.exposure_mas for frame in frames if frame.exposure_mas is not None]
+    return replace(acquisition, exposure_mas=float(median(exposures)) if exposures else None)
+
+
+def _frame(path: Path, index: int, groups: _Groups, *, multi_frame: bool) -> Frame:
+    top = groups.top
+    position = groups.numbers(0x00209113, 0x00200032)
+    orientation = groups.numbers(0x00209116, 0x00200037)
+    spacing = groups.numbers(0x00289110, 0x00280030)
+    image_type = groups.texts(0x00189329, 0x00089007) or texts(top, 0x00080008)
+    return Frame(
+        path=path,
+        index=index,
+        source=SourceRef(text(top, 0x00080018), index + 1 if multi_frame else None),
+        series_instance_uid=text(top, 0x0020000E),
+        frame_of_reference_uid=text(top, 0x00200052),
+        modality=text(top, 0x00080060).upper(),
+        image_type=tuple(part.upper() for part in image_type),
+        rows=integer(top, 0x00280010) or 0,
+        columns=integer(top, 0x00280011) or 0,
+        position=position,
+        orientation=orientation,
+        spacing=spacing,
+        slope=groups.number(0x00289145, 0x00281053),
+        intercept=groups.number(0x00289145, 0x00281052),
+        rescale_type=" ".join(groups.texts(0x00289145, 0x00281054)).upper(),
+        slice_thickness_mm=groups.number(0x00289110, 0x00180050),
+        spacing_between_slices_mm=number(top, 0x00180088),
+        exposure_mas=_exposure_mas(groups),
+        phases=_phases(groups),
+    )
+
+
+def _phases(groups: _Groups) -> tuple[tuple[str, str], ...]:
+    content = item(groups.own, 0x00209111)
+    found = (
+        (words, text(content, of_frame) or text(groups.top, of_image)) for words, of_image, of_frame in _PHASE_KEYS
+    )
+    return tuple((words, value) for words, value in found)
+
+
+def _exposure_mas(groups: _Groups) -> float | None:
+    """Exposure in mAs: as stated, in µAs, of the frame, or tube current (mA) times exposure time (ms)."""
+    stated = groups.number(0x00189321, 0x00189332)
+    if stated is None:
+        stated = number(groups.top, 0x00181152)
+    if stated is None and (micro := number(groups.top, 0x00181153)) is not None:
+        stated = micro / 1000
+    current, time = number(groups.top, 0x00181151), number(groups.top, 0x00181150)
+    if stated is None and current is not None and time is not None:
+        stated = current * time / 1000
+    return stated if stated is not None and stated > 0 else None
+
+
+def _acquisition(groups: _Groups) -> Acquisition:
+    top = groups.top
+    contrast = item(top, 0x00180012)
+    return Acquisition(
+        modality=text(top, 0x00080060).upper(),
+        manufacturer=text(top, 0x00080070),
+        scanner=text(top, 0x00081090),
+        kernel=kernel(top) or " ".join(groups.texts(0x00189314, 0x00181210)),
+        kvp=groups.number(0x00189325, 0x00180060),
+        slice_thickness_mm=groups.number(0x00289110, 0x00180050),
+        body_part=text(top, 0x00180015).upper() or " ".join(groups.texts(0x00209071, 0x00180015)).upper(),
+        contrast_agent=text(top, 0x00180010) or text(contrast, 0x00080104),
+        image_type=tuple(part.upper() for part in texts(top, 0x00080008)),
+    )

@@ -1,0 +1,137 @@
+"""Where a stack of slices is: order along the normal, steps, gantry tilt, and the affine (PS3.3 C.7.6.2.1.1).
+
+Axes are DICOM's: millimetres towards the patient's Left, Posterior and Superior (head).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.errors import NotEligible
+
+Array = NDArray[np.float64]
+
+UNIT_TOLERANCE = 0.01
+"""How far direction cosines may be from unit length and right angles: headers round them."""
+ANGLE_TOLERANCE = 1e-3
+"""Largest difference of direction cosines that still is the same orientation (0.06°)."""
+STEP_TOLERANCE = 0.05
+"""Share of a step by which a slice may be off its even place: positions are rounded, often to 0.1 mm."""
+SAME_PLACE_MM = 0.01
+TILT_TOLERANCE_DEG = 0.1
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Unit vectors along a row (x, columns increase), along a column (y, rows increase), and their normal."""
+
+    row: Array
+    column: Array
+
+    @property
+    def normal(self) -> Array:
+        return np.cross(self.row, self.column)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Geometry of an ordered stack, as `Volume` carries it."""
+
+    affine: Array
+    spacing_zyx_mm: tuple[float, float, float]
+    even_steps: bool
+    gantry_tilt_deg: float
+    notes: tuple[str, ...]
+
+
+def plane_of(orientations: Sequence[Sequence[float]]) -> Plane:
+    """The common plane: median of all, made exactly orthonormal.
+
+    raises   NotEligible   not six numbers, not unit vectors at right angles
+    """
+    cosines = np.median(np.asarray(orientations, dtype=np.float64), axis=0)
+    row, column = cosines[:3], cosines[3:]
+    lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])
+    if np.abs(lengths - 1).max() > UNIT_TOLERANCE or abs(float(row @ column)) > UNIT_TOLERANCE:
+        raise NotEligible("The image orientation in the header is not a pair of directions at right angles.")
+    row = row / lengths[0]
+    column = column - (row @ column) * row
+    return Plane(row, column / np.linalg.norm(column))
+
+
+def distances(plane: Plane, positions: Array) -> Array:
+    """Distance of each slice along the normal, mm."""
+    return positions @ plane.normal
+
+
+def place(
+    plane: Plane, positions: Array, spacing_yx_mm: tuple[float, float], *, thickness_mm: float | None
+) -> Placement:
+    """Affine and steps of slices already in order.
+
+    positions      float64 (Z, 3), mm, strictly increasing along the normal
+    thickness_mm   the step of a single slice, which has none of its own
+    """
+    count = len(positions)
+    if count == 1:
+        thickness = thickness_mm if thickness_mm is not None and thickness_mm > 0 else 1.0
+        step, origin = plane.normal * thickness, positions[0]
+        return Placement(_affine(plane, step, origin, spacing_yx_mm), (thickness, *spacing_yx_mm), True, 0.0, ())
+    step, origin = _best_line(positions)
+    places = origin + np.arange(count)[:, None] * step
+    along = float(step @ plane.normal)
+    even = float(np.linalg.norm(positions - places, axis=1).max()) <= max(SAME_PLACE_MM, STEP_TOLERANCE * along)
+    tilt = _tilt_deg(plane, positions)
+    notes = [] if even else _uneven(distances(plane, positions))
+    if tilt:
+        notes.append(f"Gantry tilt of {tilt:.1f}°: the slices are sheared, not rotated; the affine carries it.")
+    spacing = (along, *spacing_yx_mm)
+    return Placement(_affine(plane, step, origin, spacing_yx_mm), spacing, even, tilt, tuple(notes))
+
+
+def _affine(plane: Plane, step: Array, origin: Array, spacing_yx_mm: tuple[float, float]) -> Array:
+    affine = np.eye(4)
+    affine[:3, 0] = step
+    affine[:3, 1] = plane.column * spacing_yx_mm[0]
+    affine[:3, 2] = plane.row * spacing_yx_mm[1]
+    affine[:3, 3] = origin
+    return affine
+
+
+def _best_line(positions: Array) -> tuple[Array, Array]:
+    """(step, origin) from first to last where all lie on it, else by least squares."""
+    count = len(positions)
+    step = (positions[-1] - positions[0]) / (count - 1)
+    places = positions[0] + np.arange(count)[:, None] * step
+    if np.abs(places - positions).max() <= SAME_PLACE_MM:
+        return step, positions[0]
+    index = np.arange(count) - (count - 1) / 2
+    step = index @ positions / (index @ index)
+    return step, positions.mean(axis=0) - step * (count - 1) / 2
+
+
+def _tilt_deg(plane: Plane, positions: Array) -> float:
+    """Angle between the way from slice to slice and the normal; supine, its sign is that of Gantry/Detector Tilt."""
+    way = positions[-1] - positions[0]
+    along, down, across = float(way @ plane.normal), float(way @ plane.column), float(way @ plane.row)
+    lean = down if abs(down) >= abs(across) else across
+    tilt = math.degrees(math.atan2(lean, along))
+    return tilt if abs(tilt) > TILT_TOLERANCE_DEG else 0.0
+
+
+def _uneven(places: Array) -> list[str]:
+    """What is known of uneven steps: slices missing from an even grid, or steps of all sizes."""
+    steps = np.diff(places)
+    usual = float(np.median(steps))
+    ratios = steps / usual
+    whole = np.round(ratios)
+    missing = int((whole - 1).sum())
+    if np.abs(ratios - whole).max() <= 2 * STEP_TOLERANCE and missing > 0:
+        gaps = int((whole > 1).sum())
+        return [f"{missing} slices are missing in {gaps} gaps (step {usual:.2f} mm); no slice was made up."]
+    return [f"Slices are unevenly spaced, {steps.min():.2f} to {steps.max():.2f} mm apart; no slice was resampled."]

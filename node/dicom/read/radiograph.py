@@ -1,0 +1,143 @@
+"""One CR or DX image to a `Radiograph`: linear in its stored units, bright = dense, not windowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from models.contract import Acquisition, BoolArray, FloatArray, Radiograph, SourceRef
+from node.dicom.elements import integer, item, items, number, numbers, text, texts
+from node.dicom.header import view_of
+from node.dicom.read.pixels import IntArray, PixelFile
+from node.errors import NotEligible
+
+_MODALITIES = {"CR", "DX"}
+
+
+def read_radiograph(path: Path) -> Radiograph:
+    """Pixels after the modality LUT. A window or VOI LUT is for the viewer: it is carried or noted, never applied.
+
+    raises   NotEligible   no greyscale radiograph with one frame, or not decodable; the reason is for the reader
+    """
+    file = PixelFile(path)
+    dataset = file.dataset
+    modality = text(dataset, 0x00080060).upper()
+    if modality not in _MODALITIES:
+        raise NotEligible(f"The modality says {modality or 'nothing'}, not a plain radiograph.")
+    if file.format.frames > 1:
+        raise NotEligible("A moving picture of several frames, not a single radiograph.")
+    stored, padding = file.frame(0)
+    pixels, value_range, notes = _modality_values(stored, file)
+    inverted = _bright_is_air(dataset, file.format.photometric)
+    if inverted:
+        pixels = np.float32(value_range[0] + value_range[1]) - pixels
+    spacing, spacing_notes = _spacing(dataset)
+    if float(pixels.min()) == float(pixels.max()):
+        raise NotEligible("All pixels have the same value: an empty picture.")
+    if file.lossy:
+        notes.append("The image was compressed with loss before it came here.")
+    return Radiograph(
+        pixels=pixels,
+        value_range=value_range,
+        source=SourceRef(text(dataset, 0x00080018)),
+        spacing_yx_mm=spacing,
+        acquisition=_acquisition(dataset, modality),
+        padding=_outside(padding),
+        inverted=inverted,
+        window=_window(dataset, value_range, inverted=inverted),
+        view=view_of(dataset),
+        for_presentation=text(dataset, 0x00080068).upper() != "FOR PROCESSING",
+        notes=(*notes, *spacing_notes, *_voi_notes(dataset)),
+    )
+
+
+def _modality_values(stored: IntArray, file: PixelFile) -> tuple[FloatArray, tuple[float, float], list[str]]:
+    """Values after the modality LUT (PS3.3 C.11.1) float32 (Y, X), and the range that the stored bits allow."""
+    table = item(file.dataset, 0x00283000)
+    if len(table):
+        pixels, value_range = _through_table(stored, table, signed=file.format.signed)
+        return pixels, value_range, ["Values are those after the modality look-up table of the file."]
+    slope, intercept = number(file.dataset, 0x00281053), number(file.dataset, 0x00281052)
+    if slope is None or intercept is None:
+        slope, intercept = 1.0, 0.0
+    if slope == 0:
+        raise NotEligible("The rescale slope is zero; no values can come of it.")
+    ends = sorted(end * slope + intercept for end in file.format.range)
+    return (stored * slope + intercept).astype(np.float32), (ends[0], ends[1]), []
+
+
+def _through_table(stored: IntArray, table: Dataset, *, signed: bool) -> tuple[FloatArray, tuple[float, float]]:
+    """Modality LUT Sequence: values below or above the table take its first or last entry (PS3.3 C.11.1.1)."""
+    descriptor = [int(value) for value in numbers(table, 0x00283002)]
+    entries = np.array(numbers(table, 0x00283006), dtype=np.float32)
+    if len(descriptor) != 3 or not 1 <= descriptor[2] <= 16:
+        raise NotEligible("The modality look-up table of the image is damaged.")
+    count = descriptor[0] % 65536 or 65536
+    first = descriptor[1] % 65536
+    if signed and first >= 32768:
+        first -= 65536
+    if len(entries) < count:
+        raise NotEligible("The modality look-up table of the image is shorter than it says.")
+    pixels = entries[np.clip(stored - first, 0, count - 1)]
+    return pixels, (0.0, float((1 << descriptor[2]) - 1))
+
+
+def _bright_is_air(dataset: Dataset, photometric: str) -> bool:
+    """Whether high values are thin tissue, so that the image must be turned round.
+
+    FOR PROCESSING images say so by Pixel Intensity Relationship Sign (PS3.3 C.8.11.3.1.2): 1 is more signal behind less
+    tissue. For all others the photometric interpretation decides: the viewer shows dense tissue bright.
+    """
+    sign = integer(dataset, 0x00281041)
+    if text(dataset, 0x00080068).upper() == "FOR PROCESSING" and sign in {1, -1}:
+        return sign == 1
+    return photometric == "MONOCHROME1"
+
+
+def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, list[str]]:
+    """Pixel Spacing where there is one; else that of the imager, brought to the patient by the magnification stated."""
+    at_patient, at_imager = numbers(dataset, 0x00280030), numbers(dataset, 0x00181164)
+    if len(at_patient) == 2 and min(at_patient) > 0:
+        return (at_patient[0], at_patient[1]), []
+    if len(at_imager) != 2 or min(at_imager) <= 0:
+        return None, ["The header does not say how large a pixel is."]
+    magnification = number(dataset, 0x00181114)
+    if magnification is not None and magnification >= 1:
+        return (at_imager[0] / magnification, at_imager[1] / magnification), []
+    return (at_imager[0], at_imager[1]), ["Pixel spacing is that at the detector: lengths in the patient are shorter."]
+
+
+def _window(dataset: Dataset, value_range: tuple[float, float], *, inverted: bool) -> tuple[float, float] | None:
+    """First window of the header, in the units of the pixels, turned round with them."""
+    centre, width = number(dataset, 0x00281050), number(dataset, 0x00281051)
+    if centre is None or width is None or width <= 0:
+        return None
+    return (value_range[0] + value_range[1] - centre if inverted else centre), width
+
+
+def _voi_notes(dataset: Dataset) -> list[str]:
+    if items(dataset, 0x00283010):
+        return ["The image has a VOI look-up table; it is for display and was not applied."]
+    return []
+
+
+def _outside(padding: BoolArray | None) -> BoolArray | None:
+    """Padding that covers all is no padding."""
+    return None if padding is None or bool(padding.all()) else padding
+
+
+def _acquisition(dataset: Dataset, modality: str) -> Acquisition:
+    exposure, micro = number(dataset, 0x00181152), number(dataset, 0x00181153)
+    if exposure is None and micro is not None:
+        exposure = micro / 1000
+    return Acquisition(
+        modality=modality,
+        manufacturer=text(dataset, 0x00080070),
+        scanner=text(dataset, 0x00081090),
+        kvp=number(dataset, 0x00180060),
+        exposure_mas=exposure,
+        body_part=text(dataset, 0x00180015).upper(),
+        image_type=tuple(part.upper() for part in texts(dataset, 0x00080008)),
+    )

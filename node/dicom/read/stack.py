@@ -1,0 +1,172 @@
+"""Which frames of a series make one stack: one scan, one plane, one image at each position, in order.
+
+Nothing here depends on the order of files or on Instance Number. What is left out is noted in words; where leaving
+out would be a guess, the series is refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from node.dicom.read.frames import Frame
+from node.dicom.read.geometry import ANGLE_TOLERANCE, SAME_PLACE_MM, Plane, distances, plane_of
+from node.errors import NotEligible
+
+Fingerprint = Callable[[Frame], bytes]
+
+_HU_TYPES = {"", "HU", "US"}
+"""Rescale Types taken as HU: absent means so for CT (PS3.3 C.8.2.1.1.2); US (unspecified) is often written."""
+_ALONE = 3
+"""A single image beside at least so many others of another size or angle is taken for an unlabelled localiser."""
+
+
+def one_stack(frames: Sequence[Frame], fingerprint: Fingerprint) -> tuple[list[Frame], Plane, list[str]]:
+    """The slices of one stack in order along the normal, their plane, and notes.
+
+    fingerprint   equal bytes for frames with equal pixels; asked only of frames that share a position
+    raises        NotEligible
+    """
+    notes: list[str] = []
+    kept = _cross_sections(sorted(frames, key=lambda frame: frame.order), notes)
+    _demand_one_scan(kept)
+    kept = _one_shape(kept, notes)
+    for frame in kept:
+        _demand_hu(frame)
+    if any(frame.rescale_type == "US" for frame in kept):
+        notes.append("The header does not name the unit of the values (Rescale Type US); they are taken as HU.")
+    plane = plane_of([frame.orientation for frame in kept])
+    kept = _one_per_position(kept, plane, fingerprint, notes)
+    return kept, plane, notes
+
+
+def _cross_sections(frames: list[Frame], notes: list[str]) -> list[Frame]:
+    kept = [frame for frame in frames if not frame.is_localiser]
+    if not kept:
+        raise NotEligible("Only localisers (scout images), no cross-sections.")
+    if len(kept) < len(frames):
+        notes.append(f"{len(frames) - len(kept)} localiser images were left out.")
+    for frame in kept:
+        if frame.modality != "CT":
+            raise NotEligible(f"The modality says {frame.modality or 'nothing'}, not CT.")
+        if len(frame.position) != 3 or len(frame.orientation) != 6:
+            raise NotEligible("The header does not say where in space the image is (no position or orientation).")
+        if len(frame.spacing) != 2 or min(frame.spacing) <= 0:
+            raise NotEligible("The header does not say how large a pixel is (no pixel spacing).")
+    return kept
+
+
+def _demand_one_scan(frames: Sequence[Frame]) -> None:
+    if len({frame.series_instance_uid for frame in frames}) > 1:
+        raise NotEligible("Images of more than one series.")
+    if len({frame.frame_of_reference_uid for frame in frames} - {""}) > 1:
+        raise NotEligible("Images in more than one frame of reference: their positions cannot be compared.")
+
+
+def _one_shape(frames: list[Frame], notes: list[str]) -> list[Frame]:
+    """All of one size, spacing and orientation; a single odd one beside several is left out."""
+    groups: list[list[Frame]] = []
+    for frame in frames:
+        home = next((group for group in groups if _alike(group[0], frame)), None)
+        if home is None:
+            groups.append([frame])
+        else:
+            home.append(frame)
+    if len(groups) == 1:
+        return frames
+    groups.sort(key=len, reverse=True)
+    if len(groups) == 2 and len(groups[1]) == 1 and len(groups[0]) >= _ALONE:
+        notes.append("One image of another size or angle was left out, probably a localiser.")
+        return groups[0]
+    first, second = groups[0][0], groups[1][0]
+    if not _parallel(first, second):
+        raise NotEligible("Images at two or more angles in one series: they do not make one volume.")
+    what = "sizes" if (first.rows, first.columns) != (second.rows, second.columns) else "pixel spacings"
+    raise NotEligible(f"Images of different {what} in one series: they do not make one volume.")
+
+
+def _alike(one: Frame, other: Frame) -> bool:
+    same_size = (one.rows, one.columns) == (other.rows, other.columns)
+    return same_size and np.allclose(one.spacing, other.spacing, rtol=1e-4, atol=0) and _parallel(one, other)
+
+
+def _parallel(one: Frame, other: Frame) -> bool:
+    return bool(np.allclose(one.orientation, other.orientation, rtol=0, atol=ANGLE_TOLERANCE))
+
+
+def _demand_hu(frame: Frame) -> None:
+    if frame.rescale_type not in _HU_TYPES:
+        raise NotEligible(f"The values are not Hounsfield units (Rescale Type {frame.rescale_type}).")
+    if frame.slope is None or frame.intercept is None:
+        raise NotEligible(
+            "No usable rescale slope and intercept, so the values cannot be turned into Hounsfield units."
+        )
+    if frame.slope <= 0:
+        raise NotEligible("The rescale slope is zero or negative; no Hounsfield units can come of it.")
+
+
+def _one_per_position(frames: list[Frame], plane: Plane, fingerprint: Fingerprint, notes: list[str]) -> list[Frame]:
+    places = _by_position(frames, plane)
+    if len(places) == len(frames):
+        return [place[0] for place in places]
+    distinct = [_without_copies(place, fingerprint) for place in places]
+    left = [frame for place in distinct for frame in place]
+    if len(left) < len(frames):
+        notes.append(f"{len(frames) - len(left)} exact copies of images at the same position were left out.")
+    if len(left) == len(places):
+        return left
+    return _one_phase(left, plane, len(places), notes)
+
+
+def _by_position(frames: Sequence[Frame], plane: Plane) -> list[list[Frame]]:
+    """Frames that lie at one distance along the normal, in order of distance, and of UID within."""
+    along = distances(plane, np.array([frame.position for frame in frames], dtype=np.float64))
+    order = sorted(range(len(frames)), key=lambda index: (along[index], frames[index].order))
+    places: list[list[Frame]] = []
+    last = -np.inf
+    for index in order:
+        if along[index] - last > SAME_PLACE_MM:
+            places.append([])
+            last = along[index]
+        places[-1].append(frames[index])
+    return [sorted(place, key=lambda frame: frame.order) for place in places]
+
+
+def _without_copies(place: list[Frame], fingerprint: Fingerprint) -> list[Frame]:
+    if len(place) == 1:
+        return place
+    kept: dict[bytes, Frame] = {}
+    for frame in place:
+        kept.setdefault(fingerprint(frame), frame)
+    return list(kept.values())
+
+
+def _one_phase(frames: list[Frame], plane: Plane, positions: int, notes: list[str]) -> list[Frame]:
+    """The most complete phase, where one attribute tells them apart: no place twice in a phase, half of all in the best.
+
+    Between equally complete phases the lower value counts (the earlier acquisition).
+    """
+    for number, (words, _) in enumerate(frames[0].phases):
+        phases: dict[str, list[Frame]] = defaultdict(list)
+        for frame in frames:
+            phases[frame.phases[number][1]].append(frame)
+        if len(phases) < 2 or any(len(_by_position(phase, plane)) < len(phase) for phase in phases.values()):
+            continue
+        best = max(sorted(phases, key=_in_order), key=lambda value: len(phases[value]))
+        if 2 * len(phases[best]) < positions:
+            continue
+        notes.append(
+            f"{len(phases)} phases share positions in this series, told apart by {words}; the most complete one is "
+            f"read ({len(phases[best])} of {len(frames)} images)."
+        )
+        return [place[0] for place in _by_position(phases[best], plane)]
+    raise NotEligible("Different images at the same position, and nothing in the headers says which belong together.")
+
+
+def _in_order(value: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(value), value
+    except ValueError:
+        return 1, 0.0, value
