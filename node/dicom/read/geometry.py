@@ -40,7 +40,10 @@ class Plane:
 
 @dataclass(frozen=True)
 class Placement:
-    """Geometry of an ordered stack, as `Volume` carries it."""
+    """Geometry of an ordered stack, as `Volume` carries it.
+
+    Where steps are uneven, the affine is their best fit while the spacing names the usual (median) step.
+    """
 
     affine: Array
     spacing_zyx_mm: tuple[float, float, float]
@@ -90,7 +93,8 @@ def place(
     notes = [] if even else _uneven(distances(plane, positions))
     if tilt:
         notes.append(f"Gantry tilt of {tilt:.1f}°: the slices are sheared, not rotated; the affine carries it.")
-    spacing = (along, *spacing_yx_mm)
+    between = along if even else float(np.median(np.diff(distances(plane, positions))))
+    spacing = (between, *spacing_yx_mm)
     return Placement(_affine(plane, step, origin, spacing_yx_mm), spacing, even, tilt, tuple(notes))
 
 
@@ -133,5 +137,5 @@ def _uneven(places: Array) -> list[str]:
     missing = int((whole - 1).sum())
     if np.abs(ratios - whole).max() <= 2 * STEP_TOLERANCE and missing > 0:
         gaps = int((whole > 1).sum())
-        return [f"{missing} slices are missing in {gaps} gaps (step {usual:.2f} mm); no slice was made up."]
+        return [f"Slices missing: {missing}, in gaps: {gaps} (usual step {usual:.2f} mm); no slice was made up."]
     return [f"Slices are unevenly spaced, {steps.min():.2f} to {steps.max():.2f} mm apart; no slice was resampled."]

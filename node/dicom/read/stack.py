@@ -47,7 +47,7 @@ def _cross_sections(frames: list[Frame], notes: list[str]) -> list[Frame]:
     if not kept:
         raise NotEligible("Only localisers (scout images), no cross-sections.")
     if len(kept) < len(frames):
-        notes.append(f"{len(frames) - len(kept)} localiser images were left out.")
+        notes.append(f"Localiser images left out: {len(frames) - len(kept)}.")
     for frame in kept:
         if frame.modality != "CT":
             raise NotEligible(f"The modality says {frame.modality or 'nothing'}, not CT.")
@@ -114,7 +114,7 @@ def _one_per_position(frames: list[Frame], plane: Plane, fingerprint: Fingerprin
     distinct = [_without_copies(place, fingerprint) for place in places]
     left = [frame for place in distinct for frame in place]
     if len(left) < len(frames):
-        notes.append(f"{len(frames) - len(left)} exact copies of images at the same position were left out.")
+        notes.append(f"Exact copies of images at the same position left out: {len(frames) - len(left)}.")
     if len(left) == len(places):
         return left
     return _one_phase(left, plane, len(places), notes)
@@ -144,7 +144,7 @@ def _without_copies(place: list[Frame], fingerprint: Fingerprint) -> list[Frame]
 
 
 def _one_phase(frames: list[Frame], plane: Plane, positions: int, notes: list[str]) -> list[Frame]:
-    """The most complete phase, where one attribute tells them apart: no place twice in a phase, half of all in the best.
+    """The most complete phase, where one attribute tells them apart: no place twice in one, half of all in the best.
 
     Between equally complete phases the lower value counts (the earlier acquisition).
     """

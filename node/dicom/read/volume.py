@@ -111,6 +111,15 @@ def _known(value: float | None) -> float:
     return value
 
 
+def _filled(hu: FloatArray) -> BoolArray:
+    """Where a slice float32 (Y, X) holds an undeclared fill value: a known one, or one below air in a corner."""
+    fills = {float(corner) for corner in hu[[0, 0, -1, -1], [0, -1, 0, -1]] if corner < BELOW_AIR_HU}
+    filled: BoolArray = np.zeros(hu.shape, dtype=np.bool_)
+    for fill in fills.union(FILL_VALUES_HU):
+        filled |= hu == np.float32(fill)
+    return filled
+
+
 class _Values:
     """What the values of a volume say about themselves, gathered slice by slice."""
 
@@ -124,12 +133,8 @@ class _Values:
     def take(self, hu: FloatArray, declared: BoolArray | None) -> BoolArray | None:
         """Note the values of one slice float32 (Y, X); returns where it is padding, or None."""
         outside = self._believed(hu, declared)
-        fills = {
-            *FILL_VALUES_HU,
-            *(float(corner) for corner in hu[[0, 0, -1, -1], [0, -1, 0, -1]] if corner < BELOW_AIR_HU),
-        }
         if hu.min() < BELOW_AIR_HU:
-            filled: BoolArray = np.isin(hu, np.array(sorted(fills), dtype=np.float32))
+            filled = _filled(hu)
             outside = filled if outside is None else outside | filled
         if outside is not None and not outside.any():
             outside = None
@@ -159,7 +164,7 @@ class _Values:
             raise NotEligible("The values lie far outside of what Hounsfield units can be.")
         found = []
         if self.lossy:
-            found.append(f"{self.lossy} files were compressed with loss before they came here.")
+            found.append(f"Compressed with loss before they came here: {self.lossy} files.")
         if self.disbelieved:
             found.append("The declared padding value is one of tissue; it was not taken as padding.")
         return found
