@@ -54,6 +54,7 @@ LOGGER = logging.getLogger(__name__)
 
 _RELEASE_RP = struct.pack(">BBII", RELEASE_RP, 0, 4, 0)
 _RESPONSE_STEP = 1 << 14
+_LAST_WORDS_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Session:
         if refusal is not None:
             LOGGER.info("%s port %d: association rejected %s", self._host, self._port, refusal)
             connection.send([rejection(*refusal)])
-        return connection.linger(settings.connection_timeout_s)
+        return connection.linger(_LAST_WORDS_S if self._stopping else settings.connection_timeout_s)
 
     def _admission(self, request: Request) -> tuple[int, int, int] | None:
         """None: admitted, and `left` is owed. Else why not, in the terms of PS3.8 Table 9-21."""
@@ -224,6 +225,7 @@ class Session:
             connection.send([_RELEASE_RP])
         except Aborted as exc:
             LOGGER.info("association %s: %s", self._association, exc)
+            connection.close()  # PS3.8 9.2.1, AA-3: nothing is left to be said
         except TimedOut as exc:
             outcome = "timed out"
             LOGGER.warning("association %s: %s", self._association, exc)
