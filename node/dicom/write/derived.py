@@ -1,0 +1,220 @@
+"""Derived images: the result of a network as proper CT, CR or DX images beside the received ones.
+
+Geometry, rescale, window and scanner are the source's, per slice; identity, series and derivation are ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
+
+from models.contract import Findings, Image, Radiograph, SourceRef, Volume
+from node.dicom import uids
+from node.dicom.write import codes, headers, numbers
+from node.dicom.write.charset import plain
+from node.dicom.write.objects import Produced, Stamp
+from node.dicom.write.source import SeriesSource
+from node.dicom.write.tables import attributes_of, may_be_empty_of
+from node.errors import AnalysisFailed
+
+_STALE_KEYWORDS = """
+    PixelData FloatPixelData DoubleFloatPixelData PixelDataProviderURL SmallestImagePixelValue
+    LargestImagePixelValue SmallestPixelValueInSeries LargestPixelValueInSeries IconImageSequence NumberOfFrames
+    RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor
+    BluePaletteColorLookupTableDescriptor ICCProfile ColorSpace ExtendedOffsetTable ExtendedOffsetTableLengths
+    PixelAspectRatio ImageComments HistogramSequence
+    SOPClassUID SOPInstanceUID SeriesInstanceUID SeriesNumber SeriesDescription SeriesDescriptionCodeSequence
+    SeriesDate SeriesTime InstanceCreationDate InstanceCreationTime InstanceCreatorUID InstanceCoercionDateTime
+    ContentDate ContentTime RelatedSeriesSequence RelatedGeneralSOPClassUID OriginalSpecializedSOPClassUID
+    TimezoneOffsetFromUTC SpecificCharacterSet
+    ReferencedImageSequence ReferencedInstanceSequence SourceImageSequence DerivationDescription
+    DerivationCodeSequence ReferencedSeriesSequence StudiesContainingOtherReferencedInstancesSequence
+    ReferencedWaveformSequence ReferencedPresentationStateSequence SourceInstanceSequence
+    ImageQualityIndicatorType RealWorldValueMappingSequence
+    ReferencedPerformedProcedureStepSequence PerformedProcedureStepID PerformedProcedureStepStartDate
+    PerformedProcedureStepStartTime PerformedProcedureStepEndDate PerformedProcedureStepEndTime
+    PerformedProcedureStepDescription PerformedProtocolCodeSequence CommentsOnThePerformedProcedureStep
+    OperatorsName OperatorIdentificationSequence
+    DigitalSignaturesSequence MACParametersSequence EncryptedAttributesSequence OriginalAttributesSequence
+    HL7StructuredDocumentReferenceSequence SOPInstanceStatus SOPAuthorizationDateTime SOPAuthorizationComment
+    AuthorizationEquipmentCertificationNumber ConversionSourceAttributesSequence InstanceOriginStatus
+    DataSetTrailingPadding BarcodeValue LongitudinalTemporalInformationModified QueryRetrieveView
+"""
+"""Of the received pixels and file; of the received instance and series; references to what is perhaps not in the study;
+the procedure step, which was the scanner's and not ours; statements about the received bytes."""
+_STALE = frozenset(_STALE_KEYWORDS.split())
+_TEXT_OF_DESCRIPTION = 1024
+
+
+def ct_images(
+    findings: Findings, image: Image, volume: Volume, source: SeriesSource, stamp: Stamp
+) -> Iterator[Produced]:
+    """One CT image per slice, at exactly the place of its source slice; single-frame also from a multi-frame source.
+
+    Raises AnalysisFailed when the array is not on the grid of the volume or not finite.
+    """
+    _check(image, volume.voxels.shape)
+    origin = origin_of(findings, source, stamp)
+    own_numbers = _instance_numbers(volume.sources, source)
+    for index, ref in enumerate(volume.sources):
+        header = source.frame(ref)
+        padding = None if volume.padding is None else volume.padding[index]
+        coding = numbers.Coding.of_ct(header)
+        stored = coding.store(image.array[index], padding, volume.voxels[index])
+        ds = _start(header, str(CTImageStorage), uids.instance_uid(origin, image.kind, index), stamp)
+        _describe(ds, header, image, ref, stamp, pipeline=findings.pipeline)
+        _add_series(ds, header, image, stamp, origin=origin, place=findings.images.index(image))
+        ds.InstanceNumber = own_numbers[index]
+        ds.Modality = "CT"
+        if not ds.get("FrameOfReferenceUID"):
+            ds.FrameOfReferenceUID = uids.frame_of_reference_uid(source.series_instance_uid)
+        # The mean position of slice and volume agree only where the reader took it from this header.
+        ds.ImagePositionPatient = _position(header, volume.slice_origins_mm[index])
+        coding.describe(ds, stored)
+        yield _produced(ds, image, findings, f"{index + 1}/{len(volume.sources)}")
+
+
+def radiograph(
+    findings: Findings, image: Image, projection: Radiograph, source: SeriesSource, stamp: Stamp
+) -> Iterator[Produced]:
+    """One image of the source's own class, its photometric interpretation and window kept.
+
+    Raises AnalysisFailed when the array is not on the grid of the radiograph or not finite.
+    """
+    _check(image, projection.pixels.shape)
+    header = source.frame(projection.source)
+    origin = origin_of(findings, source, stamp)
+    array = image.array
+    before = projection.pixels
+    if projection.inverted:
+        low, high = projection.value_range
+        array, before = low + high - array, low + high - before
+    coding = numbers.Coding.of_radiograph(header)
+    stored = coding.store(array, projection.padding, before)
+    index = projection.source.instance_uid + (f"/{projection.source.frame}" if projection.source.frame else "")
+    ds = _start(header, str(header.SOPClassUID), uids.instance_uid(origin, image.kind, index), stamp)
+    _describe(ds, header, image, projection.source, stamp, pipeline=findings.pipeline)
+    _add_series(ds, header, image, stamp, origin=origin, place=findings.images.index(image))
+    ds.InstanceNumber = header.get("InstanceNumber") or 1
+    coding.describe(ds, stored)
+    yield _produced(ds, image, findings, "")
+
+
+def origin_of(findings: Findings, source: SeriesSource, stamp: Stamp) -> uids.Origin:
+    """What the UIDs of these results are made from."""
+    return uids.Origin(
+        stamp.study_instance_uid,
+        source.series_instance_uid,
+        stamp.revision,
+        findings.pipeline,
+        findings.version,
+        findings.weights_digest,
+    )
+
+
+def series_number(header: Any, stamp: Stamp, output: int) -> int:
+    """base + 10 × source number + output: after the originals, and the source can be read from it.
+
+    output          1 summary page, 2 segmentation, 3 and above derived images
+    """
+    number = header.get("SeriesNumber")
+    return stamp.series_number_base + 10 * (abs(int(number)) % 1_000_000 if number not in (None, "") else 0) + output
+
+
+def series_description(what: str, header: Any, stamp: Stamp) -> str:
+    """ "AI" first: many viewers cut a description at twenty characters."""
+    again = f" (rev {stamp.revision})" if stamp.revision > 1 else ""
+    source = " ".join(str(header.get("SeriesDescription", "") or "").split())
+    return f"AI {what}{again} {source}".strip()[:64].strip()
+
+
+def _start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp) -> Any:
+    ds = headers.start(header, sop_class_uid, sop_instance_uid, stamp)
+    allowed = attributes_of(sop_class_uid) - _STALE
+    with disable_value_validation():
+        for element in header:
+            if element.keyword in allowed and element.keyword not in ds and element.tag.group not in (0x6000, 0x5000):
+                headers.copy_element(element, ds)
+    headers.fill_empty(ds, may_be_empty_of(sop_class_uid))
+    headers.add_laterality(ds, header)
+    return ds
+
+
+def _describe(ds: Any, header: Any, image: Image, ref: SourceRef, stamp: Stamp, *, pipeline: str) -> None:
+    kept = [str(value) for value in (header.get("ImageType") or [])][2:3]
+    local = "AI_" + re.sub(r"[^A-Z0-9_]", "_", image.kind.upper())
+    ds.ImageType = ["DERIVED", "SECONDARY", *(kept or [""]), local[:16]]
+    checks = "".join(f" {name}: {words}." for name, words in image.checks.items())
+    words = f"{image.description.rstrip('.')}. {headers.identity_of(image.model)}.{checks} {stamp.note}"
+    if ref.frame is not None:
+        words = f"Single-frame image of frame {ref.frame} of a multi-frame source. {words}"
+    ds.DerivationDescription = plain(words)[:_TEXT_OF_DESCRIPTION]
+    ds.DerivationCodeSequence = [codes.item(image.derivation)]
+    item = Dataset()
+    item.ReferencedSOPClassUID = header.SOPClassUID
+    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    if ref.frame is not None:
+        item.ReferencedFrameNumber = ref.frame
+    item.PurposeOfReferenceCodeSequence = [codes.item(codes.SOURCE_OF_PROCESSING)]
+    item.SpatialLocationsPreserved = "YES"
+    ds.SourceImageSequence = [item]
+    ds.ImageComments = plain(f"AI {image.kind}. {stamp.note}")
+    ds.BurnedInAnnotation = header.get("BurnedInAnnotation") or "NO"
+    ds.LossyImageCompression = header.get("LossyImageCompression") or "00"
+    if ds.LossyImageCompression != "01":
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if keyword in ds:
+                del ds[keyword]
+    headers.add_contribution(ds, stamp, image.model, plain(pipeline))
+
+
+def _add_series(ds: Any, header: Any, image: Image, stamp: Stamp, *, origin: uids.Origin, place: int) -> None:
+    headers.add_series(
+        ds,
+        uid=uids.series_uid(origin, image.kind),
+        number=series_number(header, stamp, 3 + place),
+        modality=str(header.get("Modality", "") or ""),
+        description=series_description(image.kind, header, stamp),
+    )
+
+
+def _produced(ds: Any, image: Image, findings: Findings, place: str) -> Produced:
+    return Produced(
+        kind="derived",
+        sop_class_uid=str(ds.SOPClassUID),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        data=headers.encode(ds),
+        label=f"AI {image.kind} {place}".strip(),
+        group=f"{findings.pipeline}/{image.kind}/{ds.SOPInstanceUID}",
+    )
+
+
+def _check(image: Image, shape: tuple[int, ...]) -> None:
+    if image.array.shape != shape:
+        raise AnalysisFailed(f"image '{image.kind}' has shape {image.array.shape}, its source {shape}")
+    if not bool(np.isfinite(image.array).all()):
+        raise AnalysisFailed(f"image '{image.kind}' holds values that are not finite")
+
+
+def _position(header: Any, origin_mm: NDArray[np.float64]) -> Any:
+    """The header's own, digit by digit; where it disagrees with the volume, something is mixed up."""
+    position = header.get("ImagePositionPatient")
+    if position is None or not np.allclose(np.asarray(position, dtype=float), origin_mm, atol=0.01):
+        raise AnalysisFailed(f"slice position of {header.SOPInstanceUID} differs between header and volume")
+    return [headers.decimal(value) for value in position]
+
+
+def _instance_numbers(refs: tuple[SourceRef, ...], source: SeriesSource) -> list[int]:
+    """The source's own where they tell the slices apart, so image 12 is image 12 in both; else 1, 2, 3…"""
+    received = [source.frame(ref).get("InstanceNumber") for ref in refs]
+    numbers_ = [int(number) for number in received if number not in (None, "")]
+    return numbers_ if len(set(numbers_)) == len(refs) else list(range(1, len(refs) + 1))

@@ -1,0 +1,190 @@
+"""Measurement groups of the report (PS3.16 TID 1501, TID 1411): every number hangs on a place in an image.
+
+A group without coordinates stops some viewers from showing the whole report, so there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.contract import Code, Findings, Lesion, ModelIdentity, SourceRef
+from node.dicom import uids
+from node.dicom.write import codes, content
+from node.dicom.write.objects import ResultRef, SeriesEntry, Stamp, StudyEntry
+from node.dicom.write.sentences import number as figure
+from node.dicom.write.source import SeriesSource
+
+BIDIRECTIONAL = "Cornerstone3DTools@^0.1.0:Bidirectional"
+"""OHIF makes a measurement of a group only under this tracking identifier; what follows a colon is its name."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An image that numbers are shown on."""
+
+    class_uid: str
+    instance_uid: str
+    frame: int | None
+    rows: int
+    columns: int
+
+    def image(self, relationship: str = "SELECTED FROM") -> Any:
+        return content.image(
+            self.class_uid, self.instance_uid, name=codes.SOURCE, relationship=relationship, frame=self.frame
+        )
+
+    def outline(self) -> Any:
+        return content.outline(self.rows, self.columns, self.image())
+
+
+def all_groups(study: StudyEntry, sources: Mapping[str, SeriesSource], stamp: Stamp) -> list[Any]:
+    """Groups of all series; where nothing was measured, how many images came. Empty only where no image came."""
+    groups: list[Any] = []
+    for entry in study.series:
+        source = sources.get(entry.series_instance_uid)
+        if entry.findings is not None and source is not None and entry.volume_sources:
+            groups += _of_series(entry, entry.findings, source, stamp)
+    return groups or _images_received(study, sources, stamp)
+
+
+def algorithm(models: Sequence[ModelIdentity], name: str, version: str) -> list[Any]:
+    """Algorithm identification (TID 4019): the pipeline by name and version, each network with its weights."""
+    items = [
+        content.text(codes.ALGORITHM_NAME, name, relationship="HAS CONCEPT MOD"),
+        content.text(codes.ALGORITHM_VERSION, version, relationship="HAS CONCEPT MOD"),
+    ]
+    for model in models:
+        words = f"network {model.name} {model.version}, weights SHA-256 {model.weights_sha256}"
+        items.append(content.text(codes.ALGORITHM_PARAMETERS, words, relationship="HAS CONCEPT MOD"))
+    return items
+
+
+def models_of(findings: Findings) -> list[ModelIdentity]:
+    """Each network once, in the order of the analyses."""
+    return list(dict.fromkeys(a.model for a in findings.analyses if a.model is not None))
+
+
+def _of_series(entry: SeriesEntry, findings: Findings, source: SeriesSource, stamp: Stamp) -> list[Any]:
+    groups: list[Any] = []
+    segmentation = next((ref for ref in entry.results if ref.kind == "seg"), None)
+    for place, lesion in enumerate(findings.lesions, start=1):
+        groups.append(_lesion(place, lesion, findings, _place(entry, source, lesion.slice_index), stamp))
+        if segmentation is not None:
+            groups.append(_lesion_volume(place, lesion, findings, segmentation, stamp))
+    about = dict.fromkeys([*(m.group for m in findings.measurements), *(s.applies_to for s in findings.scores)])
+    groups += [_numbers(group, entry, findings, source, stamp) for group in about]
+    return groups
+
+
+def _lesion(place: int, lesion: Lesion, findings: Findings, where: Place, stamp: Stamp) -> Any:
+    long_axis = content.polyline(lesion.long_axis_px, where.image())
+    short_axis = content.polyline(lesion.short_axis_px, where.image())
+    items = _head(f"{BIDIRECTIONAL}:Lesion {place}", lesion.tracking_id, lesion, findings, stamp)
+    items += [
+        content.numeric(codes.LONG_AXIS, _rounded(lesion.long_axis_mm), codes.MILLIMETRE, [long_axis]),
+        content.numeric(codes.SHORT_AXIS, _rounded(lesion.short_axis_mm), codes.MILLIMETRE, [short_axis]),
+        content.numeric(codes.CERTAINTY, _rounded(100 * lesion.score), codes.PERCENT, [long_axis]),
+        content.text(codes.COMMENT, f"Operating point {figure(lesion.operating_point)}; seen in: {_seen(lesion)}"),
+    ]
+    return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
+
+
+def _lesion_volume(place: int, lesion: Lesion, findings: Findings, segmentation: ResultRef, stamp: Stamp) -> Any:
+    items = _head(f"{BIDIRECTIONAL}:Lesion {place}", lesion.tracking_id, lesion, findings, stamp)
+    items += [
+        content.image(
+            segmentation.sop_class_uid, segmentation.sop_instance_uid, name=codes.REFERENCED_SEGMENT, segment=place
+        ),
+        content.numeric(codes.VOLUME, _rounded(lesion.volume_mm3), codes.CUBIC_MILLIMETRE),
+    ]
+    return content.container(codes.MEASUREMENT_GROUP, items, template="1411")
+
+
+def _head(identifier: str, tracking_id: str, lesion: Lesion, findings: Findings, stamp: Stamp) -> list[Any]:
+    side = [] if lesion.laterality is None else [_modifier(codes.LATERALITY, lesion.laterality)]
+    return [
+        *_tracking(identifier, uids.tracking_uid(stamp.study_instance_uid, "", tracking_id)),
+        content.code(codes.FINDING, lesion.category),
+        *algorithm([lesion.model], findings.pipeline, findings.version),
+        content.code(codes.FINDING_SITE, lesion.site, relationship="HAS CONCEPT MOD", items=side),
+    ]
+
+
+def _numbers(group: str, entry: SeriesEntry, findings: Findings, source: SeriesSource, stamp: Stamp) -> Any:
+    """What was measured on the whole series, shown on its middle image (layout P of the viewers' trials)."""
+    where = _derived_place(entry, source, group) or _place(entry, source, len(entry.volume_sources) // 2)
+    series = "" if entry.number is None else f" {entry.number}"
+    tracking = uids.tracking_uid(stamp.study_instance_uid, entry.series_instance_uid, f"numbers/{group}")
+    items = [
+        *_tracking(f"AI measurements, series{series}{f', {group}' if group else ''}", tracking),
+        content.code(codes.FINDING, codes.IMAGE_QUALITY),
+        *algorithm(models_of(findings), findings.pipeline, findings.version),
+    ]
+    for m in (m for m in findings.measurements if m.group == group):
+        items.append(content.numeric(m.name, _rounded(m.value), m.unit, [where.outline()]))
+        if m.method:
+            items.append(content.text(codes.COMMENT, f"{m.name[2]}: {m.method}"))
+    for s in (s for s in findings.scores if s.applies_to == group):
+        items.append(content.numeric(s.name, _rounded(s.value), codes.NO_UNITS, [where.outline()]))
+        scale = f"{s.name[2]}: scale from {figure(s.scale[0])} to {figure(s.scale[1])}. {s.note}"
+        items.append(content.text(codes.COMMENT, scale.strip()))
+    items.append(content.text(codes.COMMENT, "Numbers are about the whole series; they are shown on its middle image."))
+    return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
+
+
+def _images_received(study: StudyEntry, sources: Mapping[str, SeriesSource], stamp: Stamp) -> list[Any]:
+    """One true number on the first image: a report without any measurement group stops some viewers."""
+    for entry in study.series:
+        source = sources.get(entry.series_instance_uid)
+        header = None if source is None else next(source.images(), None)
+        if header is not None:
+            where = _of_header(header, 1 if int(header.get("NumberOfFrames") or 1) > 1 else None)
+            tracking = uids.tracking_uid(stamp.study_instance_uid, "", "images received")
+            received = float(sum(each.images for each in study.series))
+            items = [
+                *_tracking("AI: images received", tracking),
+                content.numeric(codes.IMAGES_RECEIVED, received, codes.IMAGES, [where.outline()]),
+            ]
+            return [content.container(codes.MEASUREMENT_GROUP, items, template="1501")]
+    return []
+
+
+def _tracking(identifier: str, uid: str) -> list[Any]:
+    return [
+        content.text(codes.TRACKING_IDENTIFIER, identifier, relationship="HAS OBS CONTEXT"),
+        content.uid_reference(codes.TRACKING_UID, uid, relationship="HAS OBS CONTEXT"),
+    ]
+
+
+def _modifier(name: Code, value: Code) -> Any:
+    return content.code(name, value, relationship="HAS CONCEPT MOD")
+
+
+def _place(entry: SeriesEntry, source: SeriesSource, slice_index: int) -> Place:
+    ref: SourceRef = entry.volume_sources[slice_index]
+    return _of_header(source.of(ref), ref.frame)
+
+
+def _derived_place(entry: SeriesEntry, source: SeriesSource, group: str) -> Place | None:
+    """The middle one of the derived images that the numbers are about, if they are about such."""
+    derived = [ref for ref in entry.results if ref.kind == "derived" and ref.label.startswith(f"AI {group}")]
+    if not derived or not group:
+        return None
+    middle = derived[len(derived) // 2]
+    header = source.of(entry.volume_sources[0])
+    return Place(middle.sop_class_uid, middle.sop_instance_uid, None, int(header.Rows), int(header.Columns))
+
+
+def _of_header(header: Any, frame: int | None) -> Place:
+    return Place(str(header.SOPClassUID), str(header.SOPInstanceUID), frame, int(header.Rows), int(header.Columns))
+
+
+def _rounded(value: float) -> float:
+    """Four figures: more would claim what no measurement here has, and NumericValue holds sixteen characters."""
+    return float(f"{value:.4g}")
+
+
+def _seen(lesion: Lesion) -> str:
+    return ", ".join(lesion.seen_in)

@@ -1,0 +1,193 @@
+"""What every result shares: patient and study as received, our equipment, dates of the stamp, deterministic bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pydicom
+from pydicom.config import disable_value_validation
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import format_number_as_ds
+
+from models.contract import ModelIdentity
+from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, device_uid
+from node.dicom.write import codes
+from node.dicom.write.charset import choose_character_set
+from node.dicom.write.objects import Stamp
+from node.dicom.write.tables import is_unpaired
+from node.settings import MANUFACTURER, MODEL_NAME, VERSION
+
+_STUDY_KEYWORDS = """
+    StudyInstanceUID StudyDate StudyTime ReferringPhysicianName ReferringPhysicianIdentificationSequence
+    ConsultingPhysicianName StudyID AccessionNumber IssuerOfAccessionNumberSequence StudyDescription
+    PhysiciansOfRecord NameOfPhysiciansReadingStudy RequestingService ReferencedStudySequence ProcedureCodeSequence
+    ReasonForPerformedProcedureCodeSequence AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence
+    AdmissionID IssuerOfAdmissionIDSequence ServiceEpisodeID ServiceEpisodeDescription
+    IssuerOfServiceEpisodeIDSequence
+"""
+STUDY_KEYWORDS = frozenset(_STUDY_KEYWORDS.split())
+PATIENT_GROUPS = (0x0010, 0x0012)
+"""Identification, demography and history of the patient; clinical trial and de-identification."""
+_SERIES_OF_TRIAL = ("ClinicalTrialSeriesID", "ClinicalTrialSeriesDescription", "ClinicalTrialCoordinatingCenterName")
+_EMPTY_IF_UNKNOWN = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
+)
+
+
+def start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp) -> Any:
+    """A data set with patient, study, instance identity and dates, and nothing of series or image yet."""
+    ds = Dataset()
+    ds.SOPClassUID = sop_class_uid
+    ds.SOPInstanceUID = sop_instance_uid
+    with disable_value_validation():
+        for element in header:
+            if element.tag.group in PATIENT_GROUPS or element.keyword in STUDY_KEYWORDS:
+                copy_element(element, ds)
+    for keyword in _SERIES_OF_TRIAL:
+        if keyword in ds:
+            del ds[keyword]
+    ds.StudyInstanceUID = stamp.study_instance_uid
+    if "SpecificCharacterSet" in header:
+        ds.SpecificCharacterSet = header.SpecificCharacterSet
+    fill_empty(ds, _EMPTY_IF_UNKNOWN)
+    made_at = local_time(header, stamp)
+    ds.TimezoneOffsetFromUTC = made_at.strftime("%z")[:5]
+    ds.InstanceCreationDate, ds.InstanceCreationTime = date_of(made_at), time_of(made_at)
+    ds.ContentDate, ds.ContentTime = date_of(made_at), time_of(made_at)
+    return ds
+
+
+def add_series(ds: Any, *, uid: str, number: int, modality: str, description: str) -> None:
+    """One series of ours. Its time is the stamp's, so all of its instances agree."""
+    ds.SeriesInstanceUID = uid
+    ds.SeriesNumber = number
+    ds.Modality = modality
+    ds.SeriesDescription = description[:64]
+    ds.SeriesDate, ds.SeriesTime = ds.ContentDate, ds.ContentTime
+
+
+def add_laterality(ds: Any, header: Any) -> None:
+    """As received; empty where it is unknown and the body part may be one of a pair (type 2C)."""
+    if header.get("Laterality"):
+        ds.Laterality = header.Laterality
+    elif "ImageLaterality" in ds or is_unpaired(str(header.get("BodyPartExamined", "") or "")):
+        if "Laterality" in ds:
+            del ds.Laterality
+    else:
+        ds.Laterality = None
+
+
+def add_equipment(ds: Any, stamp: Stamp) -> None:
+    """This node as the equipment that made the object (PS3.3 C.7.5.1 and C.7.5.2)."""
+    ds.Manufacturer = MANUFACTURER
+    ds.ManufacturerModelName = MODEL_NAME
+    ds.DeviceSerialNumber = stamp.station_name[:64]
+    ds.StationName = stamp.station_name[:16]
+    ds.SoftwareVersions = VERSION
+    ds.DeviceUID = device_uid(stamp.station_name)
+
+
+def add_contribution(ds: Any, stamp: Stamp, model: ModelIdentity | None, pipeline: str) -> None:
+    """This node among the equipment that had a part in the object; what the source named stays before it."""
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [codes.item(codes.PROCESSING_EQUIPMENT)]
+    item.Manufacturer = MANUFACTURER
+    item.ManufacturerModelName = MODEL_NAME
+    item.StationName = stamp.station_name[:16]
+    item.DeviceSerialNumber = stamp.station_name[:64]
+    item.SoftwareVersions = VERSION if model is None else [VERSION, f"{model.name} {model.version}"[:64]]
+    item.ContributionDateTime = stamp.made_at.strftime("%Y%m%d%H%M%S%z")
+    item.ContributionDescription = f"{pipeline}. {identity_of(model)}. {stamp.note}"[:1024]
+    ds.ContributingEquipmentSequence = [*(ds.get("ContributingEquipmentSequence") or []), item]
+
+
+def identity_of(model: ModelIdentity | None) -> str:
+    """The network in words that find it again."""
+    if model is None:
+        return "No network was used"
+    return f"Network {model.name} {model.version}, weights SHA-256 {model.weights_sha256}"
+
+
+def fill_empty(ds: Any, keywords: Iterable[str]) -> None:
+    """Absent attributes that must be there, if only empty (type 2)."""
+    for keyword in sorted(keywords):
+        if keyword not in ds:
+            setattr(ds, keyword, [] if pydicom.datadict.dictionary_VR(keyword) == "SQ" else None)
+
+
+def copy_element(element: Any, target: Any) -> None:
+    """A deep copy, with what the standard forbids put right: numbers too long for their field, private tags."""
+    if element.VR == "SQ":
+        items = []
+        for inner in element.value or []:
+            copied = Dataset()
+            for child in inner:
+                if not child.tag.is_private and child.keyword != "SpecificCharacterSet":
+                    copy_element(child, copied)
+            items.append(copied)
+        target[element.tag] = DataElement(element.tag, "SQ", DicomSequence(items))
+        return
+    value = element.value
+    if element.VR == "DS" and value not in (None, ""):
+        value = [decimal(v) for v in value] if element.VM > 1 else decimal(value)
+    elif element.VR == "PN" and value:
+        value = [str(v) for v in value] if element.VM > 1 else str(value)
+    target[element.tag] = DataElement(element.tag, element.VR, value)
+
+
+def local_time(header: Any, stamp: Stamp) -> datetime:
+    """The stamp's moment on the clock that the source's own dates and times were read from."""
+    offset = str(header.get("TimezoneOffsetFromUTC", "") or "").strip()
+    if len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
+        delta = timedelta(hours=int(offset[1:3]), minutes=int(offset[3:]))
+        return stamp.made_at.astimezone(timezone(delta if offset[0] == "+" else -delta))
+    return stamp.made_at
+
+
+def date_of(moment: datetime) -> str:
+    return moment.strftime("%Y%m%d")
+
+
+def time_of(moment: datetime) -> str:
+    return moment.strftime("%H%M%S.%f")
+
+
+def encode(ds: Any) -> bytes:
+    """The Part 10 file in Explicit VR Little Endian; the same data set gives the same bytes."""
+    choose_character_set(ds)
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    ds.file_meta = meta
+    buffer = io.BytesIO()
+    with disable_value_validation():
+        pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def content_bytes(ds: Any) -> bytes:
+    """A data set without file meta, to be digested."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    with disable_value_validation():
+        write_dataset(buffer, ds, parent_encoding="utf8")
+    return bytes(buffer.getvalue())
+
+
+def decimal(value: Any) -> Any:
+    """As received where it fits into the 16 characters of a DS, else the nearest number that does."""
+    text = getattr(value, "original_string", None) or str(value)
+    return value if len(text.strip()) <= 16 else format_number_as_ds(float(value))

@@ -1,0 +1,33 @@
+"""All images that one run of a pipeline makes of one series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from models.contract import Findings, Radiograph, Volume
+from node.dicom.write import capture, derived
+from node.dicom.write.objects import Produced, Stamp
+from node.dicom.write.segmentation import lesion_segmentation
+from node.dicom.write.source import SeriesSource
+from node.errors import AnalysisFailed
+
+
+def write_images(
+    findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp
+) -> Iterator[Produced]:
+    """Derived images, a segmentation where there are lesions, and a summary page, one object at a time.
+
+    Raises AnalysisFailed where the findings do not lie on the grid, or grid and headers do not belong together.
+    """
+    if str(source.first.StudyInstanceUID) != stamp.study_instance_uid:
+        raise AnalysisFailed("the stamp is of another study than the images")
+    if len({image.kind for image in findings.images}) != len(findings.images):
+        raise AnalysisFailed("two images of the same kind would get the same UIDs")
+    for image in findings.images:
+        if isinstance(grid, Volume):
+            yield from derived.ct_images(findings, image, grid, source, stamp)
+        else:
+            yield from derived.radiograph(findings, image, grid, source, stamp)
+    if findings.lesions:
+        yield lesion_segmentation(findings, grid, source, stamp)
+    yield capture.summary_page(findings, grid, source, stamp)

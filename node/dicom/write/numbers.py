@@ -1,0 +1,131 @@
+"""Values of an image to stored bits and back, as its source coded them (PS3.3 C.7.6.3, C.11.1): never wraps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.contract import BoolArray, FloatArray
+
+_LEAST_BITS_OF_CT = 12
+"""PS3.3 C.8.2.1.1.4: a CT image has 12 to 16 bits stored."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How stored values mean what they mean.
+
+    lowest, highest     of the stored bits
+    padding             (from, to) of stored values that mean "no pixel here"; None where the header names none
+    """
+
+    slope: float
+    intercept: float
+    bits_stored: int
+    bits_allocated: int
+    signed: bool
+    padding: tuple[int, int] | None
+    carries_rescale: bool = True
+
+    @classmethod
+    def of_ct(cls, header: Any) -> Coding:
+        """16 bits allocated; bits stored as received."""
+        bits = max(_LEAST_BITS_OF_CT, min(16, int(header.get("BitsStored") or 16)))
+        slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+        return cls(
+            slope=1.0 if slope in (None, "") else float(slope),
+            intercept=0.0 if intercept in (None, "") else float(intercept),
+            bits_stored=bits,
+            bits_allocated=16,
+            signed=bool(header.get("PixelRepresentation", 0)),
+            padding=_padding(header),
+        )
+
+    @classmethod
+    def of_radiograph(cls, header: Any) -> Coding:
+        """As received. Where a modality LUT stood, values after it are stored and the LUT is left out."""
+        bits = min(16, int(header.get("BitsStored") or 16))
+        table = header.get("ModalityLUTSequence")
+        if table:
+            bits = min(16, int(table[0].LUTDescriptor[2]))
+            return cls(1.0, 0.0, bits, 16 if bits > 8 else 8, signed=False, padding=None, carries_rescale=False)
+        slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+        return cls(
+            slope=1.0 if slope in (None, "") else float(slope),
+            intercept=0.0 if intercept in (None, "") else float(intercept),
+            bits_stored=bits,
+            bits_allocated=16 if bits > 8 else min(16, int(header.get("BitsAllocated") or 8)),
+            signed=bool(header.get("PixelRepresentation", 0)),
+            padding=_padding(header),
+            carries_rescale="RescaleSlope" in header,
+        )
+
+    @property
+    def lowest(self) -> int:
+        return -(1 << (self.bits_stored - 1)) if self.signed else 0
+
+    @property
+    def highest(self) -> int:
+        return (1 << (self.bits_stored - (1 if self.signed else 0))) - 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(f"<{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
+
+    def store(self, values: FloatArray, padded: BoolArray | None, received: FloatArray) -> NDArray[Any]:
+        """Rounded and clipped to the stored bits.
+
+        values          (Y, X) after rescale
+        padded          (Y, X): there the received value stays exactly what it was
+        received        (Y, X) after rescale, of the source
+        """
+        stored = self._to_stored(values)
+        if padded is not None:
+            stored = self._off_padding(stored)
+            stored = np.where(padded, self._to_stored(received), stored)
+        return stored.astype(self.dtype)
+
+    def describe(self, ds: Any, stored: NDArray[Any]) -> None:
+        """Image pixel module and pixel data of a monochrome image."""
+        ds.SamplesPerPixel = 1
+        ds.PhotometricInterpretation = ds.get("PhotometricInterpretation") or "MONOCHROME2"
+        ds.Rows, ds.Columns = stored.shape
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = self.bits_allocated, self.bits_stored, self.bits_stored - 1
+        ds.PixelRepresentation = int(self.signed)
+        if self.padding is None:
+            for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+                if keyword in ds:
+                    del ds[keyword]
+        if self.carries_rescale:
+            ds.RescaleSlope = ds.get("RescaleSlope") or "1"
+            ds.RescaleIntercept = ds.get("RescaleIntercept") or "0"
+        elif "ModalityLUTSequence" in ds:
+            del ds.ModalityLUTSequence
+        ds.PixelData = stored.tobytes() + (b"\0" if stored.nbytes % 2 else b"")
+        ds["PixelData"].VR = "OW" if self.bits_allocated > 8 else "OB"
+
+    def _to_stored(self, values: FloatArray) -> NDArray[np.int32]:
+        wide = np.rint((values.astype(np.float64) - self.intercept) / self.slope)
+        clipped: NDArray[np.int32] = np.clip(wide, self.lowest, self.highest).astype(np.int32)
+        return clipped
+
+    def _off_padding(self, stored: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Anatomy must not vanish as padding because a network made it exactly that dark."""
+        if self.padding is None:
+            return stored
+        low, high = self.padding
+        beside = high + 1 if high < self.highest else low - 1
+        moved: NDArray[np.int32] = np.where((stored >= low) & (stored <= high), beside, stored)
+        return moved
+
+
+def _padding(header: Any) -> tuple[int, int] | None:
+    value = header.get("PixelPaddingValue")
+    if value is None or not isinstance(value, int):
+        return None
+    limit = header.get("PixelPaddingRangeLimit")
+    other = limit if isinstance(limit, int) else value
+    return min(value, other), max(value, other)

@@ -1,0 +1,162 @@
+"""The summary page and the text page, drawn: no patient's name on them, the same pixels on every run.
+
+Pillow, and the DejaVu font that matplotlib carries (Latin, Greek, Cyrillic letters and the signs we use).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Picture
+from PIL import ImageDraw, ImageFont
+
+from models.contract import FloatArray
+
+WIDTH: Final = 1200
+HEIGHT: Final = 900
+_MOST_TEXT_HEIGHT: Final = 4000
+_MARGIN: Final = 30
+_PANEL: Final = 360
+_PANEL_TOP: Final = 112
+_BAR_WIDTH: Final = 14
+_BACKGROUND: Final = (16, 18, 22)
+_INK: Final = (236, 238, 242)
+_QUIET: Final = (160, 168, 180)
+_WARNING: Final = (255, 196, 80)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One small picture with its scale.
+
+    pixels          float32 (Y, X)
+    aspect          height of a pixel over its width
+    window          (value drawn black, value drawn white)
+    """
+
+    title: str
+    pixels: FloatArray
+    aspect: float
+    window: tuple[float, float]
+    unit: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One paragraph; `warning` in amber, `quiet` in grey."""
+
+    text: str
+    style: str = ""
+
+
+def summary(title: str, subtitle: str, panels: Sequence[Panel], lines: Sequence[Line]) -> NDArray[np.uint8]:
+    """uint8 (900, 1200, 3): title, up to three panels side by side, then the words that fit."""
+    picture = Picture.new("RGB", (WIDTH, HEIGHT), _BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    _head(draw, title, subtitle)
+    top = _PANEL_TOP
+    for number, panel in enumerate(panels[:3]):
+        _draw_panel(picture, draw, panel, _MARGIN + number * (_PANEL + 30))
+    if panels:
+        top += _PANEL + 66
+    _draw_lines(draw, lines, top, HEIGHT - _MARGIN)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def text_page(title: str, subtitle: str, lines: Sequence[Line]) -> NDArray[np.uint8]:
+    """uint8 (900 or more, 1200, 3): words only, as tall as they need up to a limit."""
+    scratch = ImageDraw.Draw(Picture.new("RGB", (8, 8)))
+    needed = _PANEL_TOP + _MARGIN + sum(_height(scratch, line) for line in lines)
+    height = min(max(needed, HEIGHT), _MOST_TEXT_HEIGHT)
+    picture = Picture.new("RGB", (WIDTH, height), _BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    _head(draw, title, subtitle)
+    _draw_lines(draw, lines, _PANEL_TOP, height - _MARGIN)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def _head(draw: ImageDraw.ImageDraw, title: str, subtitle: str) -> None:
+    draw.text((_MARGIN, 22), title, font=_font(30, bold=True), fill=_INK)
+    draw.text((_MARGIN, 66), _fit(draw, subtitle, _font(19), WIDTH - 2 * _MARGIN), font=_font(19), fill=_QUIET)
+
+
+def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel, left: int) -> None:
+    low, high = panel.window
+    grey = np.clip((panel.pixels - low) / (high - low), 0.0, 1.0) * 255.0
+    small = Picture.fromarray(np.rint(grey).astype(np.uint8))
+    rows, columns = panel.pixels.shape
+    room = _PANEL - _BAR_WIDTH - 8
+    scale = min(room / columns, _PANEL / (rows * panel.aspect))
+    size = max(1, round(columns * scale)), max(1, round(rows * panel.aspect * scale))
+    small = small.resize(size, Picture.Resampling.BOX if scale < 1 else Picture.Resampling.BICUBIC)
+    picture.paste(small.convert("RGB"), (left, _PANEL_TOP))
+    ramp = np.repeat(np.linspace(255, 0, _PANEL).astype(np.uint8)[:, None], _BAR_WIDTH, axis=1)
+    bar = left + room + 8
+    picture.paste(Picture.fromarray(ramp).convert("RGB"), (bar, _PANEL_TOP))
+    font = _font(14)
+    unit = f" {panel.unit}" if panel.unit else ""
+    for text, y, anchor in (
+        (f"{high:.0f}{unit}", _PANEL_TOP + 2, "ra"),
+        (f"{low:.0f}{unit}", _PANEL_TOP + _PANEL, "rd"),
+    ):
+        draw.text((bar - 4, y), text, font=font, fill=_INK, anchor=anchor, stroke_width=2, stroke_fill=_BACKGROUND)
+    centre, width = (low + high) / 2, high - low
+    draw.text((left, _PANEL_TOP + _PANEL + 8), panel.title, font=_font(17, bold=True), fill=_INK)
+    window = f"window centre {centre:.0f}{unit}, width {width:.0f}{unit}"
+    draw.text((left, _PANEL_TOP + _PANEL + 30), window, font=font, fill=_QUIET)
+
+
+def _draw_lines(draw: ImageDraw.ImageDraw, lines: Sequence[Line], top: int, bottom: int) -> None:
+    y = top
+    for number, line in enumerate(lines):
+        height = _height(draw, line)
+        left_over = len(lines) - number
+        if y + height > bottom - (24 if left_over > 1 else 0):
+            draw.text((_MARGIN, bottom - 22), f"{left_over} more in the structured report", font=_font(17), fill=_QUIET)
+            return
+        for part in _wrapped(draw, line):
+            draw.text((_MARGIN, y), part, font=_font(18), fill=_colour(line))
+            y += 25
+        y += 5
+
+
+def _height(draw: ImageDraw.ImageDraw, line: Line) -> int:
+    return 25 * len(_wrapped(draw, line)) + 5
+
+
+def _wrapped(draw: ImageDraw.ImageDraw, line: Line) -> list[str]:
+    font = _font(18)
+    parts: list[str] = []
+    current = ""
+    for word in line.text.split():
+        tried = f"{current} {word}".strip()
+        if current and draw.textlength(tried, font=font) > WIDTH - 2 * _MARGIN:
+            parts.append(current)
+            current = word
+        else:
+            current = tried
+    return [_fit(draw, part, font, WIDTH - 2 * _MARGIN) for part in (*parts, current)]
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    while text and draw.textlength(text, font=font) > width:
+        text = text[:-2].rstrip() + "…"
+    return text
+
+
+def _colour(line: Line) -> tuple[int, int, int]:
+    return {"warning": _WARNING, "quiet": _QUIET}.get(line.style, _INK)
+
+
+@lru_cache(maxsize=16)
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)

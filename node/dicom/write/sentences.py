@@ -1,0 +1,168 @@
+"""What results say in words: short English sentences that a radiologist can read aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from models.contract import Analysis, Code, Findings, Lesion, Measurement, Score
+from node.dicom.write.objects import SeriesEntry, Stamp, StudyEntry
+
+_WARNINGS = ("not done", "withheld", "failed", "Not processed", "Not looked", "No analysis")
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 image", "2 images", "2 series"."""
+    if number == 1 or noun == "series":
+        return f"{number} {noun}"
+    return f"{number} {noun[:-1]}es" if noun.endswith("is") else f"{number} {noun}s"
+
+
+def is_warning(text: str) -> bool:
+    """Whether the sentence says that something was not done."""
+    return any(word in text for word in _WARNINGS)
+
+
+def conclusion(study: StudyEntry) -> list[str]:
+    """What a reader must know if nothing else is read."""
+    lesions = [lesion for entry in study.series if entry.findings for lesion in entry.findings.lesions]
+    analyses = [analysis for entry in study.series if entry.findings for analysis in entry.findings.analyses]
+    failed = [entry for entry in study.series if entry.outcome == "failed"]
+    sentences = []
+    if lesions:
+        sentences.append(f"{_marked(len(lesions))}. Each one needs a reader's judgement.")
+    searched = [analysis for analysis in analyses if analysis.looks_for and analysis.outcome == "done"]
+    for name, looks_for in sorted({(analysis.name, analysis.looks_for) for analysis in searched}):
+        if not lesions:
+            sentences.append(f"{name} found nothing. It looks only for: {looks_for}.")
+    if not searched and not lesions:
+        sentences.append("Not looked for disease: no such analysis was run. This report says nothing about findings.")
+    processed = sum(entry.outcome == "processed" for entry in study.series)
+    if not processed and not failed:
+        sentences.append(f"No analysis was suitable for any of the {count(len(study.series), 'series')} received.")
+    if failed:
+        sentences.append(f"AI processing failed for {count(len(failed), 'series')}. Read the images as received.")
+    return sentences
+
+
+def of_study(study: StudyEntry, stamp: Stamp) -> list[str]:
+    """Which images this is about, and which earlier report it replaces."""
+    images = sum(entry.images for entry in study.series)
+    sentences = [
+        f"Revision {stamp.revision}: {count(images, 'image')} in {count(len(study.series), 'series')} received."
+    ]
+    if stamp.replaces is not None:
+        late = f" because {count(stamp.new_images, 'more image')} arrived" if stamp.new_images else ""
+        sentences.append(f"This report replaces revision {stamp.replaces}{late}. Do not use the earlier results.")
+    return sentences + [_stop(note) for note in study.notes]
+
+
+def of_series(entry: SeriesEntry, instance_numbers: Mapping[int, int]) -> list[str]:
+    """One series: the decision with its reason, then what was done.
+
+    instance_numbers        slice index → image number as a viewer shows it
+    """
+    name = series_name(entry)
+    if entry.outcome == "not eligible":
+        return [f"{name}: Not processed. {_stop(entry.reason)}"]
+    if entry.outcome == "failed":
+        sentences = [f"{name}: AI processing failed. {_stop(entry.reason)}"]
+    else:
+        sentences = [f"{name}: processed. {_stop(entry.reason)}".strip()]
+    if entry.findings is not None:
+        sentences += of_findings(entry.findings, instance_numbers)
+        sentences += [_stop(note) for note in entry.findings.notes]
+    return sentences
+
+
+def series_name(entry: SeriesEntry) -> str:
+    number = "without number" if entry.number is None else str(entry.number)
+    description = f' "{" ".join(entry.description.split())}"' if entry.description.strip() else ""
+    role = f", {entry.role}" if entry.role else ""
+    return f"Series {number}{description} ({entry.modality or 'no modality'}, {count(entry.images, 'image')}{role})"
+
+
+def of_findings(findings: Findings, instance_numbers: Mapping[int, int] | None = None) -> list[str]:
+    """Analyses done and not done, numbers, lesions."""
+    sentences = [of_analysis(analysis) for analysis in findings.analyses]
+    sentences += of_measurements(findings.measurements)
+    sentences += [of_score(score) for score in findings.scores]
+    for image in findings.images:
+        for name, words in image.checks.items():
+            sentences.append(_stop(f"Check of the AI {image.kind} images, {name}: {words}"))
+    for number, lesion in enumerate(findings.lesions, start=1):
+        sentences.append(of_lesion(number, lesion, instance_numbers or {}))
+    return sentences
+
+
+def of_analysis(analysis: Analysis) -> str:
+    model = analysis.model
+    by = "" if model is None else f" Network {model.name} {model.version}."
+    training = "" if model is None or not model.training else f" Trained on: {_stop(model.training)}"
+    reason = "" if not analysis.reason else f" {_stop(analysis.reason)}"
+    if analysis.outcome == "done":
+        return f"{_capital(analysis.name)} done.{reason}{by}{training}"
+    return f"{_capital(analysis.name)} {analysis.outcome}.{reason}{by}"
+
+
+def of_measurements(measurements: Iterable[Measurement]) -> list[str]:
+    """One sentence per measured quantity, with its values side by side: "Noise: 17.2 HU (input), 8.1 HU (denoised)"."""
+    together: dict[Code, list[Measurement]] = {}
+    for measurement in measurements:
+        together.setdefault(measurement.name, []).append(measurement)
+    sentences = []
+    for name, group in together.items():
+        values = ", ".join(f"{quantity(m.value, m.unit)}{f' ({m.group})' if m.group else ''}" for m in group)
+        methods = sorted({m.method for m in group if m.method})
+        how = f" Measured: {'; '.join(methods)}." if methods else ""
+        sentences.append(f"{_capital(name[2])}: {values}.{how}")
+    return sentences
+
+
+def of_score(score: Score) -> str:
+    low, high = score.scale
+    note = f" {_stop(score.note)}" if score.note else ""
+    return (
+        f"{_capital(score.name[2])} of the {score.applies_to} images: {number(score.value)} on a scale from "
+        f"{number(low)} to {number(high)}. Network {score.model.name} {score.model.version}.{note}"
+    )
+
+
+def of_lesion(place: int, lesion: Lesion, instance_numbers: Mapping[int, int]) -> str:
+    side = f", {lesion.laterality[2].lower()}" if lesion.laterality else ""
+    image = instance_numbers.get(lesion.slice_index)
+    where = f"image {image}" if image is not None else f"slice {lesion.slice_index + 1}"
+    return (
+        f"Lesion {place}: {lesion.category[2]}, {lesion.site[2]}{side}, {where}. "
+        f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm, {lesion.volume_mm3 / 1000:.2f} ml. "
+        f"Score {lesion.score:.2f}, shown from {lesion.operating_point:.2f} on."
+    )
+
+
+def quantity(value: float, unit: Code) -> str:
+    """A number with its unit as one writes it."""
+    names = {"[hnsf'U]": "HU", "1": "", "mm3": "mm3", "%": "%"}
+    shown = names.get(unit[0], unit[0] if not unit[0].startswith("{") else unit[0].strip("{}"))
+    return f"{number(value)} {shown}".strip()
+
+
+def number(value: float) -> str:
+    """Three figures that count, never in powers of ten."""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:.0f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3g}"
+
+
+def _marked(lesions: int) -> str:
+    return "1 possible lesion is marked" if lesions == 1 else f"{lesions} possible lesions are marked"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _stop(text: str) -> str:
+    """A sentence ends in a full stop, once, and begins with a capital letter."""
+    text = _capital(text.strip())
+    return text if not text or text[-1] in ".!?" else text + "."

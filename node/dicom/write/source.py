@@ -1,0 +1,113 @@
+"""Headers of received images: what results copy from, pixels left on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+
+from models.contract import SourceRef
+from node.errors import AnalysisFailed, NotUnderstood
+
+LOSSY_TRANSFER_SYNTAXES = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",
+        "1.2.840.10008.1.2.4.51",
+        "1.2.840.10008.1.2.4.81",
+        "1.2.840.10008.1.2.4.91",
+        "1.2.840.10008.1.2.4.203",
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesSource:
+    """Headers of one received series by SOP Instance UID, in the order of arrival, without pixels and private tags."""
+
+    headers: dict[str, Any]
+
+    @classmethod
+    def load(cls, paths: Sequence[Path]) -> SeriesSource:
+        """Raises NotUnderstood when one is not DICOM or names no instance."""
+        headers: dict[str, Any] = {}
+        with disable_value_validation():
+            for path in paths:
+                header = _read(path)
+                headers[str(header.SOPInstanceUID)] = header
+        return cls(headers)
+
+    @property
+    def first(self) -> Any:
+        """The header that study and series attributes are taken from."""
+        if not self.headers:
+            raise AnalysisFailed("a series without images has no headers to copy")
+        return next(iter(self.headers.values()))
+
+    @property
+    def series_instance_uid(self) -> str:
+        return str(self.first.SeriesInstanceUID)
+
+    def of(self, ref: SourceRef) -> Any:
+        """The header of the image that a slice came from."""
+        try:
+            return self.headers[ref.instance_uid]
+        except KeyError:
+            raise AnalysisFailed(f"no header of source image {ref.instance_uid}") from None
+
+    def frame(self, ref: SourceRef) -> Any:
+        """The same as if the frame were a single-frame image: functional groups laid flat (PS3.3 C.7.6.16)."""
+        header = self.of(ref)
+        return header if ref.frame is None else flatten(header, ref.frame)
+
+    def images(self) -> Iterator[Any]:
+        """Headers of those that are pictures."""
+        return (header for header in self.headers.values() if "Rows" in header and "Columns" in header)
+
+
+def flatten(header: Any, frame: int) -> Any:
+    """One frame of a multi-frame header with the attributes of its functional groups on the top level.
+
+    frame           1-based
+    """
+    flat = Dataset()
+    for element in header:
+        if element.keyword not in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+            flat[element.tag] = element
+    shared = header.get("SharedFunctionalGroupsSequence") or []
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
+    groups = [*shared[:1], *per_frame[frame - 1 : frame]]
+    for group in groups:
+        for macro in group:
+            for inner in (macro.value or [])[:1] if macro.VR == "SQ" else []:
+                for element in inner:
+                    flat[element.tag] = element
+    if "FrameType" in flat:
+        flat.ImageType = flat.FrameType
+    flat.InstanceNumber = frame
+    return flat
+
+
+def _read(path: Path) -> Any:
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    except (pydicom.errors.InvalidDicomError, OSError, EOFError) as exc:
+        raise NotUnderstood(f"a source file cannot be read again ({type(exc).__name__})") from exc
+    if not header.get("SOPInstanceUID"):
+        raise NotUnderstood("a source file has no SOP Instance UID")
+    syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
+    if syntax in LOSSY_TRANSFER_SYNTAXES:
+        header.LossyImageCompression = "01"
+    for tag in [tag for tag in header.keys() if tag.is_private]:  # noqa: SIM118  (iterating a data set parses it)
+        del header[tag]
+    header.walk(_strip_private)
+    return header
+
+
+def _strip_private(dataset: Any, element: Any) -> None:
+    if element.tag.is_private:
+        del dataset[element.tag]
