@@ -78,6 +78,8 @@ def read_report(encoded: bytes, transfer_syntax_uid: str) -> CommitmentReport:
         }
     except (AttributeError, TypeError, ValueError) as exc:
         raise Malformed("storage commitment report without its mandatory elements") from exc
+    if not all(messages.is_uid(uid) for uid in (transaction_uid, *committed, *failed)):
+        raise Malformed("storage commitment report with something else in place of a UID")
     return CommitmentReport(transaction_uid, frozenset(committed) - failed.keys(), failed)
 
 

@@ -263,6 +263,7 @@ class Session:
             return  # nothing of ours takes long enough to be cancelled
         if operation & messages.RESPONSE:
             raise Malformed("response to a request that was never made")
+        command.need(messages.MESSAGE_ID)  # before anything is kept that could not be answered for
         services: dict[int, Callable[[Accepted, Command], tuple[int, str]]] = {
             messages.C_STORE_RQ: self._store,
             messages.C_ECHO_RQ: self._echo,
