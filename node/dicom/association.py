@@ -157,24 +157,25 @@ def _connect(settings: Settings, peer: Peer) -> Connection:
     if peer.port is None:
         raise PeerRefused(f"{peer.aet} has no port: it only sends")
     where = f"{peer.aet} at {peer.host} port {peer.port}"
+    tls = client_context(settings) if peer.tls else None
     try:
         sock = socket.create_connection((peer.host, peer.port), timeout=settings.connection_timeout_s)
     except TimeoutError as exc:
         raise PeerUnreachable(f"{where}: no connection within {settings.connection_timeout_s:g} s") from exc
     except OSError as exc:
         raise PeerUnreachable(f"{where}: no connection ({exc.strerror or exc})") from exc
-    try:
-        connection = Connection(sock, settings.dimse_timeout_s)
-        if peer.tls:
+    connection = Connection(sock, settings.dimse_timeout_s)
+    if tls is not None:
+        try:
             connection.deadline = time.monotonic() + settings.tls_handshake_timeout_s
-            connection.start_tls(client_context(settings), server_name=peer.host)
+            connection.start_tls(tls, server_name=peer.host)
             connection.deadline = math.inf
-    except ssl.SSLCertVerificationError as exc:
-        sock.close()
-        raise PeerRefused(f"{where}: its certificate does not hold ({exc.verify_message})") from exc
-    except (OSError, WireError) as exc:
-        sock.close()
-        raise PeerUnreachable(f"{where}: TLS handshake failed ({exc})") from exc
+        except ssl.SSLCertVerificationError as exc:
+            connection.close()
+            raise PeerRefused(f"{where}: its certificate does not hold ({exc.verify_message})") from exc
+        except (OSError, WireError) as exc:
+            connection.close()
+            raise PeerUnreachable(f"{where}: TLS handshake failed ({exc})") from exc
     return connection
 
 
