@@ -18,7 +18,7 @@ LEAST_PIXELS = 500
 
 
 def body_mask(image: FloatArray) -> BoolArray:
-    """The patient with the air inside, without the table: the largest piece denser than −500 HU, filled, bool (Y, X)."""
+    """The patient with its air, without the table: the largest piece denser than −500 HU, filled, bool (Y, X)."""
     pieces, count = label(image > -500)
     if count == 0:
         return np.zeros(image.shape, np.bool_)

@@ -1,4 +1,4 @@
-"""What the denoiser is worth, in numbers: on patients it has not seen, against simple filters and against doing nothing."""
+"""What the denoiser is worth, in numbers: on patients it has not seen, against simple filters and nothing at all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 """Gaussian: sigma in pixels. The others: strength over the slice's own noise."""
 
 NOTES = (
-    "Low dose is simulated: noise inserted into full-dose images through the projections, at the photons of the header.",
+    "Low dose is simulated: noise is inserted into full-dose images through projections, at the header's photons.",
     "The reference is the full-dose image with its own noise, so that the best possible RMSE is not 0.",
     "Mean over patients and 95 % bootstrap interval over patients; within the body, without table and padding.",
     "PSNR and SSIM: soft tissue on -160…240 HU (data range 400), lung on -1350…150 HU (data range 1500).",
