@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -246,24 +246,21 @@ def _judge(peer: Peer, report: EchoReport) -> tuple[list[str], list[str], Verdic
         changes.append(f"it lacks {', '.join(lacking)}: allow these classes there, or take them out of `takes`")
     if not report.stores:
         verdict = "fault"
-    proof = _proof(peer, report)
+    proof, change = _proof(peer, report)
     found.append(proof)
-    if peer.commitment == "always" and not report.commitment:
-        verdict = "fault"
-        changes.append('allow storage commitment there, or set commitment = "auto"')
-    elif peer.commitment == "auto" and not (report.commitment or report.find):
-        verdict = "note" if verdict == "ok" else verdict
-        changes.append("allow storage commitment or query there, so that storage can be proven")
-    return found, changes, verdict
+    if change:
+        changes.append(change)
+    return found, changes, "note" if changes and verdict == "ok" else verdict
 
 
-def _proof(peer: Peer, report: EchoReport) -> str:
-    if peer.commitment == "never":
-        return "no proof of storage is asked for (commitment = never)"
-    offered: Sequence[str] = [
-        name for name, there in (("storage commitment", report.commitment), ("query", report.find)) if there
-    ]
-    return f"proof by {offered[0]}" if offered else "offers neither storage commitment nor query"
+def _proof(peer: Peer, report: EchoReport) -> tuple[str, str]:
+    """How storage there will be proven: (found, what to change)."""
+    if report.commitment and peer.commitment == "auto":
+        return "proof by storage commitment", ""
+    if report.find:
+        return "proof by query", ""
+    change = "allow storage commitment or query there; until then a result counts as delivered on C-STORE success alone"
+    return "offers neither storage commitment nor query", change
 
 
 def _models() -> Iterator[Tried]:

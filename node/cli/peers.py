@@ -80,7 +80,7 @@ def show(ctx: typer.Context, as_json: bool = JSON) -> None:
         complain("no peer is known, so nobody may send: pacsnode peers apply site.toml")
         raise typer.Exit(1)
     rows = [_row(peer, breakers[peer.aet].failures, clock_time(breakers[peer.aet].open_until)) for peer in known]
-    table("", ["AE title", "calls from / listens at", "sends", "gets", "proof", "complete", "state"], rows)
+    table("", ["AE title", "calls from / listens at", "sends", "gets", "commitment", "complete", "state"], rows)
     table(
         "",
         ["from", "results go to", "analyses"],
