@@ -60,6 +60,7 @@ def send(
     When it breaks midway, the rest get PeerUnreachable. What the peer will not have gets its own error each.
     """
     answers: list[Sent] = []
+    reached = False
 
     def note(answer: Sent) -> None:
         answers.append(answer)
@@ -70,10 +71,11 @@ def send(
         before = len(answers)
         try:
             with associate(settings, peer, _contexts(batch)) as association:
+                reached = True
                 for outgoing in batch:
                     note(_send_one(association, peer, outgoing))
         except (Transient, Permanent) as exc:
-            if not answers:
+            if not reached:
                 raise
             for outgoing in batch[len(answers) - before :]:
                 note(Sent(outgoing.sop_instance_uid, None, exc))
