@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,11 +26,17 @@ def pynetdicom_scp(
     ae.maximum_pdu_size = max_pdu
     for abstract, syntaxes in contexts:
         ae.add_supported_context(abstract, list(syntaxes))
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=list(handlers))
+    server = ae.make_server(("127.0.0.1", 0), evt_handlers=list(handlers))
+    serving = threading.Thread(target=server.serve_forever, args=(0.02,))  # start_server would look every 0.5 s
+    serving.start()
     try:
         yield Peer(aet="PACS", host="127.0.0.1", port=server.server_address[1])
     finally:
-        server.shutdown()
+        socketserver.BaseServer.shutdown(server)
+        serving.join(PATIENCE_S)
+        for association in server.active_associations:
+            association.abort()
+        server.server_close()
 
 
 @contextlib.contextmanager
