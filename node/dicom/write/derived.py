@@ -172,7 +172,7 @@ def _describe(ds: Any, header: Any, image: Image, ref: SourceRef, stamp: Stamp, 
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             if keyword in ds:
                 del ds[keyword]
-    headers.add_contribution(ds, stamp, image.model, plain(pipeline))
+    headers.add_contribution(ds, stamp, image.model, pipeline)
 
 
 def _add_series(ds: Any, header: Any, image: Image, stamp: Stamp, *, origin: uids.Origin, place: int) -> None:

@@ -10,11 +10,12 @@ import highdicom as hd
 import numpy as np
 from pydicom.sr.coding import Code as CodedTriple
 from pydicom.uid import SegmentationStorage
+from pydicom.valuerep import format_number_as_ds
 
 from models.contract import BoolArray, Code, Findings, Lesion, Radiograph, Volume
 from node.dicom import uids
 from node.dicom.write import headers
-from node.dicom.write.charset import plain
+from node.dicom.write.charset import UTF8, plain
 from node.dicom.write.derived import origin_of, series_description, series_number
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.source import SeriesSource
@@ -64,7 +65,9 @@ def lesion_segmentation(findings: Findings, grid: Volume | Radiograph, source: S
         content_label="AI_LESIONS",
         omit_empty_frames=True,
     )
-    return _produced(_dressed(built, header, findings, origin, stamp), findings, source)
+    ds = _dressed(built, header, findings, origin, stamp)
+    _set_measures(ds, grid, header)
+    return _produced(ds, findings, source)
 
 
 def _numbered(findings: Findings) -> list[tuple[int, Lesion]]:
@@ -108,6 +111,7 @@ def _completed(header: Any) -> Any:
     """A copy in which what the library reads is there, if only empty. Its names are set again from the source later."""
     completed = deepcopy(header)
     completed.PatientName = completed.ReferringPhysicianName = None
+    completed.SpecificCharacterSet = UTF8
     headers.fill_empty(completed, (*_NEEDED, *_ALSO_NEEDED))
     return completed
 
@@ -163,6 +167,23 @@ def _dressed(built: Any, header: Any, findings: Findings, origin: uids.Origin, s
     for item in [*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence]:
         item.DimensionOrganizationUID = dimension
     return ds
+
+
+def _set_measures(ds: Any, grid: Volume | Radiograph, header: Any) -> None:
+    """Step and thickness of the whole stack: from the slices with a lesion alone the library takes a wrong step.
+
+    Of a radiograph the library writes measures without a thickness, and then refuses to read them: there are none.
+    """
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    if isinstance(grid, Radiograph):
+        if "PixelMeasuresSequence" in shared:
+            del shared.PixelMeasuresSequence
+        return
+    step = grid.spacing_zyx_mm[0]
+    thickness = header.get("SliceThickness")
+    measures = shared.PixelMeasuresSequence[0]
+    measures.SliceThickness = format_number_as_ds(step if thickness in (None, "") else float(thickness))
+    measures.SpacingBetweenSlices = format_number_as_ds(step)
 
 
 def _produced(ds: Any, findings: Findings, source: SeriesSource) -> Produced:
