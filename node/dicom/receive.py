@@ -60,14 +60,20 @@ class StorageScp:
         if left:
             LOGGER.warning("%d unfinished objects of an earlier run removed from the spool", left)
         self._stopping = False
-        self.port = self._listen(self._settings.port, None)
-        if self._tls is not None and self._settings.tls_port is not None:
-            self.tls_port = self._listen(self._settings.tls_port, self._tls)
+        try:
+            self.port = self._listen(self._settings.port, None)
+            if self._tls is not None and self._settings.tls_port is not None:
+                self.tls_port = self._listen(self._settings.tls_port, self._tls)
+        except ConfigurationError:
+            self.stop(grace_s=0)
+            raise
         return self.port
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Take no new connection, let objects that are coming in be completed for so long, end every association."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
+            sessions = dict(self._sessions)
         for listener in self._listeners:
             try:
                 listener.shutdown(socket.SHUT_RDWR)
@@ -75,8 +81,6 @@ class StorageScp:
                 LOGGER.debug("listener: %s", exc)
             listener.close()
         self._listeners.clear()
-        with self._lock:
-            sessions = dict(self._sessions)
         for session in sessions:
             session.finish()
         _join(sessions, time.monotonic() + grace_s)
@@ -96,11 +100,11 @@ class StorageScp:
         return int(listener.getsockname()[1])
 
     def _accept(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        while not self._stopping:
+        while True:
             try:
                 sock, address = listener.accept()
             except OSError as exc:
-                if self._stopping:
+                if self._stopping or listener.fileno() < 0:
                     return
                 LOGGER.error("a connection could not be accepted: %s", exc)
                 time.sleep(0.1)  # out of descriptors: let some connections end
@@ -109,26 +113,35 @@ class StorageScp:
 
     def _begin(self, sock: socket.socket, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
         try:
-            connection = Connection(sock, self._settings.association_timeout_s)
+            session = Session(self._service, Connection(sock, self._settings.association_timeout_s), address, tls)
         except OSError as exc:
             LOGGER.debug("%s: gone already: %s", address[0], exc)
             sock.close()
             return
-        session = Session(self._service, connection, address, tls)
         thread = threading.Thread(target=self._run, args=(session,), name="dicom-association", daemon=True)
         with self._lock:
             waiting = [other for other in self._sessions if other.expendable]
             self._sessions[session] = thread
         if len(waiting) >= _MOST_WAITING:
             waiting[0].cut()
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            LOGGER.error("%s: no thread for a connection: %s", address[0], exc)
+            self._forget(session)
+            sock.close()
+        if self._stopping:
+            session.finish()
 
     def _run(self, session: Session) -> None:
         try:
             session.run()
         finally:
-            with self._lock:
-                self._sessions.pop(session, None)
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        with self._lock:
+            del self._sessions[session]
 
 
 def _join(sessions: dict[Session, threading.Thread], deadline: float) -> None:

@@ -158,7 +158,7 @@ class Session:
         """Entry point of the thread."""
         try:
             self._serve()
-        except (WireError, OSError) as exc:
+        except WireError as exc:
             LOGGER.info("%s port %d: no association: %s", self._host, self._port, exc)
         except Exception:
             LOGGER.exception("%s port %d: association broken by a fault of ours", self._host, self._port)
@@ -170,7 +170,10 @@ class Session:
         certificate = None
         if self._tls is not None:
             connection.deadline = time.monotonic() + settings.tls_handshake_timeout_s
-            certificate = connection.start_tls(self._tls)
+            try:
+                certificate = connection.start_tls(self._tls)
+            except OSError as exc:
+                raise Lost(f"TLS handshake failed: {exc}") from exc
         connection.deadline = time.monotonic() + settings.association_timeout_s
         try:
             request = read_request(self._reader.pdu(expected=ASSOCIATE_RQ))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import select
 import socket
 import ssl
@@ -218,8 +219,7 @@ class Reader:
     def __init__(self, connection: Connection, size: int = 1 << 20) -> None:
         self._connection = connection
         self._size = size
-        self._buffer = bytearray(size)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(mmap.mmap(-1, size))  # unlike a bytearray, costs only the pages that are used
         self._start = self._end = 0
         self._pdu_left = 0
         self._pending: list[memoryview] = []
@@ -236,7 +236,7 @@ class Reader:
     def peek(self) -> int:
         """The kind of the next PDU, which stays where it is."""
         self._need(_HEADER.size)
-        return self._buffer[self._start]
+        return self._view[self._start]
 
     def fragment(self) -> Fragment:
         """The next fragment's header; its bytes must be taken next. Raises Released, Aborted, Malformed, WireError."""
@@ -250,7 +250,7 @@ class Reader:
         if self._pdu_left < _PDV.size:
             raise Malformed("P-DATA-TF ends within a fragment header")
         self._need(_PDV.size)
-        size, context_id, control = _PDV.unpack_from(self._buffer, self._start)
+        size, context_id, control = _PDV.unpack_from(self._view, self._start)
         self._start += _PDV.size
         self._pdu_left -= _PDV.size
         if size < 2 or size - 2 > self._pdu_left:
@@ -330,7 +330,7 @@ class Reader:
 
     def _header(self) -> tuple[int, int]:
         self._need(_HEADER.size)
-        kind, _, length = _HEADER.unpack_from(self._buffer, self._start)
+        kind, _, length = _HEADER.unpack_from(self._view, self._start)
         self._start += _HEADER.size
         return kind, length
 
@@ -357,7 +357,7 @@ class Reader:
         elif self._end > self._size - self._ROOM:
             self._flush()
             rest = self._end - self._start
-            self._buffer[:rest] = self._buffer[self._start : self._end]
+            self._view[:rest] = self._view[self._start : self._end]
             self._start, self._end = 0, rest
         self._end += self._connection.recv_into(self._view[self._end :])
 

@@ -451,3 +451,17 @@ def test_a_peer_that_does_not_wait_for_answers_is_served_in_order(scp: StorageSc
         assert [peer.hear_response()[0x0120] for _ in range(19)] == list(range(1, 20))
         assert peer.hear()[0] == 6
     assert [taken.arrival.size for taken in desk.taken] == list(range(1, 20))
+
+
+def test_a_receiver_may_be_stopped_and_started_again(scp: StorageScp) -> None:
+    scp.stop()
+    assert not scp_answers(scp)
+    scp.start()
+    assert scp_answers(scp)
+
+
+def test_a_title_with_control_characters_gets_no_association(scp: StorageScp, desk: RecordingDesk) -> None:
+    with connected(scp.port) as peer:
+        peer.say(associate_rq(calling="CT\n2\x1b[0m"))
+        assert peer.hear()[0] == 7
+    assert desk.callers == []
