@@ -55,6 +55,7 @@ def up(
     Prints one line beginning "ready" once associations are accepted, and stops cleanly on SIGTERM or Ctrl-C. What
     dies is started again. Everything is kept under --home; logs are in HOME/log.
 
+    \b
         pacsnode --home /srv/node up --aet PACSNODE --port 11112 --web-port 8080 --site site.toml
     """
     from node.cli import up as whole

@@ -40,8 +40,8 @@ def send(
 
     What is not DICOM is passed over with a note. Exit code 0 only when every object was taken.
 
+    \b
         pacsnode --home /srv/node send ./study --to MAINPACS
-
         pacsnode send ./study --to PACSNODE@127.0.0.1:11112 --as CT2
     """
     from node.dicom import folder as folders
