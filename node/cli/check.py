@@ -47,7 +47,7 @@ def check(
     Exit code 0 when nothing is at fault. May be run beside a running node, or before the first start.
 
     \b
-        pacsnode --home /srv/node check
+    pacsnode --home DIR check
     """
     settings = homes.load(ctx.obj)
     tried = []

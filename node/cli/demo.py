@@ -49,8 +49,8 @@ def demo(
     phantom (or takes --study), sends them, waits until all results are proven stored, and stops everything.
 
     \b
-        pacsnode demo
-        pacsnode demo --study ./my-ct --out /tmp/demo
+    pacsnode demo
+    pacsnode demo --study ./my-ct --out /tmp/demo
     """
     from node.cli.demo_node import DemoNode
     from node.dicom.standin import StandInPacs

@@ -56,8 +56,8 @@ def train_lidnet(
     Ctrl-C loses at most the steps since the last checkpoint: the same command goes on from it.
 
     \b
-        pacsnode train lidnet --data ./ct --out ./run1
-        pacsnode train lidnet --data ./ct --out ./run2 --preset gpu
+    pacsnode train lidnet --data ./ct --out ./run1
+    pacsnode train lidnet --data ./ct --out ./run2 --preset gpu
     """
     from models.lidnet.train import train
 
@@ -78,7 +78,7 @@ def evaluate_lidnet(
     data: Path = DATA,
     out: Path = OUT,
     weights: Path | None = typer.Option(
-        None, "--weights", exists=True, dir_okay=False, help="Weights of a training run.  [default: those that ship]"
+        None, "--weights", exists=True, dir_okay=False, help="Weights of a training run. Default: those that ship."
     ),
     seed: int = typer.Option(0, "--seed"),
     hold_out: list[str] | None = HOLD_OUT,
@@ -87,7 +87,7 @@ def evaluate_lidnet(
     """RMSE, PSNR, SSIM, noise and HU bias on held-out patients, beside simple filters and no filter at all.
 
     \b
-        pacsnode evaluate lidnet --data ./run1/slices --weights ./run1/weights.safetensors --out ./run1
+    pacsnode evaluate lidnet --data ./run1/slices --weights ./run1/weights.safetensors --out ./run1
     """
     from models.lidnet.evaluate import evaluate
 
