@@ -5,11 +5,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
+from pynetdicom.presentation import build_context, build_role
 from pynetdicom.sop_class import _STORAGE_CLASSES, CTImageStorage, ModalityPerformedProcedureStep  # type: ignore[attr-defined]
 
 from network.raw import associate_rq
 from node.dicom.negotiation import (
     TRANSFER_SYNTAXES,
+    Proposed,
+    Request,
     accept,
     is_storage,
     read_answer,
@@ -22,6 +27,7 @@ from node.dicom.streaming import Malformed
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 CT = str(CTImageStorage)
+COMMITMENT = "1.2.840.10008.1.20.1"
 
 
 def agree(*contexts: tuple[str, tuple[str, ...]], max_pdu: int = 65536) -> dict[int, tuple[str, str]]:
@@ -52,7 +58,7 @@ def test_reads_a_request_made_of_bytes() -> None:
     request = read_request(associate_rq([(CT, (EXPLICIT, IMPLICIT))], calling="CT 2", max_length=0))
     assert request.calling_aet == "CT 2"
     assert request.max_length == 0
-    assert [str(uid) for uid in request.contexts[0].transfer_syntax] == [EXPLICIT, IMPLICIT]
+    assert request.contexts[0].transfer_syntaxes == (EXPLICIT, IMPLICIT)
 
 
 @pytest.mark.parametrize("uid", sorted(_STORAGE_CLASSES.values()))
@@ -61,7 +67,14 @@ def test_takes_every_storage_class_that_the_library_knows(uid: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "uid", ["1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.3.1.2.3.3", "1.2.840.10008.5.1.4.31"]
+    "uid",
+    [
+        "storage",
+        "1.2.840.10008.1.1",
+        "1.2.840.10008.5.1.4.1.2.2.1",
+        "1.2.840.10008.3.1.2.3.3",
+        "1.2.840.10008.5.1.4.31",
+    ],
 )
 def test_other_services_are_not_storage(uid: str) -> None:
     assert not is_storage(uid)
@@ -85,7 +98,79 @@ def test_any_bytes_are_a_request_or_malformed(data: st.DataObject) -> None:
         request = read_request(bytes(pdu))
     except Malformed:
         return
-    accept(request, max_pdu=131072)
+    answer, accepted = accept(request, max_pdu=131072)
+    decoded = A_ASSOCIATE_AC()
+    decoded.decode(answer)
+    assert {item.context_id for item in decoded.presentation_context if item.result == 0} == set(accepted)
+
+
+def test_pynetdicom_decodes_what_we_write() -> None:
+    pdu, _ = write_request("US", "THEM", contexts=[(CT, (EXPLICIT, IMPLICIT)), (CT, (IMPLICIT,))], max_pdu=16384)
+    request = A_ASSOCIATE_RQ()
+    request.decode(pdu)
+    primitive = request.to_primitive()
+    assert (primitive.calling_ae_title, primitive.called_ae_title) == ("US", "THEM")
+    assert primitive.maximum_length_received == 16384
+    assert [context.context_id for context in primitive.presentation_context_definition_list] == [1, 3]
+    assert primitive.presentation_context_definition_list[0].transfer_syntax == [EXPLICIT, IMPLICIT]
+
+    answer = A_ASSOCIATE_AC()
+    answer.decode(accept(read_request(pdu), max_pdu=65536)[0])
+    primitive = answer.to_primitive()
+    assert primitive.maximum_length_received == 65536
+    assert [context.result for context in primitive.presentation_context_definition_results_list] == [0, 0]
+
+
+def test_reads_what_pynetdicom_writes() -> None:
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
+    primitive.calling_ae_title, primitive.called_ae_title = "US", "THEM"
+    context = build_context(COMMITMENT, EXPLICIT)
+    context.context_id = 5
+    primitive.presentation_context_definition_list = [context]
+    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    length.maximum_length_received, implementation.implementation_class_uid = 4096, "1.2.3"
+    role = build_role(COMMITMENT, scp_role=True)
+    primitive.user_information = [length, implementation, role]
+    pdu = A_ASSOCIATE_RQ()
+    pdu.from_primitive(primitive)
+    request = read_request(pdu.encode())
+    assert request.contexts == [Proposed(5, COMMITMENT, (EXPLICIT,))]
+    assert (request.max_length, request.roles) == (4096, {COMMITMENT: (False, True)})
+
+
+@pytest.mark.parametrize(
+    ("uid", "role", "taken"),
+    [
+        (CT, None, True),
+        (CT, (True, True), True),
+        (CT, (False, True), False),
+        (COMMITMENT, (False, True), True),
+        (COMMITMENT, (False, False), False),
+    ],
+)
+def test_only_a_commitment_report_may_come_from_an_scp(uid: str, role: tuple[bool, bool] | None, taken: bool) -> None:
+    request = Request(1, "THEM", "US", contexts=[Proposed(1, uid, (EXPLICIT,))], roles={uid: role} if role else {})
+    _, accepted = accept(request, max_pdu=65536)
+    assert bool(accepted) is taken
+
+
+def test_a_peer_that_accepts_what_was_not_proposed_is_malformed() -> None:
+    _, proposed = write_request("US", "THEM", contexts=[(CT, (IMPLICIT,))], max_pdu=16384)
+    answer, _ = accept(Request(1, "THEM", "US", contexts=[Proposed(1, CT, (EXPLICIT,))]), max_pdu=16384)
+    with pytest.raises(Malformed, match="not proposed"):
+        read_answer(answer, proposed)
+
+
+@pytest.mark.parametrize("calling", ["CT\n", "CT\x1b[0m", "C\u00f6ln"])
+def test_names_with_strange_signs_are_malformed(calling: str) -> None:
+    with pytest.raises(Malformed):
+        read_request(associate_rq(calling=calling))
+
+
+def test_names_longer_than_any_uid_are_malformed() -> None:
+    with pytest.raises(Malformed):
+        read_request(associate_rq([("1." * 40 + "1", (EXPLICIT,))]))
 
 
 @given(st.binary(max_size=100))
