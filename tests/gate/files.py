@@ -70,6 +70,17 @@ def items(ds: Any) -> Iterator[Any]:
         yield from items(child)
 
 
+def groups(ds: Any) -> Iterator[Any]:
+    """Measurement groups of a report."""
+    return (item for item in items(ds) if item.get("ValueType") == "CONTAINER" and name(item) == "Measurement Group")
+
+
+def name(item: Any) -> str:
+    """What a content item is called."""
+    names = item.get("ConceptNameCodeSequence") or []
+    return str(names[0].CodeMeaning) if names else ""
+
+
 def run(*command: str | Path) -> tuple[int, str]:
     """Exit status and all that was said."""
     done = subprocess.run([str(part) for part in command], capture_output=True, timeout=120, check=False)

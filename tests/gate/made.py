@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from models.contract import Analysis, Findings, Image, Lesion, Measurement, ModelIdentity, Radiograph, Score, Volume
-from node.dicom.write import Produced, ResultRef, SeriesEntry, SeriesSource, Stamp, StudyEntry
+from node.dicom.read import read_radiograph, read_volume
+from node.dicom.write import (
+    Produced,
+    ResultRef,
+    SeriesEntry,
+    SeriesSource,
+    Stamp,
+    StudyEntry,
+    write_images,
+    write_report,
+)
 
 ROOT = "1.2.826.0.1.3680043.8.498.77"
 STUDY = f"{ROOT}.1"
@@ -128,6 +139,9 @@ def stamp(**given: Any) -> Stamp:
     return Stamp(**{**values, **given})
 
 
+_new_stamp = stamp
+
+
 def denoised(array: NDArray[np.float32], kind: str = "denoised") -> Image:
     """A quarter of the way to the mean of four neighbours: another picture of the same anatomy."""
     neighbours = sum(np.roll(array, shift, axis) for shift, axis in ((1, -1), (-1, -1), (1, -2), (-1, -2))) / 4
@@ -162,7 +176,7 @@ def lesion(grid: Volume | Radiograph, number: int = 0) -> Lesion:
     shape = grid.voxels.shape if isinstance(grid, Volume) else (1, *grid.pixels.shape)
     spacing = grid.spacing_zyx_mm if isinstance(grid, Volume) else (1.0, *(grid.spacing_yx_mm or (1.0, 1.0)))
     mask = np.zeros(shape, dtype=bool)
-    top, left, first = 10 + 8 * number, 12, min(1, shape[0] - 1)
+    top, left, first = 10 + 8 * number, 5, min(1, shape[0] - 1)
     mask[first : first + 2, top : top + 5, left : left + 9] = True
     middle = top + 2.0
     return Lesion(
@@ -216,6 +230,36 @@ def keep(folder: Path, results: Sequence[Produced]) -> list[Path]:
         paths.append(folder / f"{number:03d}-{result.kind}-{result.fallback}.dcm")
         paths[-1].write_bytes(result.data)
     return paths
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that goes into the results of one series, and the results."""
+
+    paths: list[Path]
+    grid: Volume | Radiograph
+    source: SeriesSource
+    stamp: Stamp
+    findings: Findings
+    images: list[Produced]
+    reports: list[Produced]
+
+    @property
+    def results(self) -> list[Produced]:
+        return [*self.images, *self.reports]
+
+
+def process(paths: Sequence[Path], *, lesions: int = 0, stamp: Stamp | None = None, **changes: Any) -> Run:
+    """Read, find, write: as the jobs do it. `changes` are fields of the findings."""
+    source = SeriesSource.load(paths)
+    modality = source.first.Modality
+    grid: Volume | Radiograph = read_volume(paths) if modality == "CT" else read_radiograph(paths[0])
+    when = stamp or _new_stamp(study_instance_uid=str(source.first.StudyInstanceUID))
+    found = replace(findings(grid, lesions=lesions), **changes)
+    images = list(write_images(found, grid, source, when))
+    line = entry(source, found, grid, [image.ref for image in images])
+    reports = write_report(study(line), {source.series_instance_uid: source}, when)
+    return Run(list(paths), grid, source, when, found, images, reports)
 
 
 def change(ds: Dataset, **elements: Any) -> Dataset:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gate.files import Case, Complaint, items
+from gate.files import Case, Complaint, groups, items, name
 
 LENGTH_TOLERANCE = 0.1
 VOLUME_TOLERANCE = 0.05
@@ -19,15 +19,15 @@ def layout(case: Case) -> Iterator[Complaint]:
     for path, ds in case.of_modality("SR"):
         if ds.VerificationFlag != "UNVERIFIED":
             yield Complaint("layout", path.name, "says that somebody verified it")
-        if not any(_name(item) == "Intended use" for item in items(ds)):
+        if not any(name(item) == "Intended use" for item in items(ds)):
             yield Complaint("layout", path.name, "does not say what it may be used for")
         if ds.ConceptNameCodeSequence[0].CodeValue != "126000":
             continue
-        groups = list(_groups(ds))
-        if not groups and any("Rows" in source for source in case.sources.values()):
+        measured = list(groups(ds))
+        if not measured and any("Rows" in source for source in case.sources.values()):
             yield Complaint("layout", path.name, "no measurement group although there are images")
-        with_coordinates = {_tracking(group)[1] for group in groups if _has(group, "SCOORD")}
-        for group in groups:
+        with_coordinates = {_tracking(group)[1] for group in measured if _has(group, "SCOORD")}
+        for group in measured:
             identifier, uid = _tracking(group)
             if not identifier or not uid:
                 yield Complaint("layout", path.name, "a measurement group without tracking identifier and UID")
@@ -35,7 +35,7 @@ def layout(case: Case) -> Iterator[Complaint]:
                 yield Complaint("layout", path.name, f"no coordinates in any group of {identifier}")
             if "Bidirectional" in identifier and not identifier.startswith("Cornerstone3DTools@^0.1.0:Bidirectional"):
                 yield Complaint("layout", path.name, f"viewers do not know the tracking identifier {identifier}")
-        if not any(_name(item) == "Qualitative Evaluations" for item in items(ds)):
+        if not any(name(item) == "Qualitative Evaluations" for item in items(ds)):
             yield Complaint("layout", path.name, "nothing is said of the study as a whole")
 
 
@@ -47,7 +47,7 @@ def values(case: Case) -> Iterator[Complaint]:
                 yield from _inside(case, path, item)
             if item.get("ValueType") == "NUM":
                 yield from _number(path, item)
-        for group in _groups(ds):
+        for group in groups(ds):
             yield from _axes(case, path, group)
             yield from _volume(case, path, group)
 
@@ -67,33 +67,33 @@ def _number(path: Path, item: Any) -> Iterator[Complaint]:
     value = float(measured.NumericValue)
     unit = measured.MeasurementUnitsCodeSequence[0].CodeValue
     if not np.isfinite(value):
-        yield Complaint("values", path.name, f"{_name(item)} is not finite")
+        yield Complaint("values", path.name, f"{name(item)} is not finite")
     if unit == "%" and not 0 <= value <= 100:
-        yield Complaint("values", path.name, f"{_name(item)} is {value} %")
+        yield Complaint("values", path.name, f"{name(item)} is {value} %")
     if unit in ("mm", "mm3") and value <= 0:
-        yield Complaint("values", path.name, f"{_name(item)} is {value} {unit}")
+        yield Complaint("values", path.name, f"{name(item)} is {value} {unit}")
     if "FloatingPointValue" in measured and not np.isclose(value, measured.FloatingPointValue, rtol=1e-6):
-        yield Complaint("values", path.name, f"{_name(item)} has two different values")
+        yield Complaint("values", path.name, f"{name(item)} has two different values")
     expected = {"118565006": "mm3", "103339001": "mm", "103340004": "mm", "111012": "%"}
     wanted = expected.get(item.ConceptNameCodeSequence[0].CodeValue, unit)
     if unit != wanted:
-        yield Complaint("values", path.name, f"{_name(item)} in {unit}")
+        yield Complaint("values", path.name, f"{name(item)} in {unit}")
 
 
 def _axes(case: Case, path: Path, group: Any) -> Iterator[Complaint]:
     found = {}
     for item in group.ContentSequence:
-        if _name(item) not in ("Long Axis", "Short Axis"):
+        if name(item) not in ("Long Axis", "Short Axis"):
             continue
         line = next(child for child in item.ContentSequence if child.ValueType == "SCOORD")
         image = _image_of(case, line)
-        found[_name(item)] = float(item.MeasuredValueSequence[0].NumericValue)
+        found[name(item)] = float(item.MeasuredValueSequence[0].NumericValue)
         spacing = None if image is None else _spacing(image)
         if spacing is not None:
             (x0, y0), (x1, y1) = np.array(line.GraphicData, float).reshape(-1, 2)[:2]
             length = float(np.hypot((x1 - x0) * spacing[1], (y1 - y0) * spacing[0]))
-            if abs(length - found[_name(item)]) > LENGTH_TOLERANCE * max(length, 1.0) + max(spacing):
-                yield Complaint("values", path.name, f"{_name(item)} is drawn {length:.1f} mm long")
+            if abs(length - found[name(item)]) > LENGTH_TOLERANCE * max(length, 1.0) + max(spacing):
+                yield Complaint("values", path.name, f"{name(item)} is drawn {length:.1f} mm long")
         yield from _on_lesion(case, path, group, line, image)
     if len(found) == 2 and found["Long Axis"] < found["Short Axis"]:
         yield Complaint("values", path.name, "the long axis is shorter than the short axis")
@@ -111,8 +111,8 @@ def _on_lesion(case: Case, path: Path, group: Any, line: Any, image: Any) -> Ite
 
 
 def _volume(case: Case, path: Path, group: Any) -> Iterator[Complaint]:
-    stated = next((item for item in group.ContentSequence if _name(item) == "Volume"), None)
-    segment = next((item for item in group.ContentSequence if _name(item) == "Referenced Segment"), None)
+    stated = next((item for item in group.ContentSequence if name(item) == "Volume"), None)
+    segment = next((item for item in group.ContentSequence if name(item) == "Referenced Segment"), None)
     if stated is None or segment is None:
         return
     reference = segment.ReferencedSOPSequence[0]
@@ -171,20 +171,11 @@ def _spacing(image: Any) -> tuple[float, float] | None:
     return None if spacing is None else (float(spacing[0]), float(spacing[1]))
 
 
-def _groups(ds: Any) -> Iterator[Any]:
-    return (item for item in items(ds) if item.get("ValueType") == "CONTAINER" and _name(item) == "Measurement Group")
-
-
 def _tracking(group: Any) -> tuple[str, str]:
-    found = {_name(item): item for item in group.ContentSequence}
+    found = {name(item): item for item in group.ContentSequence}
     identifier, uid = found.get("Tracking Identifier"), found.get("Tracking Unique Identifier")
     return str(identifier.TextValue) if identifier else "", str(uid.UID) if uid else ""
 
 
 def _has(group: Any, value_type: str) -> bool:
     return any(item.get("ValueType") == value_type for item in items(group))
-
-
-def _name(item: Any) -> str:
-    names = item.get("ConceptNameCodeSequence") or []
-    return str(names[0].CodeMeaning) if names else ""

@@ -120,8 +120,16 @@ def _keep_readable(dataset: Any) -> None:
             element = None if tag.is_private else dataset[tag]
         except (ValueError, TypeError, OverflowError, NotImplementedError, BytesLengthException):
             element = None
-        if element is None:
+        if element is None or not _says_numbers(element):
             del dataset[tag]
         elif element.VR == "SQ":
             for item in element.value:
                 _keep_readable(item)
+
+
+def _says_numbers(element: Any) -> bool:
+    """False for a number in text that is none: it is handed out as it stands."""
+    if element.VR not in ("IS", "DS") or element.value in (None, ""):
+        return True
+    values = element.value if element.VM > 1 else [element.value]
+    return all(isinstance(value, int | float) or value in (None, "") for value in values)

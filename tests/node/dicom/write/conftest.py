@@ -1,49 +1,14 @@
-"""One processed CT study of every kind of result, made once."""
+"""One processed CT study and one radiograph with every kind of result, made once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
 
 from gate import made
-from models.contract import Findings, Radiograph, Volume
-from node.dicom.read import read_radiograph, read_volume
-from node.dicom.write import Produced, SeriesSource, Stamp, write_images, write_report
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything that goes into the results of one series, and the results."""
-
-    paths: list[Path]
-    grid: Volume | Radiograph
-    source: SeriesSource
-    stamp: Stamp
-    findings: Findings
-    images: list[Produced]
-    reports: list[Produced]
-
-    @property
-    def results(self) -> list[Produced]:
-        return [*self.images, *self.reports]
-
-
-def process(paths: Sequence[Path], *, lesions: int = 0, stamp: Stamp | None = None, **changes: Any) -> Run:
-    """Read, find, write: as the jobs do it. `changes` are fields of the findings."""
-    source = SeriesSource.load(paths)
-    modality = source.first.Modality
-    grid: Volume | Radiograph = read_volume(paths) if modality == "CT" else read_radiograph(paths[0])
-    stamp = stamp or made.stamp(study_instance_uid=str(source.first.StudyInstanceUID))
-    findings = replace(made.findings(grid, lesions=lesions), **changes)
-    images = list(write_images(findings, grid, source, stamp))
-    entry = made.entry(source, findings, grid, [image.ref for image in images])
-    reports = write_report(made.study(entry), {source.series_instance_uid: source}, stamp)
-    return Run(list(paths), grid, source, stamp, findings, images, reports)
+from node.dicom.write import Produced
 
 
 def parsed(result: Produced) -> Any:
@@ -52,7 +17,7 @@ def parsed(result: Produced) -> Any:
 
 @pytest.fixture(scope="session")
 def run_of() -> Any:
-    return process
+    return made.process
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +26,10 @@ def read_back() -> Any:
 
 
 @pytest.fixture(scope="session")
-def ct_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return process(made.ct_series(tmp_path_factory.mktemp("ct")), lesions=2)
+def ct_run(tmp_path_factory: pytest.TempPathFactory) -> made.Run:
+    return made.process(made.ct_series(tmp_path_factory.mktemp("ct")), lesions=2)
 
 
 @pytest.fixture(scope="session")
-def dx_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return process(made.radiograph(tmp_path_factory.mktemp("dx")))
+def dx_run(tmp_path_factory: pytest.TempPathFactory) -> made.Run:
+    return made.process(made.radiograph(tmp_path_factory.mktemp("dx")))
