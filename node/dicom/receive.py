@@ -1,8 +1,9 @@
 """The node as Storage and Verification SCP, and as the listener for storage commitment reports.
 
-Own sockets and threads, pynetdicom's encoders: its service loop hands every fragment through two polling threads
-and several copies. Here each connection has one thread that does nothing else (session.py), so nobody, however
-slow or hostile, can hold up another; what is limited is the number of associations, and of connections without one.
+The upper layer is our own (session.py): pynetdicom's service loop hands every fragment through two threads that poll
+each other and several copies, and waits without an end for a PDU that was begun. Here each connection has one thread
+that does nothing else, so nobody, however slow or hostile, can hold up another; what is limited is the number of
+associations, in all and from one host, and of connections without one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 from node.dicom.session import Arrival, Caller, Desk, Service, Session
+from node.dicom.slots import Slots
 from node.dicom.spool import Spool
 from node.dicom.streaming import Connection
 from node.dicom.tls import server_context
@@ -44,8 +46,7 @@ class StorageScp:
         self.tls_port = settings.tls_port
         self._settings = settings
         self._tls = server_context(settings) if settings.tls_port is not None else None
-        slots = threading.BoundedSemaphore(settings.max_associations)
-        self._service = Service(settings, desk, Spool(spool), slots)
+        self._service = Service(settings, desk, Spool(spool), Slots(settings.max_associations))
         self._listeners: list[socket.socket] = []
         self._sessions: dict[Session, threading.Thread] = {}
         self._lock = threading.Lock()

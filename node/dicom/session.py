@@ -10,7 +10,6 @@ import math
 import socket
 import ssl
 import struct
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from node.dicom.negotiation import (
     read_request,
     rejection,
 )
+from node.dicom.slots import Slots
 from node.dicom.spool import Spool, SpoolFile
 from node.dicom.streaming import (
     ASSOCIATE_RQ,
@@ -119,7 +119,7 @@ class Service:
     settings: Settings
     desk: Desk
     spool: Spool
-    slots: threading.Semaphore
+    slots: Slots
 
 
 class Session:
@@ -182,16 +182,13 @@ class Session:
             connection.abort(SOURCE_PROVIDER, exc.reason)
             return connection.linger(settings.connection_timeout_s)
         self._caller = Caller(request.calling_aet, request.called_aet, self._host, self._port, subject(certificate))
-        if self._service.slots.acquire(blocking=False):
-            try:
+        refusal: tuple[int, int, int] | None = status.REJECT_LOCAL_LIMIT
+        with self._service.slots.one(self._host) as free:
+            if free:
                 refusal = self._admission(request)
-                if refusal is None:
-                    self._converse(request)
-            finally:
-                self.expendable = True
-                self._service.slots.release()
-        else:
-            refusal = status.REJECT_LOCAL_LIMIT
+            if refusal is None:
+                self._converse(request)
+        self.expendable = True
         if refusal is not None:
             LOGGER.info("%s port %d: association rejected %s", self._host, self._port, refusal)
             connection.send([rejection(*refusal)])
