@@ -173,7 +173,7 @@ class _Values:
             raise NotEligible("The values lie far outside of what Hounsfield units can be.")
         found = []
         if self.lossy:
-            found.append(f"Compressed with loss before they came here: {self.lossy} files.")
+            found.append(f"Images compressed with loss before they came here: {self.lossy}.")
         if self.disbelieved:
             found.append("The declared padding value is one of tissue; it was not taken as padding.")
         return found
