@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pydicom.uid import AllTransferSyntaxes, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, UID_dictionary
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 from pynetdicom.presentation import AllStoragePresentationContexts
 
@@ -27,9 +27,18 @@ STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 _DICOM_ROOT = "1.2.840.10008."
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 _STORAGE = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
-_NO_PIXELS_INSIDE = ("1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205", "1.2.840.10008.1.2.7.")
-"""JPIP refers to pixels elsewhere, SMPTE ST 2110 streams them: neither can be kept."""
-TRANSFER_SYNTAXES = tuple(str(uid) for uid in AllTransferSyntaxes if not str(uid).startswith(_NO_PIXELS_INSIDE))
+_NO_OBJECT_INSIDE = (
+    *("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205"),  # JPIP
+    "1.2.840.10008.1.2.6.",  # MIME and XML
+    "1.2.840.10008.1.2.7.",  # SMPTE ST 2110 streams
+    "1.2.840.10008.1.20",  # Papyrus
+)
+TRANSFER_SYNTAXES = tuple(
+    uid
+    for uid, (_, kind, *_) in UID_dictionary.items()
+    if kind == "Transfer Syntax" and not uid.startswith(_NO_OBJECT_INSIDE)
+)
+"""All of PS3.6 Table A-1, retired ones too: what nobody can decode any more can still be kept, and be said so of."""
 _EXPLICIT = str(ExplicitVRLittleEndian)
 _OF_NO_MEANING = str(ImplicitVRLittleEndian)  # beside a rejection, PS3.8 Table 9-18
 _AFTER_EXPLICIT = frozenset({str(ImplicitVRLittleEndian), str(ExplicitVRBigEndian)})
