@@ -28,6 +28,7 @@ from node.dicom.negotiation import (
     is_storage,
     read_request,
     rejection,
+    rejection_in_words,
 )
 from node.dicom.slots import Slots
 from node.dicom.spool import Spool, SpoolFile
@@ -190,7 +191,8 @@ class Session:
                 self._converse(request)
         self.expendable = True
         if refusal is not None:
-            LOGGER.info("%s port %d: association rejected %s", self._host, self._port, refusal)
+            why = rejection_in_words(*refusal)
+            LOGGER.warning("%s port %d: %s rejected: %s", self._host, self._port, request.calling_aet, why)
             connection.send([rejection(*refusal)])
         return connection.linger(_LAST_WORDS_S if self._stopping else settings.connection_timeout_s)
 

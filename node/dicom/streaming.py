@@ -37,6 +37,7 @@ REASON_NONE, REASON_UNRECOGNISED, REASON_UNEXPECTED, REASON_INVALID = 0, 1, 2, 6
 _HEADER = struct.Struct(">BBI")
 _PDV = struct.Struct(">IBB")
 _PARTS_AT_ONCE = 512
+_ABORT_PATIENCE_S = 1.0
 
 PeerCertificate = Mapping[str, object] | None
 Sink = Callable[[list[memoryview]], None]
@@ -159,6 +160,7 @@ class Connection:
 
     def abort(self, source: int, reason: int = REASON_NONE) -> None:
         """A-ABORT, as far as the line still carries it."""
+        self.patience = min(self.patience, _ABORT_PATIENCE_S)
         try:
             self.send([struct.pack(">BBIBBBB", ABORT, 0, 4, 0, 0, source, reason)])
         except WireError as exc:
