@@ -1,9 +1,10 @@
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from models.contract import FloatArray, ModelError, ModelIdentity, SourceRef, Volume
+from models.contract import Acquisition, FloatArray, ModelError, ModelIdentity, SourceRef, Volume
 from node.pipelines.low_dose_ct import low_dose_ct
 from node.pipelines.models import Denoiser, Models
 
@@ -61,6 +62,13 @@ def test_a_shift_within_the_limit_passes_and_is_told() -> None:
     findings = low_dose_ct(tissue(20), offer(lambda voxels: voxels - 1), ignore)
     assert "-1.00 HU (limit 2)" in findings.images[0].checks["HU shift in soft tissue"]
     assert "not measurable" in findings.images[0].checks["HU shift in lung"]
+
+
+def test_a_head_is_not_given_to_a_network_that_never_saw_one() -> None:
+    volume = dataclasses.replace(tissue(20), acquisition=Acquisition(body_part="HEAD"))
+    findings = low_dose_ct(volume, offer(lambda voxels: voxels), ignore)
+    assert findings.images == ()
+    assert "this is the head" in findings.analyses[0].reason
 
 
 def test_a_result_of_another_shape_is_an_error() -> None:
