@@ -205,7 +205,7 @@ def entry(
     refs = () if grid is None else (grid.sources if isinstance(grid, Volume) else (grid.source,))
     return SeriesEntry(
         series_instance_uid=source.series_instance_uid,
-        number=int(header.SeriesNumber),
+        number=None if header.get("SeriesNumber") is None else int(header.SeriesNumber),
         description=str(header.get("SeriesDescription", "")),
         modality=str(header.Modality),
         images=len(source.headers),

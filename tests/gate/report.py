@@ -168,7 +168,7 @@ def _image_of(case: Case, item: Any) -> Any:
 
 def _spacing(image: Any) -> tuple[float, float] | None:
     spacing = image.get("PixelSpacing") or image.get("ImagerPixelSpacing")
-    return None if spacing is None else (float(spacing[0]), float(spacing[1]))
+    return None if not spacing or min(spacing) <= 0 else (float(spacing[0]), float(spacing[1]))
 
 
 def _tracking(group: Any) -> tuple[str, str]:

@@ -41,13 +41,18 @@ def iod(case: Case) -> Iterator[Complaint]:
 
 def entity(case: Case) -> Iterator[Complaint]:
     """dcentvfy over sources and results together: one study, one patient, series that agree with themselves."""
+    received = _entity_errors(list(case.sources))
+    for error in _entity_errors([*case.sources, *case.produced]):
+        if error not in received:
+            yield Complaint("entity", "study", error)
+
+
+def _entity_errors(paths: list[Path]) -> list[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf8") as listing:
-        listing.write("\n".join(str(path) for path in (*case.sources, *case.produced)))
+        listing.write("\n".join(str(path) for path in paths))
         listing.flush()
         _, said = run("dcentvfy", "-f", listing.name)
-    for line in said.splitlines():
-        if line.startswith("Error"):
-            yield Complaint("entity", "study", line)
+    return [line for line in said.splitlines() if line.startswith("Error")]
 
 
 def srtree(case: Case) -> Iterator[Complaint]:
@@ -75,9 +80,9 @@ def tid1500(case: Case) -> Iterator[Complaint]:
 
 
 def segread(case: Case) -> Iterator[Complaint]:
-    """dcmqi turns every segmentation into volumes (of radiographs it cannot: they have no frame of reference)."""
+    """dcmqi turns every segmentation into volumes. It cannot of radiographs, nor of slices of a tilted gantry."""
     for path, ds in case.of_modality("SEG"):
-        if not ds.get("FrameOfReferenceUID"):
+        if "SegmentSequence" in ds and not _is_volume(path, ds):
             continue
         with tempfile.TemporaryDirectory() as folder:
             command = [_program("segimage2itkimage"), "--inputDICOM", path, "--outputDirectory", folder]
@@ -93,9 +98,9 @@ def hdread(case: Case) -> Iterator[Complaint]:
             if ds.get("Modality") == "SR" and _is_measurement_report(ds):
                 hd.sr.srread(path).content.get_image_measurement_groups()
             elif ds.get("Modality") == "SEG":
-                segmentation = hd.seg.segread(path)
-                if ds.get("FrameOfReferenceUID") and segmentation.get_volume_geometry() is not None:
-                    segmentation.get_volume(combine_segments=False)
+                hd.seg.segread(path)
+                if _is_volume(path, ds):
+                    hd.seg.segread(path).get_volume(combine_segments=False)
         except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, IndexError) as exc:
             yield Complaint("hdread", path.name, f"{type(exc).__name__}: {exc}")
 
@@ -190,6 +195,11 @@ def _source_path(case: Case, ds: Any) -> Path | None:
 def _is_measurement_report(ds: Any) -> bool:
     template = ds.get("ContentTemplateSequence") or []
     return bool(template) and template[0].TemplateIdentifier == "1500"
+
+
+def _is_volume(path: Path, ds: Any) -> bool:
+    """Whether the slices are a straight stack."""
+    return bool(ds.get("FrameOfReferenceUID")) and hd.seg.segread(path).get_volume_geometry() is not None
 
 
 def _program(name: str) -> Path:

@@ -56,7 +56,7 @@ def start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp) 
         if keyword in ds:
             del ds[keyword]
     ds.StudyInstanceUID = stamp.study_instance_uid
-    if "SpecificCharacterSet" in header:
+    if header.get("SpecificCharacterSet"):
         ds.SpecificCharacterSet = header.SpecificCharacterSet
     fill_empty(ds, _EMPTY_IF_UNKNOWN)
     made_at = local_time(header, stamp)
@@ -77,13 +77,8 @@ def add_series(ds: Any, *, uid: str, number: int, modality: str, description: st
 
 def add_laterality(ds: Any, header: Any) -> None:
     """As received; empty where it is unknown and the body part may be one of a pair (type 2C)."""
-    if header.get("Laterality"):
-        ds.Laterality = header.Laterality
-    elif "ImageLaterality" in ds or is_unpaired(str(header.get("BodyPartExamined", "") or "")):
-        if "Laterality" in ds:
-            del ds.Laterality
-    else:
-        ds.Laterality = None
+    if "ImageLaterality" not in ds and not is_unpaired(str(header.get("BodyPartExamined", "") or "")):
+        ds.Laterality = header.get("Laterality") or None
 
 
 def add_equipment(ds: Any, stamp: Stamp) -> None:

@@ -24,8 +24,11 @@ from node.settings import MANUFACTURER, MODEL_NAME, VERSION
 
 _TISSUE: Code = ("49755003", "SCT", "Morphologically Abnormal Structure")
 _STEP_TOLERANCE = 0.01
-_NEEDED = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate")
-_ALSO_NEEDED = ("StudyTime", "ReferringPhysicianName", "PositionReferenceIndicator", "Manufacturer", "SeriesNumber")
+_OF_NO_USE_TO_THE_LIBRARY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
+    *("StudyTime", "ReferringPhysicianName"),
+)
+_NEEDED = ("PositionReferenceIndicator", "Manufacturer", "SeriesNumber")
 
 
 def lesion_segmentation(findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp) -> Produced:
@@ -108,11 +111,17 @@ def _multi_frame(refs: Any, masks: list[BoolArray], source: SeriesSource) -> tup
 
 
 def _completed(header: Any) -> Any:
-    """A copy in which what the library reads is there, if only empty. Its names are set again from the source later."""
+    """A copy with what the library asks for, and without the patient: it warns of odd names, in words that hold them.
+
+    Patient and study come from the source again when the object is dressed.
+    """
     completed = deepcopy(header)
-    completed.PatientName = completed.ReferringPhysicianName = None
+    for keyword in _OF_NO_USE_TO_THE_LIBRARY:
+        setattr(completed, keyword, None)
     completed.SpecificCharacterSet = UTF8
-    headers.fill_empty(completed, (*_NEEDED, *_ALSO_NEEDED))
+    headers.fill_empty(completed, _NEEDED)
+    if "ImagePositionPatient" in completed and not completed.get("FrameOfReferenceUID"):
+        completed.FrameOfReferenceUID = uids.frame_of_reference_uid(str(header.SeriesInstanceUID))
     return completed
 
 
@@ -160,7 +169,9 @@ def _dressed(built: Any, header: Any, findings: Findings, origin: uids.Origin, s
     )
     headers.add_equipment(ds, stamp)
     headers.add_contribution(ds, stamp, findings.lesions[0].model, findings.pipeline)
-    for keyword in ("BodyPartExamined", "PatientOrientation", "Laterality"):
+    if "Laterality" in ds:  # the anatomic region of each segment says it (PS3.3 C.8.20.2)
+        del ds.Laterality
+    for keyword in ("BodyPartExamined", "PatientOrientation"):
         if header.get(keyword) and keyword not in ds:
             setattr(ds, keyword, header[keyword].value)
     dimension = uids.dimension_uid(origin, "seg")
