@@ -27,7 +27,7 @@ from node.jobs.site import apply_site
 from node.settings import VERSION, Settings, Site
 
 PROCESSES = ("receive", "infer", "deliver", "clock", "web")
-STOP_ORDER = (("receive",), ("clock", "infer", "deliver"), ("web",), ("redis",))
+STOP_ORDER = (("receive",), ("clock", "infer", "deliver", "web"), ("redis",))
 _BROKER_S = 20.0
 
 

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
+
+from node.cli.app import app
 
 PARTS = ("redis", "receive", "infer", "deliver", "clock", "web")
 PATIENCE_S = 90
@@ -54,9 +57,8 @@ class Up:
     def pids(self) -> dict[str, int]:
         return {path.stem: int(path.read_text(encoding="ascii")) for path in (self.home / "run").glob("*.pid")}
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "node", "--home", str(self.home), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(app, ["--home", str(self.home), *arguments])
 
     def web(self, path: str) -> tuple[int, str]:
         port = json.loads((self.home / "run" / "settings.json").read_text(encoding="utf8"))["web_port"]
@@ -106,13 +108,13 @@ def test_one_ready_line_says_where_everything_is(node: Up) -> None:
 
 def test_other_commands_need_only_the_home(node: Up) -> None:
     checked = node.run("check", "--no-models")
-    assert (checked.returncode, "`up` runs as process" in checked.stdout) == (0, True)
+    assert (checked.exit_code, "`up` runs as process" in checked.stdout) == (0, True)
     assert "aet CHEST" in node.run("audit", "--action", "node").stdout
 
 
 def test_a_second_node_on_the_same_home_is_refused(node: Up) -> None:
     second = node.run("up")
-    assert second.returncode == 2
+    assert second.exit_code == 2
     assert "runs there already" in second.stderr
 
 
@@ -146,7 +148,8 @@ def test_nothing_outlives_a_supervisor_that_was_killed_and_a_taken_port_is_said(
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = up.run("up", "--port", str(port))
+        command = [sys.executable, "-m", "node", "--home", str(up.home), "up", "--port", str(port)]
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert refused.returncode == 2
     assert str(port) in refused.stderr
     assert not up.pids()
