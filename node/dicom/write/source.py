@@ -25,6 +25,29 @@ LOSSY_TRANSFER_SYNTAXES = frozenset(
     }
 )
 
+_IDENTITY = (
+    "SpecificCharacterSet",
+    "TimezoneOffsetFromUTC",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "Modality",
+    "SOPClassUID",
+    "SOPInstanceUID",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class SeriesSource:
@@ -41,6 +64,16 @@ class SeriesSource:
                 header = _read(path)
                 headers[str(header.SOPInstanceUID)] = header
         return cls(headers)
+
+    def bare(self) -> SeriesSource:
+        """Only what says whose images these are, for a report that the full headers stood in the way of."""
+        bare: dict[str, Any] = {}
+        for uid, header in self.headers.items():
+            bare[uid] = Dataset()
+            for keyword in _IDENTITY:
+                if keyword in header:
+                    bare[uid][keyword] = header[keyword]
+        return SeriesSource(bare)
 
     @property
     def first(self) -> Any:
