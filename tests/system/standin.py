@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom import AE, StoragePresentationContexts, build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
@@ -25,6 +25,7 @@ from system.dcmtk import Address
 from system.processes import free_port
 
 COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1.1")
+REPORT_TRIES = 5
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
 
 
@@ -164,16 +165,21 @@ class StandIn:
         self._send_report(report, event_type=2 if bad else 1)
 
     def _send_report(self, report: Dataset, *, event_type: int) -> None:
-        from pynetdicom import build_role
-
-        ae = AE(ae_title=self.aet)
-        ae.add_requested_context(StorageCommitmentPushModel)
-        role = build_role(StorageCommitmentPushModel, scp_role=True)
-        to = self.reports_to
-        association = ae.associate(to.host, to.port, ae_title=to.aet, ext_neg=[role])
-        if association.is_established:
-            association.send_n_event_report(report, event_type, StorageCommitmentPushModel, COMMITMENT_INSTANCE)
-            association.release()
+        """Tries for a while: the node may be away just now."""
+        for _ in range(REPORT_TRIES):
+            ae = AE(ae_title=self.aet)
+            ae.add_requested_context(StorageCommitmentPushModel)
+            role = build_role(StorageCommitmentPushModel, scp_role=True)
+            to = self.reports_to
+            association = ae.associate(to.host, to.port, ae_title=to.aet, ext_neg=[role])
+            if association.is_established:
+                association.send_n_event_report(report, event_type, StorageCommitmentPushModel, COMMITMENT_INSTANCE)
+                association.release()
+                return
+            unconnected = association.dul.socket
+            if unconnected is not None and unconnected.socket is not None:
+                unconnected.socket.close()  # pynetdicom leaves it to the garbage collector
+            time.sleep(1)
 
 
 def _listed(element: Any) -> list[Any]:
