@@ -41,6 +41,8 @@ class Manners:
     """Answer to each C-STORE; 0x0000 stores."""
     aborts_after: int | None = None
     """Aborts the association after so many objects of it."""
+    aborts_on: str = ""
+    """Aborts whenever this SOP Instance UID is sent."""
     denies: bool = False
     """Storage commitment reports every object as failed (0x0112, no such object)."""
     delay_s: float = 0.0
@@ -113,7 +115,8 @@ class StandIn:
             seen = event.assoc.__dict__.setdefault("objects_seen", 0) + 1
             event.assoc.objects_seen = seen
         time.sleep(self.manners.delay_s)
-        if self.manners.aborts_after is not None and seen > self.manners.aborts_after:
+        too_many = self.manners.aborts_after is not None and seen > self.manners.aborts_after
+        if too_many or uid == self.manners.aborts_on:
             event.assoc.abort()
             return 0xA700
         if self.manners.store_status == 0x0000:
