@@ -19,7 +19,8 @@ from node.errors import ConfigurationError, NodeError
 if TYPE_CHECKING:
     from models.contract import FloatArray
     from node.cli.demo_node import DemoNode
-    from node.db.views import StudyLine, Timeline
+    from node.db.timeline import Timeline
+    from node.db.views import StudyLine
     from node.dicom.folder import Found
     from node.dicom.standin import Kept, StandInPacs
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from node import wiring
 from node.cli import home as homes
 from node.cli.children import die_with_parent
-from node.db import views
+from node.db import timeline, views
 from node.db.session import Database
 from node.dicom.standin import LOOPBACK, StandInPacs
 from node.errors import ConfigurationError
@@ -117,10 +117,10 @@ class DemoNode:
         with self._database().read() as session:
             return views.studies(session)
 
-    def timelines(self) -> list[views.Timeline]:
+    def timelines(self) -> list[timeline.Timeline]:
         with self._database().read() as session:
-            found = [views.timeline(session, line.study_instance_uid) for line in views.studies(session)]
-        return [timeline for timeline in found if timeline is not None]
+            found = [timeline.timeline(session, line.study_instance_uid) for line in views.studies(session)]
+        return [line for line in found if line is not None]
 
     def derived_series(self, modality: str) -> dict[str, str]:
         """Derived series of results → the received series each was made from."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.cli.words import clock_time, duration, size
-from node.db.views import DeliveryLine, JobLine, RevisionLine, Timeline
+from node.db.timeline import DeliveryLine, JobLine, RevisionLine, Timeline
 
 _Entry = tuple[dt.datetime | None, str, str, str]
 """(when, what, took, details)."""
