@@ -38,6 +38,16 @@ to = ["{aet}"]
 """
 
 
+_EMBEDDED = {"database_url": "", "redis_url": ""}
+_KEPT = ("PACSNODE_DEVICE", "PACSNODE_THREADS", "PACSNODE_CLOCK_INTERVAL_S")
+
+
+def _environment() -> dict[str, str]:
+    """Whatever else is set for a real node here (its database, its broker) is not for the demonstration."""
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("PACSNODE_") or name in _KEPT}
+    return {**theirs, "PYTHONPATH": homes.python_path()}
+
+
 class DemoNode:
     """A context manager; `wait_ready` before anything is sent."""
 
@@ -59,7 +69,7 @@ class DemoNode:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": homes.python_path()},
+                env=_environment(),
                 start_new_session=True,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  (one prctl call; the threads of the stand-in PACS hold no lock that it needs)
             )
@@ -98,8 +108,7 @@ class DemoNode:
         return self._log.read_text(encoding="utf8", errors="replace").splitlines()
 
     def _settings(self) -> Settings:
-        remembered = homes.load(self.home)
-        return remembered.model_copy(update={"database_url": "", "redis_url": ""})
+        return Settings.load(home=self.home, **homes.recall(self.home), **_EMBEDDED)
 
     def _database(self) -> Database:
         if self._opened is None:
