@@ -123,7 +123,7 @@ class Analysis:
     duration_s: float | None = None
     """For the timeline; never written into a DICOM object (a re-run must make the same bytes)."""
     looks_for: str = ""
-    """Kinds of finding that it would report ("lung nodules from 4 mm on"); empty where it makes images or numbers only."""
+    """Kinds of finding that it would report ("lung nodules from 4 mm on"); empty where it makes images or numbers."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Image:
     kind                short and fixed, part of the UIDs: "denoised", "restored"
     description         for the reader: what was done, and by which model
     derivation          code of DCM context group 7203, e.g. ("113087", "DCM", "Smoothing")
-    checks              what was measured before it was let out: name → words ("HU bias soft tissue" → "0.3 HU (limit 2)")
+    checks              what was measured before it was let out: name → words ("HU shift in lung" → "0.3 HU (limit 5)")
     """
 
     kind: str

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from system.stores import Postgres
 
 from node.archive import Archive
 from node.db import migrate
 from node.db.session import Database
 from node.jobs.record import seal_pending
+from system.stores import Postgres
 
 
 @pytest.fixture(scope="session")
