@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from node.db.tables import (
     RevisionRow,
     StudyRow,
 )
+
+_PLACE = re.compile(r" \d+/\d+$")
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,6 @@ def _results(session: Session, revision_id: int) -> list[ResultLine]:
     key = (
         ResultRow.job_id,
         ResultRow.kind,
-        ResultRow.label,
         ResultRow.series_instance_uid,
         ResultRow.sop_class_uid,
         ResultRow.fallback,
@@ -213,18 +215,19 @@ def _results(session: Session, revision_id: int) -> list[ResultLine]:
     rows = session.execute(
         select(
             *key,
+            func.min(ResultRow.label).label("label"),
             func.count().label("objects"),
             func.sum(ResultRow.size).label("octets"),
             func.max(ResultRow.made_at).label("made_at"),
         )
         .where(ResultRow.revision_id == revision_id)
         .group_by(*key)
-        .order_by(ResultRow.job_id, ResultRow.fallback, ResultRow.kind, ResultRow.label)
+        .order_by(ResultRow.job_id, ResultRow.fallback, ResultRow.kind, ResultRow.series_instance_uid)
     ).all()
     return [
         ResultLine(
             kind=row.kind,
-            label=row.label,
+            label=_together(row.label),
             series_instance_uid=row.series_instance_uid,
             sop_class_uid=row.sop_class_uid,
             fallback=row.fallback,
@@ -236,21 +239,26 @@ def _results(session: Session, revision_id: int) -> list[ResultLine]:
     ]
 
 
+def _together(label: str) -> str:
+    """ "AI denoised 7/300" is one of "AI denoised"."""
+    return _PLACE.sub("", label)
+
+
 def _deliveries(session: Session, revision_id: int) -> list[DeliveryLine]:
     rows = session.execute(
-        select(DeliveryRow, ResultRow.kind, ResultRow.label)
+        select(DeliveryRow, ResultRow.kind, ResultRow.label, ResultRow.series_instance_uid)
         .join(ResultRow, ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid)
         .where(DeliveryRow.revision_id == revision_id)
         .order_by(DeliveryRow.peer_aet, DeliveryRow.id)
     ).all()
     groups: dict[tuple[str, ...], list[DeliveryRow]] = defaultdict(list)
-    for row, kind, label in rows:
-        groups[(row.peer_aet, kind, label, row.state, row.proof, row.reason)].append(row)
+    for row, kind, label, series in rows:
+        groups[(row.peer_aet, kind, _together(label), row.state, row.proof, row.reason, series)].append(row)
     return [_delivery(key, members) for key, members in groups.items()]
 
 
 def _delivery(key: tuple[str, ...], members: Sequence[DeliveryRow]) -> DeliveryLine:
-    peer_aet, kind, label, state, proof, reason = key
+    peer_aet, kind, label, state, proof, reason, _ = key
     return DeliveryLine(
         peer_aet=peer_aet,
         kind=kind,

@@ -161,7 +161,7 @@ def _report(session: Session, revision: RevisionRow, job: JobRow, at: float) -> 
         steps=[{"name": "read", "started_at": "", "seconds": 1.5}, {"name": "analyse", "started_at": "", "seconds": 8}],
     )
     uid = revision.study_instance_uid
-    rows = [_result(revision, job, f"{uid}.8.{n}", "derived", "AI denoised", fallback=0, at=at) for n in (1, 2)]
+    rows = [_result(revision, job, f"{uid}.8.{n}", "derived", f"AI denoised {n}/2", fallback=0, at=at) for n in (1, 2)]
     rows.append(_result(revision, job, f"{uid}.9.1", "sr", "AI report", fallback=0, at=at))
     rows.append(_result(revision, job, f"{uid}.9.2", "sr-text", "AI report (text)", fallback=1, at=at))
     work.add_results(session, rows)

@@ -33,12 +33,12 @@ def test_results_and_deliveries_of_one_kind_are_one_line(seeded: Database) -> No
     with seeded.read() as session:
         found = timeline(session, DELIVERED)
     assert found is not None
-    results = {(r.kind, r.fallback): (r.objects, r.bytes) for r in found.revisions[0].results}
-    assert results == {("derived", 0): (2, 4096), ("sr", 0): (1, 2048), ("sr-text", 1): (1, 2048)}
-    sent = {d.kind: (d.objects, d.state, d.proof, d.sent_at, d.committed_at) for d in found.revisions[0].deliveries}
+    results = {(r.label, r.fallback): (r.objects, r.bytes) for r in found.revisions[0].results}
+    assert results == {("AI denoised", 0): (2, 4096), ("AI report", 0): (1, 2048), ("AI report (text)", 1): (1, 2048)}
+    sent = {d.label: (d.objects, d.state, d.proof, d.sent_at, d.committed_at) for d in found.revisions[0].deliveries}
     assert sent == {
-        "derived": (2, "committed", "storage commitment", after(48), after(50)),
-        "sr": (1, "committed", "storage commitment", after(48), after(50)),
+        "AI denoised": (2, "committed", "storage commitment", after(48), after(50)),
+        "AI report": (1, "committed", "storage commitment", after(48), after(50)),
     }
 
 
