@@ -1,38 +1,13 @@
-"""Associations agreed on, from both sides. pynetdicom encodes, decodes and settles roles; what we take is said here.
-
-source  PS3.8 9.3.2 to 9.3.4, PS3.7 Annex D.3
-"""
+"""What is agreed to in an association: pynetdicom negotiates (PS3.7 Annex D.3), what we take is said here."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom.uid import (
-    AllTransferSyntaxes,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-)
-from pynetdicom.presentation import (
-    AllStoragePresentationContexts,
-    PresentationContext,
-    build_context,
-    negotiate_as_acceptor,
-    negotiate_as_requestor,
-)
-
-from node.dicom.streaming import Malformed
+from pydicom.uid import AllTransferSyntaxes, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.presentation import AllStoragePresentationContexts, build_context
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -57,17 +32,14 @@ class Accepted:
     transfer_syntax: str
 
 
-@dataclass(frozen=True)
-class Request:
-    """What an A-ASSOCIATE-RQ asks for. `max_length` 0 means no limit."""
-
-    calling_aet: str
-    called_aet: str
-    protocol_version: int
-    application_context: str
-    max_length: int
-    contexts: tuple[Any, ...]
-    roles: Mapping[str, tuple[bool, bool]]
+def accepted(association: Any) -> dict[int, Accepted]:
+    """The contexts of an association by id."""
+    return {
+        int(context.context_id): Accepted(
+            int(context.context_id), str(context.abstract_syntax), str(context.transfer_syntax[0])
+        )
+        for context in association.accepted_contexts
+    }
 
 
 def is_storage(abstract_syntax: str) -> bool:
@@ -82,87 +54,23 @@ def is_storage(abstract_syntax: str) -> bool:
     )
 
 
-def read_request(pdu: bytes) -> Request:
-    """Raises Malformed."""
-    try:
-        decoded = A_ASSOCIATE_RQ()
-        decoded.decode(pdu)
-        primitive = decoded.to_primitive()
-        return Request(
-            calling_aet=str(primitive.calling_ae_title).strip(),
-            called_aet=str(primitive.called_ae_title).strip(),
-            protocol_version=int(decoded.protocol_version),
-            application_context=str(primitive.application_context_name or ""),
-            max_length=int(primitive.maximum_length_received or 0),
-            contexts=tuple(primitive.presentation_context_definition_list),
-            roles=_roles(primitive),
-        )
-    except Exception as exc:  # the library has no error of its own for bytes that it cannot decode
-        raise Malformed(f"A-ASSOCIATE-RQ cannot be decoded ({type(exc).__name__})") from exc
+def settle(proposed: Iterable[Any]) -> list[Any]:
+    """What we support of what is proposed, as pynetdicom wants it: each abstract syntax once, with roles.
 
-
-def accept(request: Request, *, max_pdu: int) -> tuple[bytes, dict[int, Accepted]]:
-    """Settle each proposed context.
-
-    A context gets the first proposed transfer syntax that we know: the sender's own, nothing is converted. Explicit VR
-    Little Endian goes before Implicit VR and Big Endian, since it says its types itself.
-    returns  the A-ASSOCIATE-AC PDU, and the accepted contexts by id
+    In each proposed context only one transfer syntax is left to choose: the first that we know, which is the sender's
+    own, so that nothing is converted. Explicit VR Little Endian goes before Implicit VR and Big Endian, since it says
+    its types itself.
     """
-    ours = []
-    for proposed in request.contexts:
-        proposed.transfer_syntax = [_choose([str(uid) for uid in proposed.transfer_syntax])]
-    for abstract_syntax in {str(context.abstract_syntax) for context in request.contexts}:
+    supported = {}
+    for context in proposed:
+        abstract_syntax = str(context.abstract_syntax)
+        context.transfer_syntax = _choice([str(uid) for uid in context.transfer_syntax])
         commitment = abstract_syntax == STORAGE_COMMITMENT
         if commitment or abstract_syntax == VERIFICATION or is_storage(abstract_syntax):
-            context = build_context(abstract_syntax, list(TRANSFER_SYNTAXES))
-            context.scu_role, context.scp_role = True, commitment  # a PACS calls back as SCP of commitment
-            ours.append(context)
-    settled, roles = negotiate_as_acceptor(list(request.contexts), ours, dict(request.roles))
-    answer = _primitive(request.calling_aet, request.called_aet, max_pdu, roles)
-    answer.result, answer.result_source = 0, 1
-    answer.presentation_context_definition_results_list = settled
-    pdu = A_ASSOCIATE_AC()
-    pdu.from_primitive(answer)
-    return bytes(pdu.encode()), _accepted(settled)
-
-
-def write_request(
-    calling_aet: str,
-    called_aet: str,
-    *,
-    contexts: Sequence[tuple[str, Sequence[str]]],
-    max_pdu: int,
-) -> tuple[bytes, list[Any]]:
-    """The A-ASSOCIATE-RQ PDU for (abstract syntax, transfer syntaxes) pairs, at most 128 (ids 1, 3 … 255)."""
-    proposed = []
-    for index, (abstract_syntax, transfer_syntaxes) in enumerate(contexts):
-        context = build_context(abstract_syntax, list(transfer_syntaxes))
-        context.context_id = 2 * index + 1
-        proposed.append(context)
-    primitive = _primitive(calling_aet, called_aet, max_pdu, [])
-    primitive.presentation_context_definition_list = proposed
-    pdu = A_ASSOCIATE_RQ()
-    pdu.from_primitive(primitive)
-    return bytes(pdu.encode()), proposed
-
-
-def read_answer(pdu: bytes, proposed: Sequence[Any]) -> tuple[dict[int, Accepted], int]:
-    """Accepted contexts by id, and the peer's maximum PDU length (0: no limit). Raises Malformed."""
-    try:
-        decoded = A_ASSOCIATE_AC()
-        decoded.decode(pdu)
-        primitive = decoded.to_primitive()
-        settled = negotiate_as_requestor(
-            list(proposed), primitive.presentation_context_definition_results_list, _roles(primitive)
-        )
-        return _accepted(settled), int(primitive.maximum_length_received or 0)
-    except Exception as exc:  # as in read_request
-        raise Malformed(f"A-ASSOCIATE-AC cannot be decoded ({type(exc).__name__})") from exc
-
-
-def rejection(result: int, source: int, reason: int) -> bytes:
-    """A-ASSOCIATE-RJ PDU, PS3.8 Table 9-21."""
-    return struct.pack(">BBIBBBB", 3, 0, 4, 0, result, source, reason)
+            ours = build_context(abstract_syntax, list(TRANSFER_SYNTAXES))
+            ours.scu_role, ours.scp_role = True, commitment  # a PACS calls back as SCP of commitment
+            supported[abstract_syntax] = ours
+    return list(supported.values())
 
 
 def rejection_in_words(result: int, source: int, reason: int) -> str:
@@ -178,40 +86,9 @@ def rejection_in_words(result: int, source: int, reason: int) -> str:
     return f"{reasons.get((source, reason), 'no reason given')} ({'permanent' if result == 1 else 'transient'})"
 
 
-def _choose(proposed: Sequence[str]) -> str:
+def _choice(proposed: Sequence[str]) -> list[str]:
     known = [uid for uid in proposed if uid in TRANSFER_SYNTAXES]
     if not known:
-        return proposed[0]
+        return list(proposed[:1])
     explicit = str(ExplicitVRLittleEndian)
-    return explicit if known[0] in _UNCOMPRESSED_SECOND and explicit in known else known[0]
-
-
-def _primitive(calling_aet: str, called_aet: str, max_pdu: int, roles: Sequence[Any]) -> Any:
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = APPLICATION_CONTEXT
-    primitive.calling_ae_title, primitive.called_ae_title = calling_aet, called_aet
-    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    version = ImplementationVersionNameNotification()
-    length.maximum_length_received = max_pdu
-    implementation.implementation_class_uid = PYNETDICOM_IMPLEMENTATION_UID
-    version.implementation_version_name = PYNETDICOM_IMPLEMENTATION_VERSION
-    primitive.user_information = [length, implementation, version, *roles]
-    return primitive
-
-
-def _roles(primitive: Any) -> dict[str, tuple[bool, bool]]:
-    return {
-        str(item.sop_class_uid): (bool(item.scu_role), bool(item.scp_role))
-        for item in primitive.user_information
-        if hasattr(item, "scp_role")
-    }
-
-
-def _accepted(contexts: Sequence[PresentationContext]) -> dict[int, Accepted]:
-    return {
-        int(context.context_id): Accepted(
-            int(context.context_id), str(context.abstract_syntax), str(context.transfer_syntax[0])
-        )
-        for context in contexts
-        if context.result == 0
-    }
+    return [explicit if known[0] in _UNCOMPRESSED_SECOND and explicit in known else known[0]]
