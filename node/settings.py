@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     port: int = Field(11112, ge=0, le=65535)
     web_host: str = "127.0.0.1"
     web_port: int = Field(8080, ge=0, le=65535)
+    receiver_host: str = ""
+    """Where `web` finds the receiver, when it runs on another host; empty means this one."""
     database_url: str = ""
     """SQLAlchemy URL; empty means the SQLite file under `home`."""
     redis_url: str = ""

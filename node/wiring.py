@@ -21,6 +21,7 @@ from node.jobs import broker, record, tasks
 from node.jobs.broker import Broker
 from node.jobs.plan import plan
 from node.jobs.sweep import Clock
+from node.jobs.wake import Waker
 from node.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def receive(node: Node, stop: threading.Event, on_ready: Callable[[int], None]) 
 
 def clock(node: Node, stop: threading.Event) -> None:
     """Run the clock until `stop`."""
-    Clock(node.settings, node.database, node.broker, actor=record.process_name("clock")).run(stop)
+    waker = Waker(node.database, node.broker)
+    Clock(node.settings, node.database, waker, actor=record.process_name("clock")).run(stop)
 
 
 def work(node: Node, queue: Queue) -> None:
@@ -106,17 +108,19 @@ def bind(node: Node, queue: Queue) -> None:
     deliverer = Deliverer(node.settings, node.database, node.archive, actor)
     worker = _worker(node, actor) if queue == broker.INFER else None
 
+    waker = Waker(node.database, node.broker)
+
+    def plan_revision(revision_id: int) -> None:
+        plan(node.database, revision_id, actor=actor)
+        waker.wake()
+
     def run_job() -> None:
         if worker is None:
             raise RuntimeError("this process serves no inference queue")
         worker.run_next()
+        waker.wake()
 
-    tasks.register(
-        node.celery,
-        plan=lambda revision_id: plan(node.database, revision_id, actor=actor),
-        run_job=run_job,
-        deliver=deliverer.deliver,
-    )
+    tasks.register(node.celery, plan=plan_revision, run_job=run_job, deliver=deliverer.deliver)
 
 
 def _worker(node: Node, actor: str) -> Worker:

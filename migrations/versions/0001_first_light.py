@@ -65,7 +65,6 @@ def upgrade() -> None:
         sa.Column("version", sa.String(length=32), nullable=False),
         sa.Column("weights_sha256", sa.String(length=64), nullable=False),
         sa.Column("first_used_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("name", "version", "weights_sha256", name=op.f("pk_model_version")),
     )
     op.create_table(

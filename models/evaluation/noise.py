@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import binary_fill_holes, label, uniform_filter
 
 from models.contract import BoolArray, FloatArray
 
@@ -15,6 +15,16 @@ WINDOW_PX = 11
 QUIET_PERCENTILE = 30.0
 LEAST_PIXELS = 500
 """Fewer homogeneous pixels than this say nothing."""
+
+
+def body_mask(image: FloatArray) -> BoolArray:
+    """The patient with its air, without the table: the largest piece denser than −500 HU, filled, bool (Y, X)."""
+    pieces, count = label(image > -500)
+    if count == 0:
+        return np.zeros(image.shape, np.bool_)
+    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    body: BoolArray = binary_fill_holes(pieces == largest)
+    return body
 
 
 def local_statistics(image: FloatArray) -> tuple[FloatArray, FloatArray]:

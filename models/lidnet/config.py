@@ -31,7 +31,7 @@ class NetworkConfig:
     @property
     def multiple(self) -> int:
         """Height and width are padded to a multiple of this."""
-        return max(self.unshuffle * 2 ** (len(self.widths) - 1), self.level_px)
+        return max(self.unshuffle << (len(self.widths) - 1), self.level_px)
 
 
 @dataclass(frozen=True)

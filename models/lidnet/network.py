@@ -18,8 +18,8 @@ from models.lidnet.config import NetworkConfig
 class Denoiser(nn.Module):
     """HU in, HU out: subtracts the noise that it sees.
 
-    What it subtracts has no part coarser than about 20 pixels (`_without_level`): mean HU of an organ cannot move, whatever
-    the weights say.
+    What it subtracts has no part coarser than some 20 pixels (`_without_level`): the mean HU of an organ cannot move,
+    whatever the weights say.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -102,3 +102,11 @@ def _block(inward: int, outward: int) -> nn.Sequential:
 def build(config: NetworkConfig) -> Denoiser:
     """The untrained network."""
     return Denoiser(config)
+
+
+def channels_last(network: Denoiser) -> Denoiser:
+    """The same network with its kernels stored channels last, which the convolutions of CPUs and GPUs read faster."""
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network

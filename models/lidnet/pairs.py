@@ -1,7 +1,7 @@
 """Training pairs: full-dose slices and the noise that lower doses add to them, made once and kept on disk.
 
-One .npy per pair, int16 (3, Y, X): HU of the full-dose slice, quantum noise and electronic noise. The two noises are kept
-apart since any dose fraction is a weighted sum of them (`NoiseFields.at`): one file serves every dose.
+One .npy per pair, int16 (3, Y, X): HU of the full-dose slice, quantum noise and electronic noise. The two noises are
+kept apart since any dose fraction is a weighted sum of them (`NoiseFields.at`): one file serves every dose.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def make_pairs(
     ]
     for done, (path, target) in enumerate(plan):
         if not target.exists():
-            _write(target, _pair(load_slice(path), config, _seed_of(target.stem, seed)))
+            _write(target, _pair(load_slice(path), config, draw_seed(target.stem, seed)))
         if on_progress is not None:
             on_progress(done + 1, len(plan))
     return [target for _, target in plan]
@@ -138,7 +138,8 @@ def _crop(pair: NDArray[np.int16], side: int, rng: np.random.Generator) -> NDArr
     return np.ascontiguousarray(turned[:, :, ::-1] if rng.random() < 0.5 else turned)
 
 
-def _seed_of(name: str, seed: int) -> int:
+def draw_seed(name: str, seed: int) -> int:
+    """A seed for what bears this name: the order of the work does not matter."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big")
 
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.contract import ModelError
 from models.lidnet.config import TRAINING, LidnetConfig, Preset, TrainConfig
-from models.lidnet.network import Denoiser, build
+from models.lidnet.network import build, channels_last
 from models.lidnet.pairs import Batch, PairStore, make_pairs
 from models.lidnet.slices import slice_files, split
+from models.weights import save_weights
 
 OnProgress = Callable[[str, int, int, float], None]
 """Called with what is being done, steps done, steps in all, and the loss of late (NaN while pairs are made)."""
@@ -53,7 +53,9 @@ def train(
     if resume and checkpoint.exists():
         run.load(checkpoint)
     run.fit(PairStore(pairs, config.pairs, seed=seed), checkpoint, report)
-    return save_weights(run.smoothed, out / "weights.safetensors")
+    weights = out / "weights.safetensors"
+    save_weights(run.smoothed, weights)
+    return weights
 
 
 class Run:
@@ -64,7 +66,7 @@ class Run:
         self.seed = seed
         self.training = training
         self.device = device
-        self.network = build(config.network).to(device, memory_format=torch.channels_last)
+        self.network = channels_last(build(config.network).to(device))
         self.smoothed = build(config.network).to(device).requires_grad_(False)
         self.smoothed.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=training.learning_rate)
@@ -76,9 +78,7 @@ class Run:
         self.network.train()
         while self.step < self.training.steps:
             loss = self._one_step(store.batch(self.step, self.training))
-            self.late_loss = (
-                loss if math.isnan(self.late_loss) else SMOOTHING * self.late_loss + (1 - SMOOTHING) * loss
-            )
+            self.late_loss = loss if math.isnan(self.late_loss) else SMOOTHING * self.late_loss + (1 - SMOOTHING) * loss
             self.step += 1
             report("training", self.step, self.training.steps, self.late_loss)
             if self.step % self.training.checkpoint_every == 0 or self.step == self.training.steps:
@@ -145,10 +145,3 @@ def learning_rate(step: int, training: TrainConfig) -> float:
     span = max(training.steps - training.warmup_steps, 1)
     cosine = (1 + math.cos(math.pi * (step - training.warmup_steps) / span)) / 2
     return training.last_learning_rate + (training.learning_rate - training.last_learning_rate) * cosine
-
-
-def save_weights(network: Denoiser, path: Path) -> Path:
-    """The network's parameters and buffers as fp16 safetensors."""
-    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, path)
-    return path

@@ -24,7 +24,7 @@ from models.simulation.projection import (
 )
 
 REFERENCE_PHOTONS_PER_MM = 1.4e9
-"""Photons per mm of detector at the centre and per scan at 200 mAs, 3 mm, 120 kV: about 14 HU in 32 cm of water (Hann)."""
+"""Photons per mm of detector at the centre and per scan at 200 mAs, 3 mm, 120 kV: 14 HU in 32 cm of water (Hann)."""
 REFERENCE_MAS, REFERENCE_THICKNESS_MM, REFERENCE_KVP = 200.0, 3.0, 120.0
 PLAUSIBLE_MAS = (20.0, 1000.0)
 """Outside this range an Exposure is not in the unit that the standard asks for (seen in real headers): not believed."""
@@ -176,5 +176,3 @@ def _crosstalk(signal: Tensor, share: float) -> Tensor:
     views = signal.flatten(0, -2)[:, None]
     padded = functional.pad(views, (1, 1), mode="replicate")
     return functional.conv1d(padded, weights[None, None]).reshape(signal.shape)
-
-

@@ -1,6 +1,6 @@
 """Where source, detector and rays are: parallel-beam and fan-beam scans of one transverse plane.
 
-Lengths in mm, angles in rad. The plane is the image's own: x along columns, y along rows, origin in the middle of the image.
+Lengths in mm, angles in rad. The plane is the image's own: x along columns, y along rows, origin in its middle.
 At view angle θ the detector's axis is n = (cos θ, sin θ) and the central ray runs along d = (−sin θ, cos θ).
 """
 
@@ -52,7 +52,7 @@ class ParallelBeam:
         return (torch.arange(self.channels, dtype=torch.float32) - (self.channels - 1) / 2) * self.pitch_mm
 
     def rays(self) -> tuple[Tensor, Tensor]:
-        """Distance of each ray from the centre (channels,), mm, and its turn against the view angle (channels,), rad."""
+        """Distance of each ray from the centre, mm, and its turn against the view angle, rad; (channels,) each."""
         offset = self.coordinates()
         return offset, torch.zeros_like(offset)
 
@@ -109,7 +109,7 @@ class FanBeam:
         return (centred + self.channel_offset) * self.sampling
 
     def rays(self) -> tuple[Tensor, Tensor]:
-        """Distance of each ray from the centre (channels,), mm, and its turn against the view angle (channels,), rad."""
+        """Distance of each ray from the centre, mm, and its turn against the view angle, rad; (channels,) each."""
         gamma = self.coordinates()
         return self.source_mm * torch.sin(gamma), -gamma
 

@@ -38,7 +38,7 @@ def ramp_filter(geometry: Geometry, kernel: Kernel) -> Tensor:
         distance = torch.sin(distance.clamp(max=math.pi / 2))  # (γ / sin γ)² times the flat kernel
     spatial = torch.where(lag % 2 == 1, -1 / (math.pi * distance) ** 2, torch.zeros_like(lag))
     spatial[0] = 1 / (4 * spacing**2)
-    response = torch.fft.rfft(spatial).real * spacing
+    response: Tensor = torch.fft.rfft(spatial).real * spacing
     return (response * apodisation(kernel, response.numel())).float()
 
 

@@ -77,7 +77,8 @@ def _filter(sinogram: Tensor, geometry: Geometry, kernel: Kernel) -> Tensor:
     if isinstance(geometry, FanBeam):
         sinogram = sinogram * (geometry.source_mm * torch.cos(geometry.coordinates()).to(sinogram))
     spectrum = torch.fft.rfft(sinogram, n=length) * response
-    return torch.fft.irfft(spectrum, n=length)[..., : geometry.channels]
+    filtered: Tensor = torch.fft.irfft(spectrum, n=length)
+    return filtered[..., : geometry.channels]
 
 
 def _back_project(filtered: Tensor, geometry: Geometry, side: int, spacing_mm: float) -> Tensor:

@@ -36,7 +36,11 @@ def close_association(
 
 def close_abandoned_associations(session: Session, *, receiver: str, at: dt.datetime) -> list[AssociationRow]:
     """Associations of a receiver that was killed: it alone knew of their end."""
-    rows = list(session.scalars(select(AssociationRow).where(AssociationRow.outcome == "open", AssociationRow.receiver == receiver)))
+    rows = list(
+        session.scalars(
+            select(AssociationRow).where(AssociationRow.outcome == "open", AssociationRow.receiver == receiver)
+        )
+    )
     for row in rows:
         row.closed_at, row.outcome = at, "receiver stopped"
     return rows

@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
 
 _WRITE = "pacsnode_write"
 
@@ -50,8 +49,8 @@ class Database:
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)
-    # a connection per transaction: SQLite connections are cheap, and none crosses a thread
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": 60})
+    # connections are kept: closing the last one would make SQLite write its whole log back, at every transaction
+    engine = create_engine(url, max_overflow=-1, connect_args={"timeout": 60, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

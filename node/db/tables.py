@@ -313,4 +313,3 @@ class ModelVersionRow(Row):
     version: Mapped[str] = mapped_column(String(32), primary_key=True)
     weights_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     first_used_at: Mapped[dt.datetime] = mapped_column(Utc)
-    enabled: Mapped[bool] = mapped_column(default=True)

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from node.db.tables import AuditEventRow, AuditHeadRow
 
 
-def lock_head(session: Session) -> AuditHeadRow:
-    """The end of the chain, ours until this transaction ends. The migration laid the first one."""
-    return session.scalars(select(AuditHeadRow).where(AuditHeadRow.id == 1).with_for_update()).one()
+def lock_head(session: Session) -> tuple[int, str]:
+    """(number, digest) at the end of the chain, ours until this transaction ends. The migration laid the first one."""
+    row = session.execute(
+        select(AuditHeadRow.number, AuditHeadRow.digest).where(AuditHeadRow.id == 1).with_for_update()
+    )
+    number, digest = row.one()
+    return number, digest
 
 
 def head(session: Session) -> AuditHeadRow | None:
     return session.get(AuditHeadRow, 1)
 
 
-def append(session: Session, rows: Sequence[AuditEventRow], head: AuditHeadRow) -> None:
-    session.add_all(rows)
-    head.number, head.digest = rows[-1].number, rows[-1].digest
-    session.flush()
+def append(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add sealed events, in order, and move the head to the last of them."""
+    session.execute(insert(AuditEventRow.__table__), list(rows))  # type: ignore[arg-type]
+    last = rows[-1]
+    session.execute(
+        update(AuditHeadRow)
+        .where(AuditHeadRow.id == 1)
+        .values(number=last["number"], digest=last["digest"])
+        .execution_options(synchronize_session=False)
+    )
 
 
 @dataclass(frozen=True)

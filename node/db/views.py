@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from node.db.lifecycle import FINISHED_JOB, DeliveryState, JobState, RevisionState
@@ -64,9 +64,7 @@ def studies(session: Session, *, state: str = "", search: str = "", limit: int =
         .join(RevisionRow, RevisionRow.study_instance_uid == StudyRow.study_instance_uid)
         .join(
             newest,
-            and_(
-                newest.c.study_instance_uid == RevisionRow.study_instance_uid, newest.c.number == RevisionRow.number
-            ),
+            and_(newest.c.study_instance_uid == RevisionRow.study_instance_uid, newest.c.number == RevisionRow.number),
         )
         .order_by(RevisionRow.last_image_at.desc())
         .limit(limit)
@@ -98,9 +96,11 @@ def _line(session: Session, study: StudyRow, revision: RevisionRow) -> StudyLine
     images = session.scalar(select(func.sum(RevisionRow.images)).where(RevisionRow.study_instance_uid == uid))
     jobs = session.scalars(select(JobRow).where(JobRow.revision_id == revision.id).order_by(JobRow.id)).all()
     states = session.execute(
-        select(DeliveryRow.state, func.count()).where(DeliveryRow.revision_id == revision.id).group_by(DeliveryRow.state)
+        select(DeliveryRow.state, func.count())
+        .where(DeliveryRow.revision_id == revision.id)
+        .group_by(DeliveryRow.state)
     ).all()
-    deliveries: Mapping[str, int] = {state: count for state, count in states}
+    deliveries: Mapping[str, int] = {str(state): count for state, count in states}
     running = [job for job in jobs if job.state == JobState.RUNNING]
     return StudyLine(
         study_instance_uid=uid,
@@ -251,9 +251,14 @@ def timeline(session: Session, study_instance_uid: str) -> Timeline | None:
         return None
     of_study = InstanceRow.study_instance_uid == study_instance_uid
     conflicts = session.scalar(
-        select(func.count()).select_from(ConflictRow).join(InstanceRow, InstanceRow.id == ConflictRow.instance_id).where(of_study)
+        select(func.count())
+        .select_from(ConflictRow)
+        .join(InstanceRow, InstanceRow.id == ConflictRow.instance_id)
+        .where(of_study)
     )
-    own = session.scalar(select(func.count()).select_from(InstanceRow).where(of_study, InstanceRow.revision_id.is_(None)))
+    own = session.scalar(
+        select(func.count()).select_from(InstanceRow).where(of_study, InstanceRow.revision_id.is_(None))
+    )
     return Timeline(
         study_instance_uid=study_instance_uid,
         patient_id=study.patient_id,
@@ -285,7 +290,7 @@ def _job(row: JobRow) -> JobLine:
 
 
 def _associations(session: Session, revision_id: int) -> list[AssociationLine]:
-    query: Select[Any] = (
+    query = (
         select(
             AssociationRow,
             func.count(InstanceRow.id),
@@ -317,12 +322,28 @@ def _associations(session: Session, revision_id: int) -> list[AssociationLine]:
 def _results(session: Session, revision_id: int) -> list[ResultLine]:
     key = (ResultRow.job_id, ResultRow.kind, ResultRow.label, ResultRow.series_instance_uid, ResultRow.sop_class_uid)
     rows = session.execute(
-        select(*key, func.count(), func.sum(ResultRow.size), func.max(ResultRow.made_at))
+        select(
+            *key,
+            func.count().label("objects"),
+            func.sum(ResultRow.size).label("octets"),
+            func.max(ResultRow.made_at).label("made_at"),
+        )
         .where(ResultRow.revision_id == revision_id)
         .group_by(*key)
         .order_by(ResultRow.job_id, ResultRow.kind, ResultRow.label)
     ).all()
-    return [ResultLine(*rest[:4], int(rest[4]), int(rest[5]), rest[6]) for _, *rest in rows]
+    return [
+        ResultLine(
+            kind=row.kind,
+            label=row.label,
+            series_instance_uid=row.series_instance_uid,
+            sop_class_uid=row.sop_class_uid,
+            objects=row.objects,
+            bytes=int(row.octets),
+            made_at=row.made_at,
+        )
+        for row in rows
+    ]
 
 
 def _deliveries(session: Session, revision_id: int) -> list[DeliveryLine]:

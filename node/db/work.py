@@ -109,11 +109,6 @@ def lapsed(session: Session, now: dt.datetime) -> Sequence[JobRow]:
     return session.scalars(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until < now)).all()
 
 
-def unwoken(session: Session, now: dt.datetime) -> Sequence[JobRow]:
-    """Due jobs of which the broker has not been told."""
-    return session.scalars(_due(now).where(JobRow.woken_at.is_(None)).order_by(JobRow.id)).all()
-
-
 def due(session: Session, now: dt.datetime) -> Sequence[JobRow]:
     return session.scalars(_due(now).order_by(JobRow.id)).all()
 

@@ -137,7 +137,7 @@ class Requestor(AE):
         self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
 
-    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> CallingSocket:
+    def _create_socket(self, assoc: Any, address: Any, _: Any) -> CallingSocket:
         assoc.dul, assoc.dimse = YieldingDUL(assoc), SafeDIMSE(assoc)
         assoc.acse_timeout, assoc.network_timeout = self.acse_timeout, self.network_timeout
         assoc.acceptor.address_info = address

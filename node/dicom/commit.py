@@ -19,7 +19,7 @@ from pynetdicom import evt
 from node.dicom import status
 from node.dicom.association import Broken, associate
 from node.dicom.fragments import Malformed
-from node.dicom.messages import decode_data_set
+from node.dicom.messages import decode_data_set, is_uid
 from node.dicom.negotiation import STORAGE_COMMITMENT
 from node.errors import NoCommonContext
 from node.settings import Peer, Settings
@@ -110,6 +110,8 @@ def read_report(encoded: bytes, transfer_syntax_uid: str) -> CommitmentReport:
         }
     except (AttributeError, TypeError, ValueError) as exc:
         raise Malformed("storage commitment report without its mandatory elements") from exc
+    if not all(is_uid(uid) for uid in (transaction_uid, *committed, *failed)):
+        raise Malformed("storage commitment report with something else in place of a UID")
     return CommitmentReport(transaction_uid, frozenset(committed) - failed.keys(), failed)
 
 

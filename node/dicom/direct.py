@@ -46,7 +46,9 @@ class DirectLine:
             raise Broken("the association broke")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._wire.give_back(self._reader.rest())
         self._leave()
 

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydicom.charset import TEXT_VR_DELIMS, decode_bytes
+from pydicom.charset import decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
+from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from node.errors import NotUnderstood
 
@@ -45,6 +46,7 @@ UNREADABLE = (
 
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q", "US or SS": "H"}
 _LONGEST_TEXT = 4096
+_PATIENT_NAME = 0x00100010
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -64,6 +66,10 @@ def parse(path: Path, *, stop_at: int | None = None) -> FileDataset:
             return read_partial(file, stop_when=stop, force=True)
         except UNREADABLE as exc:
             raise NotUnderstood(f"the file cannot be read as DICOM ({type(exc).__name__})") from exc
+        except OSError as exc:
+            if exc.errno is not None:
+                raise  # the disk's own; pydicom's, on a damaged sequence, has no number
+            raise NotUnderstood("the file cannot be read as DICOM (damaged sequence)") from exc
 
 
 def valid_uid(uid: str) -> bool:
@@ -88,7 +94,7 @@ def text(dataset: Dataset, tag: int) -> str:
     if value is None:
         return ""
     if isinstance(value, bytes):
-        value = _decoded(value[:_LONGEST_TEXT], dataset)
+        value = _decoded(value[:_LONGEST_TEXT], dataset, person=tag == _PATIENT_NAME)
     return _CONTROL.sub(" ", value[:_LONGEST_TEXT].rstrip("\0")).strip()
 
 
@@ -134,7 +140,7 @@ def items(dataset: Dataset, tag: int) -> tuple[Dataset, ...]:
         return ()
     try:
         value = dataset[tag].value
-    except UNREADABLE as exc:
+    except (*UNREADABLE, OSError) as exc:  # from memory here: no disk can fail
         log.info("sequence (%04X,%04X) cannot be parsed: %s", tag >> 16, tag & 0xFFFF, type(exc).__name__)
         return ()
     if not isinstance(value, Sequence) or isinstance(value, bytes | str):
@@ -169,12 +175,14 @@ def _parsed(value: str) -> tuple[float, ...]:
     return found if all(map(math.isfinite, found)) else ()
 
 
-def _decoded(value: bytes, dataset: Dataset) -> str:
+def _decoded(value: bytes, dataset: Dataset, *, person: bool) -> str:
     character_set = dataset.original_character_set or "iso8859"
     encodings = [character_set] if isinstance(character_set, str) else list(character_set)
     try:
-        if b"\x1b" in value:  # code extensions (PS3.5 6.1.2.5)
-            return str(decode_bytes(value, encodings, set(TEXT_VR_DELIMS)))
-        return value.decode(encodings[0], errors="replace")
+        if b"\x1b" not in value:
+            return value.decode(encodings[0], errors="replace")
+        if person:  # code extensions end at the delimiters of names (PS3.5 6.1.2.5.3)
+            return "=".join(decode_bytes(part, encodings, set(PN_DELIMS)) for part in value.split(b"="))
+        return str(decode_bytes(value, encodings, set(TEXT_VR_DELIMS)))
     except (LookupError, UnicodeError):
         return value.decode("latin-1")

@@ -136,8 +136,8 @@ class _Server(ThreadedAssociationServer):
         self.service.lobby.enter(request)
         super().process_request(request, client_address)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        LOGGER.exception("connection broken by a fault of ours")
+    def handle_error(self, _: Any, client_address: Any) -> None:
+        LOGGER.exception("connection of %s broken by a fault of ours", client_address[0])
 
     def service_actions(self) -> None:
         """pynetdicom collects garbage here, at intervals that have nothing to do with how much there is."""

@@ -69,7 +69,7 @@ _SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 _DOCUMENT_CLASSES = "1.2.840.10008.5.1.4.1.1.104."
 
 _LOCALISER = re.compile(r"\b(LOCALI[SZ]ER|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|PILOT)\b")
-_DOSE = re.compile(r"\b(DOSE[ _]?(REPORT|INFO|RECORD|SUMMARY)|PATIENT PROTOCOL|EXAM SUMMARY|PROT)\b")
+_DOSE = re.compile(r"\b(DOSE[ _]?(REPORT|INFO|RECORD|SUMMARY)|PATIENT PROTOCOL|EXAM SUMMARY)\b")
 _SCREEN = re.compile(r"\bSCREEN ?(SAVE|SHOT|CAPTURE)\b")
 _REFORMAT = re.compile(
     r"\b(MPR|CPR|MIP|MINIP|VRT|3D|MPVR|REFORMATTED|RESAMPLED|AVERAGE|MAX_IP|MIN_IP|PROJECTION IMAGE|VOLUME_RENDER\w*|"
@@ -153,7 +153,7 @@ def _by_what_it_shows(header: InstanceHeader) -> Verdict | None:
     says_axial = "AXIAL" in header.image_type[2:3]
     if _LOCALISER.search(kind) or (not says_axial and _is_ct(header) and _LOCALISER.search(description)):
         return Role.LOCALISER, None, "A localiser (scout, topogram), not a cross-section."
-    if _DOSE.search(kind) or (not says_axial and _DOSE.search(description)):
+    if "PROT" in kind.split() or _DOSE.search(kind) or (not says_axial and _DOSE.search(description)):
         return Role.DOSE_REPORT, None, "A dose or protocol page saved as an image."
     if _SCREEN.search(kind):
         return Role.SCREEN_SAVE, None, "A screen save, not a measured image."

@@ -62,6 +62,7 @@ def send(
     When it breaks midway, the rest get PeerUnreachable. What the peer will not have gets its own error each.
     """
     answers: list[Sent] = []
+    reached = False
 
     def note(answer: Sent) -> None:
         answers.append(answer)
@@ -72,15 +73,17 @@ def send(
         before = len(answers)
         try:
             with associate(settings, peer, _contexts(batch)) as association:
+                reached = True
                 contexts = {(it.abstract_syntax, it.transfer_syntax): it for it in accepted(association).values()}
                 with DirectLine(association) as line:
                     for outgoing in batch:
                         note(_send_one(line, contexts, peer, outgoing))
         except NoCommonContext:
+            reached = True
             for outgoing in batch:
                 note(_not_taken(peer, outgoing))
         except (Transient, Permanent) as exc:
-            if not answers:
+            if not reached:
                 raise
             for outgoing in batch[len(answers) - before :]:
                 note(Sent(outgoing.sop_instance_uid, None, exc))

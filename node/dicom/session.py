@@ -35,13 +35,6 @@ from node.settings import Settings
 LOGGER = logging.getLogger(__name__)
 
 _RESPONSE_STEP = 1 << 14
-_PYNETDICOM_NEEDS = (
-    messages.AFFECTED_CLASS,
-    messages.MESSAGE_ID,
-    messages.AFFECTED_INSTANCE,
-    messages.EVENT_TYPE,
-)
-"""Elements without which it would leave an N-EVENT-REPORT unanswered."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +187,13 @@ class Session:
             raise Malformed(f"message on presentation context {context_id}, which was not accepted")
         context, command = self._contexts[context_id], Command.parse(encoded)
         operation = command.need(messages.COMMAND_FIELD)
-        if operation & messages.RESPONSE and operation != messages.C_CANCEL_RQ:
+        if operation == messages.C_CANCEL_RQ:
+            return []  # nothing of ours takes long enough to be cancelled
+        if operation & messages.RESPONSE:
             raise Malformed("response to a request that was never made")
+        command.need(messages.MESSAGE_ID)  # before anything is kept that could not be answered for
         if operation == messages.C_STORE_RQ:
             code, comment = self._store(context, command, reader)
-        elif operation == messages.C_CANCEL_RQ:
-            return []  # nothing of ours takes long enough to be cancelled
         elif _is_pynetdicoms(context, command):
             fragments = [(context_id, b"\x03" + encoded)]
             if command.has_data_set:
@@ -295,12 +289,14 @@ class Session:
 def _is_pynetdicoms(context: Accepted, command: Command) -> bool:
     """Whether this is a request of a service that pynetdicom answers, whole enough that it will."""
     operation, kind = command.number(messages.COMMAND_FIELD), context.abstract_syntax
-    if command.text(messages.AFFECTED_CLASS) != kind or command.number(messages.MESSAGE_ID) is None:
+    if command.text(messages.AFFECTED_CLASS) != kind:
         return False
     if operation == messages.C_ECHO_RQ:
         return kind == VERIFICATION
-    whole = all(element in command.elements for element in _PYNETDICOM_NEEDS)
-    return operation == messages.N_EVENT_REPORT_RQ and kind == STORAGE_COMMITMENT and whole
+    named = (
+        messages.is_uid(command.text(messages.AFFECTED_INSTANCE)) and command.number(messages.EVENT_TYPE) is not None
+    )
+    return operation == messages.N_EVENT_REPORT_RQ and kind == STORAGE_COMMITMENT and named
 
 
 def _let_go(pieces: list[memoryview]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -35,7 +36,8 @@ def prepare_slices(folder: Path, out: Path, *, collection: str) -> list[Path]:
             continue
         target = out / f"{patient_key(dataset)}-{_digest(str(dataset.SOPInstanceUID))}.npz"
         hu, padding = _hounsfield(dataset)
-        np.savez_compressed(target, hu=hu, padding=padding, **dict(_facts(dataset, collection)))
+        arrays: dict[str, Any] = dict(_facts(dataset, collection))
+        np.savez_compressed(target, hu=hu, padding=padding, **arrays)
         written.append(target)
     return written
 

@@ -6,7 +6,6 @@ for the shortest time and always last (no deadlocks).
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import os
 import socket
@@ -17,7 +16,6 @@ from sqlalchemy.orm import Session
 from node.audit import chain
 from node.audit.events import Action, Event
 from node.db import trail
-from node.db.tables import AuditEventRow
 
 _PENDING = "pacsnode_events"
 
@@ -41,11 +39,10 @@ def seal_pending(session: Session) -> None:
     events: list[Event] = session.info.pop(_PENDING, [])
     if not events:
         return
-    head = trail.lock_head(session)
-    number, digest = head.number, head.digest
-    rows = []
+    number, digest = trail.lock_head(session)
+    sealed = []
     for event in events:
-        sealed = chain.seal(event, number=number + 1, previous=digest)
-        rows.append(AuditEventRow(**dataclasses.asdict(sealed)))
-        number, digest = sealed.number, sealed.digest
-    trail.append(session, rows, head)
+        link = chain.seal(event, number=number + 1, previous=digest)
+        sealed.append(vars(link))
+        number, digest = link.number, link.digest
+    trail.append(session, sealed)

@@ -5,36 +5,31 @@ It only reads rows and sends wake-up calls, so two clocks do no harm and none fo
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import threading
-from collections.abc import Hashable
 
 from node.audit.events import FAILED_FOR_NOW, Action
 from node.db import deliveries, receiving, work
-from node.db.lifecycle import DeliveryState, RevisionState
+from node.db.lifecycle import DeliveryState
 from node.db.session import Database
 from node.db.tables import DeliveryRow, JobRow
 from node.jobs import intake
-from node.jobs.broker import DELIVER, INFER, Broker
 from node.jobs.record import now, record
 from node.jobs.run import fail_job, record_job
+from node.jobs.wake import Waker
 from node.settings import Settings
 
 log = logging.getLogger(__name__)
-
-_WAKE_AGAIN = dt.timedelta(seconds=30)
 
 
 class Clock:
     """One tick after another until told to stop."""
 
-    def __init__(self, settings: Settings, database: Database, broker: Broker, *, actor: str) -> None:
+    def __init__(self, settings: Settings, database: Database, waker: Waker, *, actor: str) -> None:
         self._settings = settings
         self._database = database
-        self._broker = broker
+        self._waker = waker
         self._actor = actor
-        self._woken: dict[Hashable, dt.datetime] = {}
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -49,7 +44,7 @@ class Clock:
         intake.complete_due(self._database, actor=self._actor)
         self._take_back_jobs()
         self._take_back_deliveries()
-        self._wake()
+        self._waker.wake()
 
     # -- leases that ran out
 
@@ -95,34 +90,3 @@ class Clock:
                     actor=self._actor,
                     detail={"sop_instance_uid": row.sop_instance_uid, "attempt": row.attempt, "reason": reason},
                 )
-
-    # -- wake-up calls
-
-    def _wake(self) -> None:
-        idle_infer = self._broker.waiting(INFER) == 0
-        idle_deliver = self._broker.waiting(DELIVER) == 0
-        with self._database.read() as session:
-            complete = receiving.revisions_in(session, RevisionState.COMPLETE)
-            jobs = work.due(session, now())
-            groups = deliveries.due_groups(session, now())
-        for revision in complete:
-            if self._may_wake(("plan", revision.id), idle_infer):
-                self._broker.plan(revision.id, urgent=revision.urgent)
-        woken = [job for job in jobs if self._may_wake(("job", job.id, job.attempt), idle_infer)]
-        for job in woken:
-            self._broker.run_job(job.id, urgent=job.urgent)
-        if woken:
-            with self._database.write() as session:
-                work.mark_woken(session, [job.id for job in woken], at=now())
-        for revision_id, aet, urgent in groups:
-            if self._may_wake(("deliver", revision_id, aet), idle_deliver):
-                self._broker.deliver(revision_id, aet, urgent=urgent)
-        self._woken = {key: at for key, at in self._woken.items() if now() - at < _WAKE_AGAIN}
-
-    def _may_wake(self, key: Hashable, idle: bool) -> bool:
-        """Once, and again when the broker has lost it: its queue is empty although there is something to do."""
-        last = self._woken.get(key)
-        if last is not None and (not idle or now() - last < dt.timedelta(seconds=5)):
-            return False
-        self._woken[key] = now()
-        return True

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from bench.raw_sender import Encoded, RawSender
+from system.raw_sender import Encoded, RawSender
 from system import studies
 from system.dcmtk import Address, StoreScp
 from system.node_process import Node, PeerEntry, site_text

@@ -165,7 +165,7 @@ class Node:
 
     def tail(self, lines: int = 60) -> str:
         """End of every log of the node, for the report of a test that failed."""
-        logs = [self.log, *sorted((self.home / "run").glob("*.log"))]
+        logs = [self.log, *sorted((self.home / "log").glob("*.log"))]
         parts = []
         for log in logs:
             if log.exists():

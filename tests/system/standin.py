@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -40,6 +42,8 @@ class Manners:
     """Aborts the association after so many objects of it."""
     denies: bool = False
     """Storage commitment reports every object as failed (0x0112, no such object)."""
+    delay_s: float = 0.0
+    """Waits so long before it answers each C-STORE."""
     silent: bool = False
     """Accepts the commitment request and never reports."""
 
@@ -57,6 +61,7 @@ class StandIn:
     def __post_init__(self) -> None:
         self.stored: dict[str, Path] = {}
         self.offered: Counter[str] = Counter()
+        self.classes: Counter[str] = Counter()
         self.commitments: list[list[str]] = []
         self.lock = threading.Lock()
         self.server: Any = None
@@ -95,12 +100,18 @@ class StandIn:
             self.server.shutdown()
             self.server = None
 
+    def datasets(self) -> list[Dataset]:
+        """What it holds now."""
+        return [dcmread(path) for path in sorted(self.stored.values())]
+
     def _on_store(self, event: Any) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
         with self.lock:
             self.offered[uid] += 1
+            self.classes[str(event.request.AffectedSOPClassUID)] += 1
             seen = event.assoc.__dict__.setdefault("objects_seen", 0) + 1
             event.assoc.objects_seen = seen
+        time.sleep(self.manners.delay_s)
         if self.manners.aborts_after is not None and seen > self.manners.aborts_after:
             event.assoc.abort()
             return 0xA700

@@ -18,9 +18,7 @@ from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.source import SeriesSource
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
-LUNG_HU = (-1350.0, 150.0)
-_LUNG_SHARE = 0.15
-"""From this share of lung-like voxels inside the body on, the lung window is the better one."""
+"""Black and white of the CT panels: noise and low contrast show in soft tissue, in a lung window neither does."""
 DIFFERENCE_HU = (-50.0, 50.0)
 TITLE = "AI results - research use only"
 
@@ -29,16 +27,17 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
     """What was done to one series, with small pictures of its middle slice before, after and their difference."""
     header = source.first
     origin = origin_of(findings, source, stamp)
-    panels = _volume_panels(findings, grid) if isinstance(grid, Volume) else _radiograph_panels(findings, grid)
-    lines = [page.Line(stamp.note, "warning"), *(_line(text) for text in sentences.of_findings(findings))]
+    refs = grid.sources if isinstance(grid, Volume) else (grid.source,)
+    numbers = source.image_numbers(refs)
+    panels = _volume_panels(findings, grid, numbers) if isinstance(grid, Volume) else _radiograph_panels(findings, grid)
+    lines = [page.Line(stamp.note, "warning"), *(_line(text) for text in sentences.of_findings(findings, numbers))]
     lines += [page.Line(note, "warning") for note in (*grid.notes, *findings.notes)]
     number = header.get("SeriesNumber")
     name = " ".join(str(header.get("SeriesDescription", "") or "").split())
-    images = len(grid.sources) if isinstance(grid, Volume) else 1
     made_at = headers.local_time(header, stamp)
     subtitle = (
         f"Series {'without number' if number in (None, '') else number}, {name or 'no description'}, "
-        f"{sentences.count(images, 'image')}. {findings.pipeline} {findings.version}, "
+        f"{sentences.count(len(refs), 'image')}. {findings.pipeline} {findings.version}, "
         f"revision {stamp.revision}, {made_at:%Y-%m-%d %H:%M} {made_at:%z}"
     )
     pixels = page.summary(TITLE, subtitle, panels, lines)
@@ -112,24 +111,19 @@ def capture(
     )
 
 
-def text_lines(paragraphs: Sequence[str]) -> list[page.Line]:
-    return [_line(text) for text in paragraphs]
-
-
 def _line(text: str) -> page.Line:
     return page.Line(text, "warning" if sentences.is_warning(text) else "")
 
 
-def _volume_panels(findings: Findings, volume: Volume) -> list[page.Panel]:
+def _volume_panels(findings: Findings, volume: Volume, numbers: Sequence[int]) -> list[page.Panel]:
     middle = volume.voxels.shape[0] // 2
     aspect = volume.spacing_zyx_mm[1] / volume.spacing_zyx_mm[2]
     before = volume.voxels[middle]
-    window = _ct_window(before)
-    place = f"slice {middle + 1} of {volume.voxels.shape[0]}"
-    panels = [page.Panel(f"Received, {place}", before, aspect, window, "HU")]
+    place = f"image {numbers[middle]}"
+    panels = [page.Panel(f"Received, {place}", before, aspect, SOFT_TISSUE_HU, "HU")]
     for image in _pictured(findings):
         after = image.array[middle]
-        panels.append(page.Panel(f"AI {image.kind}, {place}", after, aspect, window, "HU"))
+        panels.append(page.Panel(f"AI {image.kind}, {place}", after, aspect, SOFT_TISSUE_HU, "HU"))
         panels.append(page.Panel("Difference (AI minus received)", after - before, aspect, DIFFERENCE_HU, "HU"))
     return panels
 
@@ -151,12 +145,6 @@ def _radiograph_panels(findings: Findings, projection: Radiograph) -> list[page.
 def _pictured(findings: Findings) -> tuple[Image, ...]:
     """The first image with pixels: three panels fit."""
     return tuple(image for image in findings.images if image.array.size)[:1]
-
-
-def _ct_window(slice_hu: NDArray[np.float32]) -> tuple[float, float]:
-    body = slice_hu[slice_hu > -950]
-    lung = float(np.mean(body < -500)) if body.size else 0.0
-    return LUNG_HU if lung > _LUNG_SHARE else SOFT_TISSUE_HU
 
 
 def _radiograph_window(projection: Radiograph) -> tuple[float, float]:

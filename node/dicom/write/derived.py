@@ -62,16 +62,16 @@ def ct_images(
     """
     _check(image, volume.voxels.shape)
     origin = origin_of(findings, source, stamp)
-    own_numbers = _instance_numbers(volume.sources, source)
+    image_numbers = source.image_numbers(volume.sources)
     for index, ref in enumerate(volume.sources):
         header = source.frame(ref)
         padding = None if volume.padding is None else volume.padding[index]
-        coding = numbers.Coding.of_ct(header)
+        coding = numbers.Coding.of_ct(header, padded=volume.padding is not None)
         stored = coding.store(image.array[index], padding, volume.voxels[index])
         ds = _start(header, str(CTImageStorage), uids.instance_uid(origin, image.kind, index), stamp)
         _describe(ds, header, image, ref, stamp, pipeline=findings.pipeline)
         _add_series(ds, header, image, stamp, origin=origin, place=findings.images.index(image))
-        ds.InstanceNumber = own_numbers[index]
+        ds.InstanceNumber = image_numbers[index]
         ds.Modality = "CT"
         if not ds.get("FrameOfReferenceUID"):
             ds.FrameOfReferenceUID = uids.frame_of_reference_uid(source.series_instance_uid)
@@ -96,7 +96,7 @@ def radiograph(
     if projection.inverted:
         low, high = projection.value_range
         array, before = low + high - array, low + high - before
-    coding = numbers.Coding.of_radiograph(header)
+    coding = numbers.Coding.of_radiograph(header, padded=projection.padding is not None)
     stored = coding.store(array, projection.padding, before)
     index = projection.source.instance_uid + (f"/{projection.source.frame}" if projection.source.frame else "")
     ds = _start(header, str(header.SOPClassUID), uids.instance_uid(origin, image.kind, index), stamp)
@@ -211,10 +211,3 @@ def _position(header: Any, origin_mm: NDArray[np.float64]) -> Any:
     if position is None or not np.allclose(np.asarray(position, dtype=float), origin_mm, atol=0.01):
         raise AnalysisFailed(f"slice position of {header.SOPInstanceUID} differs between header and volume")
     return [headers.decimal(value) for value in position]
-
-
-def _instance_numbers(refs: tuple[SourceRef, ...], source: SeriesSource) -> list[int]:
-    """The source's own where they tell the slices apart, so image 12 is image 12 in both; else 1, 2, 3…"""
-    received = [source.frame(ref).get("InstanceNumber") for ref in refs]
-    numbers_ = [int(number) for number in received if number not in (None, "")]
-    return numbers_ if len(set(numbers_)) == len(refs) else list(range(1, len(refs) + 1))

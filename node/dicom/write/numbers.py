@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
 
 from models.contract import BoolArray, FloatArray
 
@@ -31,22 +33,30 @@ class Coding:
     carries_rescale: bool = True
 
     @classmethod
-    def of_ct(cls, header: Any) -> Coding:
-        """16 bits allocated; bits stored as received."""
+    def of_ct(cls, header: Any, *, padded: bool) -> Coding:
+        """16 bits allocated; bits stored as received, unless the padding value needs all of them and a sign.
+
+        padded          whether any pixel of the series is padding; else a padding value could only blank anatomy
+        """
         bits = max(_LEAST_BITS_OF_CT, min(16, int(header.get("BitsStored") or 16)))
         slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-        return cls(
+        signed = header.get("PixelRepresentation") == 1
+        coding = cls(
             slope=1.0 if slope in (None, "") else float(slope),
             intercept=0.0 if intercept in (None, "") else float(intercept),
             bits_stored=bits,
             bits_allocated=16,
-            signed=bool(header.get("PixelRepresentation", 0)),
-            padding=_padding(header),
+            signed=signed,
+            padding=_padding(header, bits, signed=signed) if padded else None,
         )
+        if coding.padding is not None and not coding.lowest <= coding.padding[0] <= coding.highest:
+            coding = replace(coding, bits_stored=16, signed=True)
+        return coding
 
     @classmethod
-    def of_radiograph(cls, header: Any) -> Coding:
+    def of_radiograph(cls, header: Any, *, padded: bool) -> Coding:
         """As received. Where a modality LUT stood, values after it are stored and the LUT is left out."""
+        signed = header.get("PixelRepresentation") == 1
         bits = min(16, int(header.get("BitsStored") or 16))
         table = header.get("ModalityLUTSequence")
         if table:
@@ -58,8 +68,8 @@ class Coding:
             intercept=0.0 if intercept in (None, "") else float(intercept),
             bits_stored=bits,
             bits_allocated=16 if bits > 8 else min(16, int(header.get("BitsAllocated") or 8)),
-            signed=bool(header.get("PixelRepresentation", 0)),
-            padding=_padding(header),
+            signed=signed,
+            padding=_padding(header, bits, signed=signed) if padded else None,
             carries_rescale="RescaleSlope" in header,
         )
 
@@ -95,10 +105,7 @@ class Coding:
         ds.Rows, ds.Columns = stored.shape
         ds.BitsAllocated, ds.BitsStored, ds.HighBit = self.bits_allocated, self.bits_stored, self.bits_stored - 1
         ds.PixelRepresentation = int(self.signed)
-        if self.padding is None:
-            for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-                if keyword in ds:
-                    del ds[keyword]
+        self._declare_padding(ds)
         if self.carries_rescale:
             ds.RescaleSlope = ds.get("RescaleSlope") or "1"
             ds.RescaleIntercept = ds.get("RescaleIntercept") or "0"
@@ -106,6 +113,17 @@ class Coding:
             del ds.ModalityLUTSequence
         ds.PixelData = stored.tobytes() + (b"\0" if stored.nbytes % 2 else b"")
         ds["PixelData"].VR = "OW" if self.bits_allocated > 8 else "OB"
+
+    def _declare_padding(self, ds: Any) -> None:
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+            if keyword in ds:
+                del ds[keyword]
+        if self.padding is not None:
+            vr = "SS" if self.signed else "US"
+            value, limit = self.padding
+            ds[tag_for_keyword("PixelPaddingValue")] = DataElement("PixelPaddingValue", vr, value)
+            if limit != value:
+                ds[tag_for_keyword("PixelPaddingRangeLimit")] = DataElement("PixelPaddingRangeLimit", vr, limit)
 
     def _to_stored(self, values: FloatArray) -> NDArray[np.int32]:
         wide = np.rint((values.astype(np.float64) - self.intercept) / self.slope)
@@ -122,10 +140,13 @@ class Coding:
         return moved
 
 
-def _padding(header: Any) -> tuple[int, int] | None:
-    value = header.get("PixelPaddingValue")
-    if value is None or not isinstance(value, int):
+def _padding(header: Any, bits_stored: int, *, signed: bool) -> tuple[int, int] | None:
+    """(lower, upper) of the declared padding as stored values; 63536 is -2000 where the bits stored cannot hold it."""
+    value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
         return None
-    limit = header.get("PixelPaddingRangeLimit")
-    other = limit if isinstance(limit, int) else value
-    return min(value, other), max(value, other)
+    ends = [value, limit if isinstance(limit, int) else value]
+    lowest = -(1 << (bits_stored - 1)) if signed else 0
+    highest = (1 << (bits_stored - (1 if signed else 0))) - 1
+    low, high = sorted(end if lowest <= end <= highest else ((end & 0xFFFF) ^ 0x8000) - 0x8000 for end in ends)
+    return low, high

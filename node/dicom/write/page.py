@@ -97,8 +97,8 @@ def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel,
     size = max(1, round(columns * scale)), max(1, round(rows * panel.aspect * scale))
     small = small.resize(size, Picture.Resampling.BOX if scale < 1 else Picture.Resampling.BICUBIC)
     picture.paste(small.convert("RGB"), (left, _PANEL_TOP))
-    ramp = np.repeat(np.linspace(255, 0, _PANEL).astype(np.uint8)[:, None], _BAR_WIDTH, axis=1)
-    bar = left + room + 8
+    ramp = np.repeat(np.linspace(255, 0, size[1]).astype(np.uint8)[:, None], _BAR_WIDTH, axis=1)
+    bar = left + size[0] + 8
     picture.paste(Picture.fromarray(ramp).convert("RGB"), (bar, _PANEL_TOP))
     font = _font(14)
     unit = f" {panel.unit}" if panel.unit else ""

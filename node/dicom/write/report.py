@@ -13,7 +13,7 @@ from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, Comprehens
 from models.contract import Code
 from node.dicom import uids
 from node.dicom.write import capture, codes, content, evidence, groups, headers, page, sentences
-from node.dicom.write.objects import Produced, SeriesEntry, Stamp, StudyEntry
+from node.dicom.write.objects import Produced, Stamp, StudyEntry
 from node.dicom.write.source import SeriesSource
 from node.errors import AnalysisFailed
 from node.settings import MANUFACTURER, MODEL_NAME, VERSION
@@ -83,19 +83,10 @@ def _said(study: StudyEntry, sources: Mapping[str, SeriesSource], stamp: Stamp) 
     said += [(codes.REVISION, sentence) for sentence in sentences.of_study(study, stamp)]
     for entry in study.series:
         source = sources.get(entry.series_instance_uid)
-        lines = sentences.of_series(entry, _instance_numbers(entry, source))
+        numbers = source.image_numbers(entry.volume_sources) if source is not None else []
+        lines = sentences.of_series(entry, numbers)
         said += [(codes.SERIES_OUTCOME if number == 0 else codes.COMMENT, line) for number, line in enumerate(lines)]
     return said
-
-
-def _instance_numbers(entry: SeriesEntry, source: SeriesSource | None) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for index, ref in enumerate(entry.volume_sources if source is not None else ()):
-        header = source.headers.get(ref.instance_uid) if source is not None else None
-        number = ref.frame if ref.frame is not None else (None if header is None else header.get("InstanceNumber"))
-        if number not in (None, ""):
-            found[index] = int(number)
-    return found
 
 
 def _measurement_report(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Sequence
 
 from models.contract import Analysis, Code, Findings, Lesion, Measurement, Score
 from node.dicom.write.objects import SeriesEntry, Stamp, StudyEntry
@@ -56,10 +57,10 @@ def of_study(study: StudyEntry, stamp: Stamp) -> list[str]:
     return sentences + [_stop(note) for note in study.notes]
 
 
-def of_series(entry: SeriesEntry, instance_numbers: Mapping[int, int]) -> list[str]:
+def of_series(entry: SeriesEntry, image_numbers: Sequence[int]) -> list[str]:
     """One series: the decision with its reason, then what was done.
 
-    instance_numbers        slice index → image number as a viewer shows it
+    image_numbers       of each slice, as a viewer shows them
     """
     name = series_name(entry)
     if entry.outcome == "not eligible":
@@ -69,7 +70,7 @@ def of_series(entry: SeriesEntry, instance_numbers: Mapping[int, int]) -> list[s
     else:
         sentences = [f"{name}: processed. {_stop(entry.reason)}".strip()]
     if entry.findings is not None:
-        sentences += of_findings(entry.findings, instance_numbers)
+        sentences += of_findings(entry.findings, image_numbers)
         sentences += [_stop(note) for note in entry.findings.notes]
     return sentences
 
@@ -81,7 +82,7 @@ def series_name(entry: SeriesEntry) -> str:
     return f"Series {number}{description} ({entry.modality or 'no modality'}, {count(entry.images, 'image')}{role})"
 
 
-def of_findings(findings: Findings, instance_numbers: Mapping[int, int] | None = None) -> list[str]:
+def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
     """Analyses done and not done, numbers, lesions."""
     sentences = [of_analysis(analysis) for analysis in findings.analyses]
     sentences += of_measurements(findings.measurements)
@@ -90,7 +91,7 @@ def of_findings(findings: Findings, instance_numbers: Mapping[int, int] | None =
         for name, words in image.checks.items():
             sentences.append(_stop(f"Check of the AI {image.kind} images, {name}: {words}"))
     for number, lesion in enumerate(findings.lesions, start=1):
-        sentences.append(of_lesion(number, lesion, instance_numbers or {}))
+        sentences.append(of_lesion(number, lesion, image_numbers))
     return sentences
 
 
@@ -127,10 +128,10 @@ def of_score(score: Score) -> str:
     )
 
 
-def of_lesion(place: int, lesion: Lesion, instance_numbers: Mapping[int, int]) -> str:
+def of_lesion(place: int, lesion: Lesion, image_numbers: Sequence[int]) -> str:
     side = f", {lesion.laterality[2].lower()}" if lesion.laterality else ""
-    image = instance_numbers.get(lesion.slice_index)
-    where = f"image {image}" if image is not None else f"slice {lesion.slice_index + 1}"
+    known = lesion.slice_index < len(image_numbers)
+    where = f"image {image_numbers[lesion.slice_index]}" if known else f"slice {lesion.slice_index + 1}"
     return (
         f"Lesion {place}: {lesion.category[2]}, {lesion.site[2]}{side}, {where}. "
         f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm, {lesion.volume_mm3 / 1000:.2f} ml. "
@@ -146,12 +147,11 @@ def quantity(value: float, unit: Code) -> str:
 
 
 def number(value: float) -> str:
-    """Three figures that count, never in powers of ten."""
+    """Three figures that count, no zeros at the end, never in powers of ten: 17.2, 8.1, 1240, 0.003."""
     if value == 0 or abs(value) >= 100:
         return f"{value:.0f}"
-    if abs(value) >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3g}"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def _marked(lesions: int) -> str:

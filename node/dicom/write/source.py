@@ -10,6 +10,7 @@ from typing import Any
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from models.contract import SourceRef
 from node.errors import AnalysisFailed, NotUnderstood
@@ -64,6 +65,12 @@ class SeriesSource:
         header = self.of(ref)
         return header if ref.frame is None else flatten(header, ref.frame)
 
+    def image_numbers(self, refs: Sequence[SourceRef]) -> list[int]:
+        """Of each slice as a viewer shows it; 1, 2, 3… where the headers do not tell the slices apart."""
+        received = [ref.frame if ref.frame is not None else self.of(ref).get("InstanceNumber") for ref in refs]
+        numbers = [int(number) for number in received if number not in (None, "")]
+        return numbers if len(set(numbers)) == len(refs) else list(range(1, len(refs) + 1))
+
     def images(self) -> Iterator[Any]:
         """Headers of those that are pictures."""
         return (header for header in self.headers.values() if "Rows" in header and "Columns" in header)
@@ -95,19 +102,26 @@ def flatten(header: Any, frame: int) -> Any:
 def _read(path: Path) -> Any:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
-    except (pydicom.errors.InvalidDicomError, OSError, EOFError) as exc:
+    except (InvalidDicomError, OSError, EOFError) as exc:
         raise NotUnderstood(f"a source file cannot be read again ({type(exc).__name__})") from exc
     if not header.get("SOPInstanceUID"):
         raise NotUnderstood("a source file has no SOP Instance UID")
     syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
     if syntax in LOSSY_TRANSFER_SYNTAXES:
         header.LossyImageCompression = "01"
-    for tag in [tag for tag in header.keys() if tag.is_private]:  # noqa: SIM118  (iterating a data set parses it)
-        del header[tag]
-    header.walk(_strip_private)
+    _keep_readable(header)
     return header
 
 
-def _strip_private(dataset: Any, element: Any) -> None:
-    if element.tag.is_private:
-        del dataset[element.tag]
+def _keep_readable(dataset: Any) -> None:
+    """Leaves out private elements, and those whose value is not what their VR says: nothing could be copied of them."""
+    for tag in list(dataset.keys()):
+        try:
+            element = None if tag.is_private else dataset[tag]
+        except (ValueError, TypeError, OverflowError, NotImplementedError, BytesLengthException):
+            element = None
+        if element is None:
+            del dataset[tag]
+        elif element.VR == "SQ":
+            for item in element.value:
+                _keep_readable(item)

@@ -26,17 +26,36 @@ class Encoded:
     data_set: bytes
 
 
-class RawSender:
-    """One association for CT Image Storage in Explicit VR Little Endian. Raises ConnectionError when refused."""
+class NotAccepted(ConnectionError):
+    """The association was rejected, or its only presentation context was."""
 
-    def __init__(self, host: str, port: int, *, called: str, calling: str) -> None:
+
+class RawSender:
+    """One association with one presentation context. Raises NotAccepted."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        called: str,
+        calling: str,
+        sop_class: str = CT_IMAGE_STORAGE,
+        transfer_syntax: str = EXPLICIT_LITTLE_ENDIAN,
+    ) -> None:
+        self.sop_class = sop_class
         self.socket = socket.create_connection((host, port), timeout=120)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.sendall(_associate_request(called, calling))
+        self.socket.sendall(_associate_request(called, calling, sop_class, transfer_syntax))
         kind, body = self._read_pdu()
         if kind != 2:
-            raise ConnectionError(f"association not accepted (PDU type {kind})")
-        self.maximum_pdu = _maximum_length(body) or OUR_MAXIMUM_PDU
+            self.socket.close()
+            raise NotAccepted(f"association not accepted (PDU type {kind}, {body.hex()})")
+        try:
+            self.maximum_pdu = _maximum_length(body) or OUR_MAXIMUM_PDU
+        except NotAccepted:
+            self.__exit__(None, None, None)
+            raise
 
     def __enter__(self) -> RawSender:
         return self
@@ -51,7 +70,7 @@ class RawSender:
         """Status of each C-STORE."""
         statuses = []
         for message_id, item in enumerate(objects, 1):
-            self._write(_store_request(item.sop_instance_uid, message_id % 65536), command=True)
+            self._write(_store_request(self.sop_class, item.sop_instance_uid, message_id % 65536), command=True)
             self._write(item.data_set, command=False)
             statuses.append(self._read_status())
         return statuses
@@ -60,7 +79,7 @@ class RawSender:
         step = min(self.maximum_pdu, 1 << 20) - 6
         view = memoryview(content)
         pieces: list[bytes | memoryview] = []
-        for start in range(0, len(content), step):
+        for start in range(0, max(len(content), 1), step):
             piece = view[start : start + step]
             last = start + step >= len(content)
             flags = int(command) | (2 if last else 0)
@@ -100,9 +119,8 @@ def _item(kind: int, content: bytes) -> bytes:
     return struct.pack(">BxH", kind, len(content)) + content
 
 
-def _associate_request(called: str, calling: str) -> bytes:
-    context = bytes([CONTEXT_ID, 0, 0, 0]) + _item(0x30, CT_IMAGE_STORAGE.encode())
-    context += _item(0x40, EXPLICIT_LITTLE_ENDIAN.encode())
+def _associate_request(called: str, calling: str, sop_class: str, transfer_syntax: str) -> bytes:
+    context = bytes([CONTEXT_ID, 0, 0, 0]) + _item(0x30, sop_class.encode()) + _item(0x40, transfer_syntax.encode())
     user = _item(0x51, struct.pack(">I", OUR_MAXIMUM_PDU)) + _item(0x52, b"2.25.1") + _item(0x55, b"RAW")
     body = struct.pack(">HH", 1, 0) + called.ljust(16).encode() + calling.ljust(16).encode() + bytes(32)
     body += _item(0x10, APPLICATION_CONTEXT.encode()) + _item(0x20, context) + _item(0x50, user)
@@ -116,7 +134,7 @@ def _maximum_length(accept: bytes) -> int:
     while at + 4 <= len(accept):
         kind, length = struct.unpack_from(">BxH", accept, at)
         if kind == 0x21 and accept[at + 6] != 0:
-            raise ConnectionError("CT Image Storage in Explicit VR Little Endian was not accepted")
+            raise NotAccepted(f"the presentation context was not accepted (reason {accept[at + 6]})")
         if kind == 0x50:
             at, length = at + 4, 0  # its sub-items follow
             continue
@@ -126,14 +144,14 @@ def _maximum_length(accept: bytes) -> int:
     return found
 
 
-def _store_request(uid: str, message_id: int) -> bytes:
+def _store_request(sop_class: str, uid: str, message_id: int) -> bytes:
     """C-STORE-RQ command set, Implicit VR Little Endian (PS3.7 9.3.1.1)."""
 
     def element(number: int, value: bytes) -> bytes:
         value += b"\0" * (len(value) % 2)
         return struct.pack("<HHI", 0, number, len(value)) + value
 
-    body = element(0x0002, CT_IMAGE_STORAGE.encode()) + element(0x0100, struct.pack("<H", 1))
+    body = element(0x0002, sop_class.encode()) + element(0x0100, struct.pack("<H", 1))
     body += element(0x0110, struct.pack("<H", message_id)) + element(0x0700, struct.pack("<H", 0))
     body += element(0x0800, struct.pack("<H", 1)) + element(0x1000, uid.encode())
     return element(0x0000, struct.pack("<I", len(body))) + body

@@ -1,0 +1,58 @@
+"""The denoisers that a trained one has to beat: Gaussian, bilateral, non-local means. On HU, one slice at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional
+
+from models.contract import FloatArray
+
+
+def gaussian(image: FloatArray, *, sigma_px: float) -> FloatArray:
+    """Gaussian blur of one slice (Y, X)."""
+    blurred: FloatArray = gaussian_filter(image, sigma_px, mode="nearest")
+    return blurred
+
+
+def bilateral(image: FloatArray, *, sigma_px: float, sigma_hu: float) -> FloatArray:
+    """Mean of the neighbours, weighed by their distance and their difference in HU (Tomasi & Manduchi 1998)."""
+    reach = int(np.ceil(2 * sigma_px))
+    centre, shifted = _shifts(image, reach)
+    total, weights = torch.zeros_like(centre), torch.zeros_like(centre)
+    for dy, dx, other in shifted:
+        near = np.exp(-(dy * dy + dx * dx) / (2 * sigma_px**2))
+        weight = torch.exp(-(other - centre).square() / (2 * sigma_hu**2)) * float(near)
+        total += weight * other
+        weights += weight
+    return (total / weights).numpy()
+
+
+def non_local_means(image: FloatArray, *, strength_hu: float, search_px: int = 5, patch_px: int = 2) -> FloatArray:
+    """Mean of the pixels around, weighed by how alike their patches are (Buades, Coll, Morel 2005)."""
+    centre, shifted = _shifts(image, search_px)
+    side = 2 * patch_px + 1
+    total, weights = torch.zeros_like(centre), torch.zeros_like(centre)
+    for _, _, other in shifted:
+        distance = functional.avg_pool2d(
+            (other - centre).square()[None, None], side, stride=1, padding=patch_px, count_include_pad=False
+        )[0, 0]
+        weight = torch.exp(-distance / strength_hu**2)
+        total += weight * other
+        weights += weight
+    return (total / weights).numpy()
+
+
+def _shifts(image: FloatArray, reach: int) -> tuple[Tensor, list[tuple[int, int, Tensor]]]:
+    """The image, and the image seen from every neighbour within reach."""
+    height, width = image.shape
+    centre = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+    padded = functional.pad(centre[None, None], (reach,) * 4, mode="reflect")[0, 0]
+    steps = range(-reach, reach + 1)
+    return centre, [
+        (dy, dx, padded[reach + dy : reach + dy + height, reach + dx : reach + dx + width])
+        for dy in steps
+        for dx in steps
+    ]

@@ -1,0 +1,285 @@
+"""`check`: try everything the node needs, and say in words what to change."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from node.cli import home as homes
+from node.cli.studies import JSON
+from node.cli.words import NOTHING, out, print_json, say, size
+from node.errors import NodeError
+
+if TYPE_CHECKING:
+    from node.dicom.query import EchoReport
+    from node.settings import Peer, Settings
+    from node.wiring import Node
+
+Verdict = Literal["ok", "note", "fault"]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One thing that was tried. `change` says what to do about a fault or note."""
+
+    what: str
+    verdict: Verdict
+    found: str
+    change: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel="Processes")(check)
+
+
+def check(
+    ctx: typer.Context,
+    as_json: bool = JSON,
+    models: bool = typer.Option(True, "--models/--no-models", help="Also load each network's weights (needs torch)."),
+) -> None:
+    """Try database, broker, disk, port, every peer and every model, and say what to change.
+
+    Exit code 0 when nothing is at fault. May be run beside a running node, or before the first start.
+
+        pacsnode --home /srv/node check
+    """
+    settings = homes.load(ctx.obj)
+    tried = []
+    for one in _all(settings, models=models):
+        tried.append(one)
+        if not as_json:
+            _show(one)
+    faults = sum(one.verdict == "fault" for one in tried)
+    if as_json:
+        print_json({"faults": faults, "tried": tried})
+    else:
+        say("nothing at fault" if not faults else f"{faults} fault{'s' if faults > 1 else ''}")
+    if faults:
+        raise typer.Exit(NOTHING)
+
+
+def _show(one: Tried) -> None:
+    colour = {"ok": "green", "note": "yellow", "fault": "red"}[one.verdict]
+    out.print(f"{one.verdict:<6}", style=colour, end="")
+    say(f"{one.what}: {one.found}" + (f"\n      → {one.change}" if one.change else ""))
+
+
+def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
+    from node import wiring
+
+    running = homes.owner(settings.home)
+    homes.prepare(settings)
+    yield Tried(
+        "home", "ok", f"{settings.home}" + (f", `up` runs as process {running}" if running else ", not running")
+    )
+    yield from _tls(settings)
+    node = wiring.build(settings)
+    yield from _disk(node)
+    database = _database(node, running)
+    yield database
+    yield _broker(node, running)
+    yield _port("DICOM port", settings.host, settings.port, running=running is not None)
+    yield _port("web port", settings.web_host, settings.web_port, running=running is not None)
+    if database.verdict == "ok":
+        yield from _peers(node)
+    if models:
+        yield from _models()
+
+
+def _tls(settings: Settings) -> Iterator[Tried]:
+    from node.dicom import tls
+
+    if settings.tls_certificate is None:
+        return
+    try:
+        tls.server_context(settings)
+        tls.client_context(settings)
+    except NodeError as exc:
+        yield Tried("TLS", "fault", exc.reason, "mend the files named by PACSNODE_TLS_CERTIFICATE, _KEY, _AUTHORITIES")
+    else:
+        yield Tried("TLS", "ok", f"certificate, key and authorities fit; TLS port {settings.tls_port}")
+
+
+def _disk(node: Node) -> Iterator[Tried]:
+    lack = node.archive.room()
+    free = size(shutil.disk_usage(node.archive.root).free)
+    if lack is None:
+        yield Tried("disk", "ok", f"{free} free for the archive")
+    else:
+        yield Tried(
+            "disk",
+            "fault",
+            f"{lack}: images are refused (0xA700)",
+            "free disk space, or change PACSNODE_DISK_WATERMARK_PERCENT or PACSNODE_DISK_RESERVE_MB",
+        )
+
+
+def _database(node: Node, running: int | None) -> Tried:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from node.db import migrate, trail
+
+    if not node.settings.database_url and not (node.settings.home / "node.sqlite").exists():
+        return Tried("database", "note", "not made yet", "`pacsnode up` or `pacsnode migrate` makes it")
+    kind = node.database.engine.dialect.name
+    try:
+        current, head = migrate.current(node.database), migrate.head()
+        if current != head:
+            return Tried(
+                "database", "fault", f"stands at {current}, this version needs {head}", "run `pacsnode migrate`"
+            )
+        with node.database.write() as session:
+            trail.lock_head(session)  # what every change must be able to do
+    except SQLAlchemyError as exc:
+        words = str(getattr(exc, "orig", None) or type(exc).__name__).splitlines()[0]
+        return Tried(
+            "database", "fault", f"{kind} does not do it: {words}", "see that it runs and that it may be written to"
+        )
+    return Tried("database", "ok", f"{kind}, at {head}, may be written to" + ("" if running else " (no `up` here)"))
+
+
+def _broker(node: Node, running: int | None) -> Tried:
+    embedded = not node.settings.redis_url
+    if embedded and running is None:
+        return _try("broker", lambda: f"{homes.embedded_server()}, started by `up`", "pip install 'pacsnode[embedded]'")
+
+    def ping() -> str:
+        node.broker.ping()
+        return f"{'embedded Redis' if embedded else 'Redis'} answers"
+
+    change = "see HOME/log/redis.log" if embedded else "see that PACSNODE_REDIS_URL is right and Redis runs"
+    return _try("broker", ping, change)
+
+
+def _try(what: str, ask: Callable[[], str], change: str) -> Tried:
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    try:
+        return Tried(what, "ok", ask())
+    except NodeError as exc:
+        return Tried(what, "fault", exc.reason, change)
+    except (OperationalError, RedisError, OSError) as exc:
+        return Tried(what, "fault", f"does not answer ({type(exc).__name__})", change)
+
+
+def _port(what: str, host: str, port: int, *, running: bool) -> Tried:
+    address = (homes.own_address(host), port)
+    try:
+        with socket.create_connection(address, timeout=3):
+            answers = True
+    except OSError:
+        answers = False
+    where = f"{address[0]}:{port}"
+    if running and answers:
+        return Tried(what, "ok", f"{where} answers")
+    if running:
+        return Tried(what, "fault", f"{where} does not answer", "see HOME/log")
+    if answers:
+        return Tried(
+            what, "note", f"{where} is in use by a program that is not the `up` of this home", "choose another port"
+        )
+    return Tried(what, "ok", f"{where} is free")
+
+
+def _peers(node: Node) -> Iterator[Tried]:
+    from node.db import peers
+
+    with node.database.read() as session:
+        known, routes = peers.peers(session), peers.routes(session)
+    if not known:
+        yield Tried("peers", "note", "none is known, so nobody may send", "pacsnode peers apply site.toml")
+        return
+    routed = {route.source for route in routes}
+    for peer in known:
+        if peer.may_send and peer.aet not in routed and "*" not in routed:
+            yield Tried(
+                f"route of {peer.aet}",
+                "note",
+                "none: what it sends is analysed, but the results go nowhere",
+                f'add [[route]] from = "{peer.aet}" to the site file',
+            )
+        if peer.port is not None:
+            yield _peer(node.settings, peer)
+
+
+def _peer(settings: Settings, peer: Peer) -> Tried:
+    from node.dicom.query import echo
+
+    what = f"peer {peer.aet} ({peer.host}:{peer.port})"
+    try:
+        report = echo(settings, peer)
+    except NodeError as exc:
+        change = (
+            f"see that it runs, that the site file has its host, port and AE title, and that it knows {settings.aet}"
+        )
+        return Tried(what, "fault", exc.reason, change)
+    found, changes, verdict = _judge(peer, report)
+    return Tried(what, verdict, "; ".join(found), "; ".join(changes))
+
+
+_CLASSES_OF = {
+    "sr": ("Comprehensive 3D SR",),
+    "sr-text": ("Comprehensive SR", "Enhanced SR"),
+    "seg": ("SEG",),
+    "sc": ("SC",),
+    "derived": ("CT", "CR", "DX"),
+}
+
+
+def _judge(peer: Peer, report: EchoReport) -> tuple[list[str], list[str], Verdict]:
+    """What this peer's answer means for what it is to be given: (found, what to change, verdict)."""
+    found = ["answers C-ECHO" if report.round_trip_s is not None else "does not take C-ECHO"]
+    changes: list[str] = []
+    verdict: Verdict = "ok"
+    if not peer.may_receive:
+        return found, changes, verdict
+    found.append(f"stores {', '.join(report.stores) or 'none of our results'}")
+    lacking = [k for k in peer.takes if not any(name in report.stores for name in _CLASSES_OF[k])]
+    if lacking:
+        verdict = "note"
+        changes.append(f"it lacks {', '.join(lacking)}: allow these classes there, or take them out of `takes`")
+    if not report.stores:
+        verdict = "fault"
+    proof, change = _proof(peer, report)
+    found.append(proof)
+    if change:
+        changes.append(change)
+    return found, changes, "note" if changes and verdict == "ok" else verdict
+
+
+def _proof(peer: Peer, report: EchoReport) -> tuple[str, str]:
+    """How storage there will be proven: (found, what to change)."""
+    if report.commitment and peer.commitment == "auto":
+        return "proof by storage commitment", ""
+    if report.find:
+        return "proof by query", ""
+    change = "allow storage commitment or query there; until then a result counts as delivered on C-STORE success alone"
+    return "offers neither storage commitment nor query", change
+
+
+def _models() -> Iterator[Tried]:
+    """Weights against their cards. The one part that imports torch."""
+    try:
+        from models.catalogue import catalogue
+    except ImportError as exc:
+        yield Tried("models", "fault", f"cannot be imported ({exc})", "install the pinned torch: make setup")
+        return
+    from models.contract import ModelError
+
+    offered = catalogue()
+    if not offered:
+        yield Tried("models", "note", "no model has weights", "every study will be reported as not analysed")
+    for name, model in offered.items():
+        try:
+            loaded = model.load("cpu")
+        except ModelError as exc:
+            yield Tried(f"model {name}", "fault", str(exc), "install the weights that its card names")
+        else:
+            digest = loaded.identity.weights_sha256[:12]
+            yield Tried(f"model {name}", "ok", f"version {loaded.identity.version}, weights {digest}… as on the card")

@@ -1,0 +1,136 @@
+"""`studies`, `study`, `resend`: what came in, how far it is, and once more for what did not arrive."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import typer
+
+from node.cli import home as homes
+from node.cli.words import complain, duration, out, print_json, say, table
+
+if TYPE_CHECKING:
+    from node.db.session import Database
+    from node.db.views import StudyLine
+
+_PANEL = "Studies"
+JSON = typer.Option(False, "--json", help="One JSON document instead of text.")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel=_PANEL)(studies)
+    app.command(rich_help_panel=_PANEL)(study)
+    app.command(rich_help_panel=_PANEL)(resend)
+
+
+def open_database(ctx: typer.Context) -> Database:
+    """The database of the home that was named. raises ConfigurationError where there is none"""
+    from node import wiring
+
+    settings = homes.load(ctx.obj)
+    homes.need_database(settings)
+    return wiring.build(settings).database
+
+
+def studies(
+    ctx: typer.Context,
+    search: str = typer.Argument("", help="Part of a study UID, a patient id, or an accession number."),
+    state: str = typer.Option(
+        "", "--state", help="receiving, complete, planned, reported, delivered or incomplete (a delivery is dead)."
+    ),
+    limit: int = typer.Option(50, "--limit", min=1, help="At most so many, newest first."),
+    as_json: bool = JSON,
+) -> None:
+    """List studies: state, progress, age, and the last reason why something was not done.
+
+    pacsnode --home /srv/node studies --state incomplete
+    """
+    from node.db import views
+
+    with open_database(ctx).read() as session:
+        found = views.studies(session, state=state, search=search, limit=limit)
+    if as_json:
+        print_json(found)
+    elif found:
+        table(
+            "",
+            ["=study", "patient", "=from", ">images", ">rev", "=state", ">age", "what happens"],
+            [_row(s) for s in found],
+        )
+    if not found:
+        complain("no such study" if search or state else "no study has come in yet")
+        raise typer.Exit(1)
+
+
+def _row(line: StudyLine) -> list[object]:
+    state = f"{line.state}{' (STAT)' if line.urgent else ''}"
+    age = duration((dt.datetime.now(dt.UTC) - line.last_image_at).total_seconds())
+    return [
+        line.study_instance_uid,
+        line.patient_id,
+        line.source_aet,
+        line.images,
+        line.revision,
+        state,
+        age,
+        _happening(line),
+    ]
+
+
+def _happening(line: StudyLine) -> str:
+    parts = []
+    if line.state == "planned":
+        parts.append(f"{100 * line.progress:.0f} % {line.step}".rstrip())
+    if line.deliveries:
+        parts.append(f"{line.delivered} of {line.deliveries} results delivered")
+    if line.reason:
+        parts.append(line.reason)
+    return "; ".join(parts)
+
+
+def study(
+    ctx: typer.Context,
+    uid: str = typer.Argument(..., help="Study Instance UID, a part of it, or an accession number."),
+    as_json: bool = JSON,
+) -> None:
+    """One study from the first image to the last proof of storage, with durations.
+
+    pacsnode --home /srv/node study 1.2.826.0.1.3680043.8.498.1
+    """
+    from node.cli import timeline
+    from node.db import views
+
+    with open_database(ctx).read() as session:
+        found = views.find_studies(session, uid)
+        line = views.timeline(session, found[0]) if len(found) == 1 else None
+    if line is None:
+        complain(f"{uid} may be any of:\n  " + "\n  ".join(found) if found else f"no study {uid} was received here")
+        raise typer.Exit(1)
+    if as_json:
+        print_json(line)
+    else:
+        timeline.show(line, out)
+
+
+def resend(
+    ctx: typer.Context,
+    uid: str = typer.Argument("", help="Study Instance UID; without one, --to or --all is needed."),
+    to: str = typer.Option("", "--to", help="Only what was meant for this peer."),
+    everything: bool = typer.Option(False, "--all", help="Every dead letter of every study."),
+) -> None:
+    """Send dead letters again: results that a peer refused for good, once its fault has been mended.
+
+    pacsnode --home /srv/node resend 1.2.3.4
+
+    pacsnode --home /srv/node resend --to MAINPACS
+    """
+    from node.cli.words import person
+    from node.jobs import deliver
+
+    if not (uid or to or everything):
+        raise typer.BadParameter("name a study, or --to AET, or --all")
+    count = deliver.resend(open_database(ctx), study_instance_uid=uid or None, peer_aet=to or None, actor=person())
+    say(f"{count} result{'s' if count != 1 else ''} will be sent again" if count else "no dead letter fits")
+    if not count:
+        raise typer.Exit(1)

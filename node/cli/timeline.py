@@ -1,0 +1,137 @@
+"""One study as a person reads it: every step with its time, and what it took."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from node.cli.words import clock_time, duration, size
+from node.db.views import DeliveryLine, JobLine, RevisionLine, Timeline
+
+_Entry = tuple[dt.datetime | None, str, str, str]
+"""(when, what, took, details)."""
+
+
+def show(study: Timeline, console: Console) -> None:
+    console.print(Text(f"Study {study.study_instance_uid}", style="bold"))
+    facts = {
+        "patient": study.patient_id,
+        "accession": study.accession_number,
+        "date": study.study_date,
+        "description": study.description,
+    }
+    console.print(Text("  " + "  ".join(f"{name} {value}" for name, value in facts.items() if value)))
+    if study.conflicts:
+        console.print(Text(f"  {study.conflicts} objects came again with other bytes: kept aside", style="yellow"))
+    if study.own_results_back:
+        console.print(Text(f"  {study.own_results_back} results of ours were routed back: kept, not processed"))
+    for revision in study.revisions:
+        _show_revision(revision, console)
+
+
+def _show_revision(revision: RevisionLine, console: Console) -> None:
+    urgent = ", STAT" if revision.urgent else ""
+    replaces = f", replaces revision {revision.number - 1}" if revision.number > 1 else ""
+    console.print()
+    console.print(Text(f"Revision {revision.number}: {revision.state}{urgent}{replaces}", style="bold"))
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    drawn.add_column(no_wrap=True)
+    drawn.add_column(no_wrap=True, style="bold")
+    drawn.add_column(no_wrap=True, justify="right")
+    drawn.add_column(overflow="fold")
+    for at, what, took, details in entries(revision):
+        drawn.add_row(Text(clock_time(at)), Text(what), Text(took), Text(details))
+    console.print(drawn)
+    last = revision.delivered_at
+    if last is not None:
+        console.print(
+            Text(f"From the last image to the last proof: {duration((last - revision.last_image_at).total_seconds())}")
+        )
+
+
+def _took(start: dt.datetime | None, end: dt.datetime | None) -> str:
+    return duration((end - start).total_seconds()) if start is not None and end is not None else ""
+
+
+def entries(revision: RevisionLine) -> Iterator[_Entry]:
+    """The lines of one revision, in the order of the path of a study."""
+    for link in revision.associations:
+        end = "still open" if link.outcome == "open" else link.outcome
+        details = f"{link.images} images, {size(link.bytes)} from {link.calling_aet} ({link.host}), association {end}"
+        yield link.first_image_at, "received", _took(link.first_image_at, link.last_image_at), details
+    if revision.completed_at is None:
+        yield (
+            None,
+            "receiving",
+            "",
+            f"{revision.images} images so far; waiting for more, or for the study to be complete",
+        )
+        return
+    yield (
+        revision.completed_at,
+        "complete",
+        _took(revision.last_image_at, revision.completed_at),
+        f"{revision.images} images: {revision.completed_because}",
+    )
+    if revision.planned_at is not None:
+        yield revision.planned_at, "planned", _took(revision.completed_at, revision.planned_at), ""
+        for series in revision.selection:
+            yield None, "  series", "", _decision(series)
+    for job in revision.jobs:
+        yield from _job(job)
+    if revision.reported_at is not None:
+        yield revision.reported_at, "reported", _took(revision.planned_at, revision.reported_at), ""
+        for result in revision.results:
+            yield None, "  result", "", f"{result.objects} × {result.kind}: {result.label} ({size(result.bytes)})"
+    for delivery in revision.deliveries:
+        yield from _delivery(delivery)
+    if revision.delivered_at is not None:
+        yield (
+            revision.delivered_at,
+            "delivered" if revision.state == "delivered" else revision.state,
+            _took(revision.reported_at, revision.delivered_at),
+            "",
+        )
+
+
+def _decision(series: dict[str, object]) -> str:
+    number = f"{series['number']} " if series.get("number") is not None else ""
+    name = f"{number}{series.get('description') or series.get('series_instance_uid', '')}".strip()
+    pipeline = f" by {series['pipeline']}" if series.get("pipeline") and series.get("decision") == "analysed" else ""
+    reason = f": {series['reason']}" if series.get("reason") else ""
+    what = f"{series.get('modality', '?')}, {series.get('images', '?')} images, {series.get('role', '?')}"
+    return f"{name} ({what}): {series.get('decision', '?')}{pipeline}{reason}"
+
+
+def _job(job: JobLine) -> Iterator[_Entry]:
+    yield job.queued_at, "queued", "", f"job {job.id}: {job.pipeline} {job.series_instance_uid}".rstrip()
+    attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
+    if job.started_at is not None:
+        yield job.started_at, "started", _took(job.queued_at, job.started_at), f"job {job.id} on {job.worker}{attempt}"
+    for step in job.steps:
+        yield None, "  step", duration(float(step.get("seconds", 0.0))), str(step.get("name", ""))
+    if job.state == "running":
+        yield None, "  running", "", f"{100 * job.progress:.0f} % {job.step}".rstrip()
+    elif job.ended_at is not None:
+        reason = f": {job.reason}" if job.reason else ""
+        yield job.ended_at, job.state, _took(job.started_at, job.ended_at), f"job {job.id}: {job.outcome}{reason}"
+    elif job.reason:
+        yield None, "  waiting", "", f"job {job.id}: {job.reason}"
+
+
+def _delivery(line: DeliveryLine) -> Iterator[_Entry]:
+    what = f"{line.objects} × {line.kind} {line.label} to {line.peer_aet}"
+    attempts = f", attempt {line.attempts}" if line.attempts > 1 else ""
+    if line.sent_at is not None:
+        yield line.sent_at, "sent", _took(line.created_at, line.sent_at), f"{what}{attempts}"
+    if line.committed_at is not None:
+        proof = f" (proof: {line.proof})" if line.proof else ""
+        yield line.committed_at, "committed", _took(line.sent_at, line.committed_at), f"{what}{proof}"
+    elif line.state != "sent":
+        reason = f": {line.reason}" if line.reason else ""
+        due = f", next try {clock_time(line.not_before)}" if line.not_before is not None and line.reason else ""
+        yield None, line.state, "", f"{what}{attempts}{due}{reason}"

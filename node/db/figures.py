@@ -1,0 +1,126 @@
+"""Read-only counts for monitoring, each by one statement that an index answers where the table may be long."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Float, case, cast, func, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.functions import GenericFunction
+
+from node.db.lifecycle import DeliveryState, JobState, RevisionState
+from node.db.tables import (
+    AssociationRow,
+    AuditHeadRow,
+    ConflictRow,
+    DeliveryRow,
+    InstanceRow,
+    JobRow,
+    PeerRow,
+    RevisionRow,
+)
+
+
+class _SecondsBetween(GenericFunction[float]):
+    """(start, end) in seconds; the two databases subtract times differently."""
+
+    type = Float()
+    name = "seconds_between"
+    inherit_cache = True
+
+
+@compiles(_SecondsBetween, "sqlite")
+def _on_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    start, end = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"((julianday({end}) - julianday({start})) * 86400.0)"
+
+
+@compiles(_SecondsBetween, "postgresql")
+def _on_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    start, end = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"EXTRACT(EPOCH FROM ({end} - {start}))"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What /metrics shows. Keys of the mappings are label values."""
+
+    associations: Mapping[str, int]
+    """By outcome."""
+    objects_refused: int
+    objects_received: int
+    objects_conflicting: int
+    bytes_received: int
+    revisions: Mapping[str, int]
+    """By state."""
+    jobs: Mapping[tuple[str, str], int]
+    """By (pipeline, state)."""
+    job_seconds: Mapping[tuple[str, str], tuple[int, float]]
+    """(pipeline, outcome) → (how many, seconds together) of jobs that have ended."""
+    oldest_queued_at: dt.datetime | None
+    deliveries: Mapping[tuple[str, str], int]
+    """By (peer, state)."""
+    oldest_undelivered_at: dt.datetime | None
+    breakers_open: Mapping[str, bool]
+    last_image_at: Mapping[str, dt.datetime]
+    """By the peer that sends."""
+    audit_events: int
+
+
+def figures(session: Session, *, now: dt.datetime) -> Figures:
+    peers = session.scalars(select(PeerRow)).all()
+    return Figures(
+        associations=_counts(session, AssociationRow.outcome),
+        objects_refused=int(session.scalar(select(func.sum(AssociationRow.refused))) or 0),
+        objects_received=_count(session, InstanceRow),
+        objects_conflicting=_count(session, ConflictRow),
+        bytes_received=int(session.scalar(select(func.sum(InstanceRow.size))) or 0),
+        revisions={**dict.fromkeys(map(str, RevisionState), 0), **_counts(session, RevisionRow.state)},
+        jobs=_pairs(session, JobRow.pipeline, JobRow.state),
+        job_seconds=_job_seconds(session),
+        oldest_queued_at=session.scalar(select(func.min(JobRow.queued_at)).where(JobRow.state == JobState.QUEUED)),
+        deliveries=_pairs(session, DeliveryRow.peer_aet, DeliveryRow.state),
+        oldest_undelivered_at=session.scalar(
+            select(func.min(DeliveryRow.created_at)).where(
+                DeliveryRow.state.in_([DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.SENT])
+            )
+        ),
+        breakers_open={peer.aet: peer.open_until is not None and peer.open_until > now for peer in peers},
+        last_image_at=_last_images(session),
+        audit_events=session.scalar(select(AuditHeadRow.number).where(AuditHeadRow.id == 1)) or 0,
+    )
+
+
+def _count(session: Session, table: Any) -> int:
+    return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def _counts(session: Session, column: Any) -> dict[str, int]:
+    return {str(value): count for value, count in session.execute(select(column, func.count()).group_by(column)).all()}
+
+
+def _pairs(session: Session, first: Any, second: Any) -> dict[tuple[str, str], int]:
+    rows = session.execute(select(first, second, func.count()).group_by(first, second)).all()
+    return {(str(a), str(b)): count for a, b, count in rows}
+
+
+def _job_seconds(session: Session) -> dict[tuple[str, str], tuple[int, float]]:
+    took: ColumnElement[float] = _SecondsBetween(JobRow.started_at, JobRow.ended_at)
+    outcome = case((JobRow.outcome != "", JobRow.outcome), else_=JobRow.state)
+    rows = session.execute(
+        select(JobRow.pipeline, outcome, func.count(), cast(func.sum(took), Float))
+        .where(JobRow.started_at.is_not(None), JobRow.ended_at.is_not(None))
+        .group_by(JobRow.pipeline, outcome)
+    ).all()
+    return {(pipeline, how): (count, float(seconds or 0.0)) for pipeline, how, count, seconds in rows}
+
+
+def _last_images(session: Session) -> dict[str, dt.datetime]:
+    rows = session.execute(
+        select(RevisionRow.source_aet, func.max(RevisionRow.last_image_at)).group_by(RevisionRow.source_aet)
+    ).all()
+    return {str(aet): at for aet, at in rows}

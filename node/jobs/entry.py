@@ -1,0 +1,251 @@
+"""Entering received objects: one transaction for all that are waiting, each sender told once it is committed."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from node.audit.events import FAILED, Action
+from node.db import entering, receiving
+from node.db.session import Database
+from node.db.tables import ConflictRow, SeriesRow, StudyRow
+from node.dicom.header import InstanceHeader
+from node.dicom.receive import Arrival
+from node.errors import Conflict, OutOfResources, Refused
+from node.jobs.record import now, record
+
+_MOST_TOGETHER = 256
+_RETRIES = 5
+_MOST_REMEMBERED = 100_000
+
+CONFLICT = "this SOP Instance UID is here already with other bytes; this one was kept aside"
+
+
+@dataclass
+class Entry:
+    """An object whose bytes are safe, waiting for its row."""
+
+    arrival: Arrival
+    header: InstanceHeader
+    path: str
+    urgent: bool
+    done: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+
+class Entries:
+    """The one thread that enters objects; what arrives while it commits goes into its next transaction."""
+
+    def __init__(self, database: Database, *, actor: str) -> None:
+        self._database = database
+        self._actor = actor
+        self._waiting: queue.Queue[Entry | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="receive-writer", daemon=True)
+        self._series: set[tuple[str, str]] = set()
+        """(study, series) known to be in the database; rows of both are never removed."""
+        self._receiving: dict[str, int] = {}
+        """Study → the revision that took its last image; asked before it is believed."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._waiting.put(None)
+        self._thread.join(timeout=30)
+
+    def enter(self, entry: Entry) -> None:
+        """Returns once the row is committed. raises Conflict, OutOfResources"""
+        self._waiting.put(entry)
+        entry.done.wait()
+        if entry.error is not None:
+            raise entry.error
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch = [first]
+            while len(batch) < _MOST_TOGETHER:
+                try:
+                    entry = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if entry is None:
+                    self._waiting.put(None)
+                    break
+                batch.append(entry)
+            self._commit(batch)
+
+    def _commit(self, batch: list[Entry]) -> None:
+        for attempt in range(_RETRIES):
+            try:
+                with self._database.write() as session:
+                    errors = self._enter_all(session, batch)
+                for entry, error in zip(batch, errors, strict=True):
+                    entry.error = error
+                break
+            except IntegrityError:  # another receiver entered the same study or object first: look again
+                self._forget()
+                if attempt == _RETRIES - 1:
+                    self._fail(batch, "the database refused the row repeatedly")
+            except Exception as exc:  # noqa: BLE001  (entry point of this thread: no sender may wait for ever)
+                self._forget()
+                self._fail(batch, f"the database did not take the row ({type(exc).__name__})")
+                break
+        for entry in batch:
+            entry.done.set()
+
+    def _forget(self) -> None:
+        self._series.clear()
+        self._receiving.clear()
+
+    @staticmethod
+    def _fail(batch: list[Entry], reason: str) -> None:
+        for entry in batch:
+            entry.error = OutOfResources(reason)
+
+    def _enter_all(self, session: Session, batch: Sequence[Entry]) -> list[Refused | None]:
+        """One outcome per entry, in order; the same object twice in one batch is entered once."""
+        found, own = entering.known_instances(session, [entry.header.sop_instance_uid for entry in batch])
+        fresh: dict[str, Entry] = {}
+        again: list[tuple[Entry, str, int | None]] = []
+        for entry in batch:
+            uid = entry.header.sop_instance_uid
+            if uid in found:
+                again.append((entry, found[uid][1], found[uid][0]))
+            elif uid in fresh:
+                again.append((entry, fresh[uid].arrival.sha256, None))
+            else:
+                fresh[uid] = entry
+        self._enter_fresh(session, list(fresh.values()), own)
+        errors: dict[int, Refused] = {}
+        for entry, sha256, instance_id in again:
+            error = self._enter_again(session, entry, sha256, instance_id)
+            if error is not None:
+                errors[id(entry)] = error
+        return [errors.get(id(entry)) for entry in batch]
+
+    def _enter_fresh(self, session: Session, fresh: Sequence[Entry], own: set[str]) -> None:
+        if not fresh:
+            return
+        ours = {e.header.sop_instance_uid for e in fresh if e.header.own_result or e.header.sop_instance_uid in own}
+        by_study: dict[str, list[Entry]] = defaultdict(list)
+        for entry in fresh:
+            self._ensure_series(session, entry.header)
+            if entry.header.sop_instance_uid not in ours:
+                by_study[entry.header.study_instance_uid].append(entry)
+        revisions = {study: self._revision(session, study, entries) for study, entries in by_study.items()}
+        at = now()
+        values = []
+        for entry in fresh:
+            is_own = entry.header.sop_instance_uid in ours
+            revision_id = None if is_own else revisions[entry.header.study_instance_uid]
+            values.append({**_instance(entry), "revision_id": revision_id, "received_at": at})
+            self._record(session, Action.INSTANCE_OWN_RESULT if is_own else Action.INSTANCE_STORED, entry)
+        entering.add_instances(session, values)
+
+    def _ensure_series(self, session: Session, header: InstanceHeader) -> None:
+        key = (header.study_instance_uid, header.series_instance_uid)
+        if key in self._series:
+            return
+        receiving.ensure_study(session, _study_row(header))
+        receiving.ensure_series(session, _series_row(header))
+        if len(self._series) >= _MOST_REMEMBERED:
+            self._forget()
+        self._series.add(key)  # forgotten again should this transaction fail
+
+    def _revision(self, session: Session, study: str, entries: Sequence[Entry]) -> int:
+        """The revision that takes these images, counted in."""
+        urgent, at = any(entry.urgent for entry in entries), now()
+        known = self._receiving.get(study)
+        if known is not None and entering.count_images(session, known, len(entries), at=at, urgent=urgent):
+            return known
+        row = receiving.receiving_revision(session, study) or receiving.open_revision(
+            session, study, source_aet=entries[0].arrival.caller.calling_aet, urgent=urgent, at=at
+        )
+        if not entering.count_images(session, row.id, len(entries), at=at, urgent=urgent):
+            raise OutOfResources("the revision was closed while its row was locked")
+        self._receiving[study] = row.id
+        return row.id
+
+    def _enter_again(self, session: Session, entry: Entry, sha256: str, instance_id: int | None) -> Conflict | None:
+        """An object whose UID is here already: the same bytes are a success, others are kept aside."""
+        if sha256 == entry.arrival.sha256:
+            self._record(session, Action.INSTANCE_DUPLICATE, entry)
+            return None
+        if instance_id is None:
+            row = receiving.instance(session, entry.header.sop_instance_uid)
+            instance_id = row.id if row is not None else 0
+        if receiving.conflict(session, instance_id, entry.arrival.sha256) is None:
+            receiving.add(
+                session,
+                ConflictRow(
+                    instance_id=instance_id,
+                    association_id=entry.arrival.association,
+                    path=entry.path,
+                    sha256=entry.arrival.sha256,
+                    received_at=now(),
+                ),
+            )
+        self._record(session, Action.INSTANCE_CONFLICT, entry, outcome=FAILED, reason=CONFLICT, kept=sha256)
+        return Conflict(CONFLICT)
+
+    def _record(self, session: Session, action: Action, entry: Entry, *, outcome: str = "success", **more: str) -> None:
+        record(
+            session,
+            action,
+            outcome=outcome,
+            peer=entry.arrival.caller.calling_aet,
+            study_instance_uid=entry.header.study_instance_uid,
+            patient_id=entry.header.patient_id,
+            actor=self._actor,
+            detail={
+                "association": entry.arrival.association,
+                "sop_instance_uid": entry.header.sop_instance_uid,
+                "sha256": entry.arrival.sha256,
+                "bytes": entry.arrival.size,
+                **more,
+            },
+        )
+
+
+def _instance(entry: Entry) -> Mapping[str, Any]:
+    return {
+        "sop_instance_uid": entry.header.sop_instance_uid,
+        "series_instance_uid": entry.header.series_instance_uid,
+        "study_instance_uid": entry.header.study_instance_uid,
+        "sop_class_uid": entry.header.sop_class_uid,
+        "transfer_syntax_uid": entry.arrival.transfer_syntax_uid,
+        "association_id": entry.arrival.association,
+        "path": entry.path,
+        "size": entry.arrival.size,
+        "sha256": entry.arrival.sha256,
+        "header": entry.header.to_json(),
+    }
+
+
+def _study_row(header: InstanceHeader) -> StudyRow:
+    return StudyRow(
+        study_instance_uid=header.study_instance_uid,
+        patient_id=header.patient_id,
+        patient_name=header.patient_name,
+        accession_number=header.accession_number,
+        study_date=header.study_date,
+        description=header.study_description,
+        first_received_at=now(),
+    )
+
+
+def _series_row(header: InstanceHeader) -> SeriesRow:
+    return SeriesRow(
+        series_instance_uid=header.series_instance_uid,
+        study_instance_uid=header.study_instance_uid,
+        modality=header.modality,
+        number=header.series_number,
+        description=header.series_description,
+    )

@@ -1,0 +1,1 @@
+"""What the node shows over HTTP. Knows the database and the archive; nothing of DICOM, nothing of networks."""

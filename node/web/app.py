@@ -1,0 +1,49 @@
+"""The HTTP side: health, readiness, metrics. Pages for people will be mounted beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from node.archive import Archive
+from node.db.session import Database
+from node.settings import VERSION, Settings
+from node.web import health, metrics
+
+_HOME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>pacsnode</title>
+<p>pacsnode {version}, AE title {aet}: a PACS processing node. Research use, not a medical device.
+<a href="/healthz">health</a> <a href="/readyz">readiness</a> <a href="/metrics">metrics</a></p></html>
+"""
+
+
+def make_app(settings: Settings, *, database: Database, archive: Archive, ping_broker: Callable[[], None]) -> FastAPI:
+    """An ASGI app. It only reads, and shows no patient data."""
+    app = FastAPI(title="pacsnode", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+    probes = health.probes(settings, database=database, archive=archive, ping_broker=ping_broker)
+
+    @app.get("/", response_class=HTMLResponse)
+    def home() -> str:
+        return _HOME.format(version=VERSION, aet=settings.aet.translate({38: "&amp;", 60: "&lt;", 62: "&gt;"}))
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """This process answers; nothing else is asked."""
+        return {"status": "ok", "version": VERSION}
+
+    @app.get("/readyz")
+    def readyz() -> JSONResponse:
+        """200 where the node can take and work on studies, else 503 with the reasons."""
+        reasons = {name: reason for name, probe in probes.items() if (reason := probe()) is not None}
+        body = {
+            "status": "not ready" if reasons else "ready",
+            "parts": {name: reasons.get(name, "ok") for name in probes},
+        }
+        return JSONResponse(body, status_code=503 if reasons else 200, headers={"Cache-Control": "no-store"})
+
+    @app.get("/metrics")
+    def scrape() -> Response:
+        return Response(metrics.exposition(database, archive.root), media_type=metrics.CONTENT_TYPE)
+
+    return app

@@ -1,0 +1,68 @@
+"""Can the node do its work now? Each part is tried; what does not answer is said in words."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from node.archive import Archive
+from node.db import migrate
+from node.db.session import Database
+from node.settings import Settings
+
+LOGGER = logging.getLogger(__name__)
+
+Probe = Callable[[], str | None]
+"""None where the part answers, else why it does not."""
+
+_PATIENCE_S = 3.0
+
+
+def probes(
+    settings: Settings, *, database: Database, archive: Archive, ping_broker: Callable[[], None]
+) -> Mapping[str, Probe]:
+    """What readiness depends on, by name."""
+    return {
+        "database": lambda: _database(database),
+        "broker": lambda: _broker(ping_broker),
+        "receiver": lambda: _receiver(settings),
+        "archive": lambda: _archive(archive),
+    }
+
+
+def _database(database: Database) -> str | None:
+    try:
+        current, head = migrate.current(database), migrate.head()
+    except SQLAlchemyError as exc:
+        return f"does not answer ({type(exc).__name__})"
+    if current != head:
+        return f"stands at {current}, this version needs {head}: run `pacsnode migrate`"
+    return None
+
+
+def _broker(ping: Callable[[], None]) -> str | None:
+    try:
+        ping()
+    except Exception as exc:  # noqa: BLE001  (the broker's clients share no base error; any of theirs means "no")
+        LOGGER.warning("broker: %s", type(exc).__name__)
+        return f"does not answer ({type(exc).__name__})"
+    return None
+
+
+def _receiver(settings: Settings) -> str | None:
+    host = settings.receiver_host or {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    try:
+        socket.create_connection((host, settings.port), timeout=_PATIENCE_S).close()
+    except OSError as exc:
+        return f"{host}:{settings.port} does not answer ({type(exc).__name__})"
+    return None
+
+
+def _archive(archive: Archive) -> str | None:
+    try:
+        return archive.room()
+    except OSError as exc:
+        return f"cannot be looked at ({exc.strerror})"

@@ -1,0 +1,151 @@
+"""Noise: its size, its spectrum, its dependence on dose, and its insertion into images."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.contract import Acquisition
+from models.simulation.dose import NoiseFields, Scanner, bowtie, insert_noise, measure, noise_fields, scan, scanner_of
+from models.simulation.geometry import FanBeam, ParallelBeam
+
+SIDE, SPACING = 128, 2.4
+PARALLEL = ParallelBeam(views=240, channels=200, pitch_mm=1.8)
+WATER = (0.0, 0.0, 130.0, 1.0)
+
+
+@pytest.fixture
+def scanner():
+    return Scanner(geometry=PARALLEL, photons=1e6, electronic_sigma=10, crosstalk=0.0)
+
+
+@pytest.fixture
+def water(image_of):
+    return image_of(SIDE, SPACING, [WATER])
+
+
+@pytest.fixture
+def middle(disc_mask):
+    return disc_mask(SIDE, SPACING, (0, 0, 60))
+
+
+@pytest.mark.parametrize("line", [2.0, 5.0, 7.0])
+def test_variance_of_a_line_integral_is_that_of_the_counts(line, scanner):
+    """var = 1/λ · (1 + σe²/λ), dossier 3.4 item 2."""
+    readings = measure(torch.full((1, 400, 200), line), scanner, fraction=1.0, seed=1)
+    expected = 1e6 * torch.exp(torch.tensor(-line))
+    variance = (1 + scanner.electronic_sigma**2 / expected) / expected
+    assert readings.var() == pytest.approx(float(variance), rel=0.03)
+    assert readings.mean() == pytest.approx(line, abs=0.002)
+
+
+def test_a_starved_ray_reads_finite_and_biased(scanner):
+    """Below about 100 photons the logarithm shifts the mean: expected, not repaired."""
+    readings = measure(torch.full((1, 100, 200), 12.5), scanner, fraction=1.0, seed=1)
+    assert torch.isfinite(readings).all()
+    assert abs(readings.mean() - 12.5) > 0.05
+
+
+def test_noise_grows_with_the_root_of_the_dose(scanner, water, middle):
+    quiet = replace(scanner, electronic_sigma=0.0)
+    assert scanned_noise(water, quiet, middle, 0.25) / scanned_noise(water, quiet, middle, 1.0) == pytest.approx(
+        2, rel=0.04
+    )
+
+
+def test_electronic_noise_makes_it_grow_faster(scanner, water, middle):
+    loud = replace(scanner, electronic_sigma=60.0)
+    assert scanned_noise(water, loud, middle, 0.1) / scanned_noise(water, loud, middle, 1.0) > 1.1 * 10**0.5
+
+
+def scanned_noise(water, scanner, middle, fraction, repeats=8):
+    """Standard deviation over the middle and over repeated scans."""
+    scans = scan(water.repeat(repeats, 1, 1), SPACING, scanner, fraction=fraction, seed=3)
+    return float((scans - scans.mean(0))[:, middle].std() * (repeats / (repeats - 1)) ** 0.5)
+
+
+def test_inserted_noise_equals_that_of_a_direct_scan(scanner, water, middle):
+    """From 100 % to 25 % by insertion, and scanned at 25 %: same standard deviation, dossier 3.4 item 8."""
+    repeats = water.repeat(8, 1, 1)
+    full = scan(repeats, SPACING, scanner, fraction=1.0, seed=4)
+    inserted = insert_noise(full, SPACING, scanner, fraction=0.25, seed=5)
+    noise = (inserted - inserted.mean(0))[:, middle].std() * (8 / 7) ** 0.5
+    assert noise == pytest.approx(scanned_noise(water, scanner, middle, 0.25), rel=0.04)
+
+
+def test_inserted_noise_holds_no_anatomy(scanner, water, middle):
+    noise = torch.cat([noise_fields(water, SPACING, scanner, seed=seed).at(0.1) for seed in range(6)])
+    assert abs(noise.mean(0)[middle].mean()) < 0.3 * noise.std(0)[middle].mean()
+    stacked = torch.stack([water[0].flatten(), noise[0].flatten()])
+    assert abs(torch.corrcoef(stacked)[0, 1]) < 0.02
+
+
+def test_full_dose_gets_no_noise():
+    fields = NoiseFields(torch.ones(1, 2, 2), torch.ones(1, 2, 2))
+    assert torch.equal(fields.at(1.0), torch.zeros(1, 2, 2))
+
+
+def test_noise_spectrum_is_a_ramp_cut_by_the_kernel(scanner, water):
+    """Nothing at zero frequency, most in the middle, little at the end (Hann)."""
+    noise = torch.cat([noise_fields(water, SPACING, scanner, seed=seed).quantum for seed in range(12)])[:, 40:88, 40:88]
+    taper = torch.hann_window(48)  # else the edges of the square leak into zero frequency
+    power = torch.fft.fft2(noise * taper[:, None] * taper).abs().square().mean(0)
+    f = torch.fft.fftfreq(48, SPACING)
+    radius = torch.hypot(f[:, None], f[None])
+    bands = [power[(radius >= low) & (radius < low + 0.02)].mean() for low in (0.0, 0.09, 0.25)]
+    assert bands[1] > 2 * bands[0]
+    assert bands[1] > 2 * bands[2]
+    angle = torch.atan2(f[:, None].abs(), f[None].abs())
+    ring = (radius > 0.04) & (radius < 0.16)
+    steep, flat = (power[ring & (angle > 0.79)].mean(), power[ring & (angle < 0.78)].mean())
+    assert steep == pytest.approx(float(flat), rel=0.1)  # the same in all directions at the centre of a disc
+
+
+def test_same_seed_same_bits_other_seed_other_noise(scanner, water):
+    first, again, other = (insert_noise(water, SPACING, scanner, fraction=0.1, seed=seed) for seed in (7, 7, 8))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_noise_is_lengthwise_in_a_lengthwise_body(scanner):
+    """In an ellipse the noise runs along the long axis: rays along it are the starved ones."""
+    axis = (torch.arange(SIDE) - (SIDE - 1) / 2) * SPACING
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    ellipse = torch.where((x / 145) ** 2 + (y / 75) ** 2 < 1, 0.0, -1000.0)[None]
+    noise = torch.cat([noise_fields(ellipse, SPACING, scanner, seed=seed).quantum for seed in range(4)])
+    centre = noise[:, 48:80, 48:80]
+    along, across = centre.diff(dim=2).square().mean(), centre.diff(dim=1).square().mean()
+    assert across > 1.15 * along
+
+
+def test_coarse_weights_give_the_noise_of_fine_ones(image_of, disc_mask):
+    """Geometries that divide evenly are weighed by a four times coarser projection."""
+    fine, odd = FanBeam(views=160, channels=240, pitch_mm=3.75), FanBeam(views=162, channels=240, pitch_mm=3.75)
+    image = image_of(SIDE, SPACING, [WATER, (60.0, 20.0, 25.0, 0.8)])
+    inside = disc_mask(SIDE, SPACING, (0, 0, 110))
+    sd = [noise_fields(image, SPACING, Scanner(geometry=g), seed=1).quantum[0][inside].std() for g in (fine, odd)]
+    assert sd[0] == pytest.approx(float(sd[1]), rel=0.05)
+
+
+def test_crosstalk_smooths_the_noise(scanner, water, middle):
+    sd = [
+        noise_fields(water, SPACING, replace(scanner, crosstalk=share, kernel="ramp"), seed=1).quantum[0][middle].std()
+        for share in (0.0, 0.02)
+    ]
+    assert sd[1] < sd[0]
+
+
+def test_the_header_decides_the_photons():
+    geometry = FanBeam(views=800)
+    reference = scanner_of(Acquisition(exposure_mas=200, slice_thickness_mm=3, kvp=120, kernel="B40f"), geometry)
+    half = scanner_of(Acquisition(exposure_mas=100, slice_thickness_mm=3, kvp=120, kernel="B31f"), geometry)
+    assert half.photons == pytest.approx(reference.photons / 2)
+    assert (reference.kernel, half.kernel) == ("hann", "soft")
+    assert scanner_of(Acquisition(), geometry).photons == pytest.approx(reference.photons)
+    assert scanner_of(Acquisition(exposure_mas=7), geometry).photons == pytest.approx(reference.photons)
+
+
+def test_the_bowtie_spares_the_middle():
+    profile = bowtie(Scanner(geometry=PARALLEL, bowtie_radius_mm=160))
+    assert profile[PARALLEL.channels // 2] == pytest.approx(1.0, abs=0.01)
+    assert profile[0] < 0.1

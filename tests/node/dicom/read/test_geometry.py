@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from images.phantom import AXIAL
+from node.dicom.read.geometry import Plane, distances, place, plane_of
+from node.errors import NotEligible
+
+Array = NDArray[np.float64]
+AXIAL_PLANE = plane_of([AXIAL])
+
+metres = st.floats(-1000, 1000, allow_nan=False)
+sizes = st.floats(0.1, 10, allow_nan=False)
+quaternions = st.tuples(*[st.floats(-1, 1, allow_nan=False)] * 4).filter(lambda q: sum(x * x for x in q) > 0.01)
+
+
+def rotation(quaternion: tuple[float, ...]) -> Array:
+    w, x, y, z = np.array(quaternion) / math.sqrt(sum(part * part for part in quaternion))
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+@given(
+    quaternion=quaternions,
+    origin=st.tuples(metres, metres, metres),
+    step=sizes,
+    spacing=st.tuples(sizes, sizes),
+    lean=st.floats(-0.5, 0.5),
+    count=st.integers(2, 30),
+    index=st.tuples(st.integers(0, 29), st.integers(0, 511), st.integers(0, 511)),
+)
+def test_an_index_goes_to_its_millimetres_and_back(
+    quaternion: tuple[float, ...],
+    origin: tuple[float, ...],
+    step: float,
+    spacing: tuple[float, float],
+    lean: float,
+    count: int,
+    index: tuple[int, int, int],
+) -> None:
+    row, column, normal = rotation(quaternion).T
+    way = step * (normal + lean * column)  # lean: gantry tilt
+    positions = np.array(origin) + np.arange(count)[:, None] * way
+    plane = plane_of([np.concatenate([row, column])])
+    placed = place(plane, positions, spacing, thickness_mm=None)
+    z, y, x = index
+    millimetres = placed.affine @ [z, y, x, 1]
+    expected = np.array(origin) + z * way + y * spacing[0] * column + x * spacing[1] * row
+    np.testing.assert_allclose(millimetres, [*expected, 1], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.inv(placed.affine) @ millimetres, [z, y, x, 1], rtol=0, atol=1e-5)
+    assert placed.even_steps
+    assert placed.spacing_zyx_mm == pytest.approx((step, *spacing))
+    assert placed.gantry_tilt_deg == pytest.approx(math.degrees(math.atan(lean)), abs=0.11)
+    assert np.diff(distances(plane, positions)).min() > 0
+
+
+def test_orientations_that_differ_by_rounding_have_one_plane() -> None:
+    plane = plane_of([AXIAL, (0.99999, 0.0001, 0, 0, 1, 0.0001), AXIAL])
+    np.testing.assert_array_equal(plane.normal, [0, 0, 1])
+
+
+def test_rounded_cosines_are_made_orthonormal() -> None:
+    plane = plane_of([(0.707, 0.707, 0, -0.707, 0.707, 0.001)])
+    axes = np.array([plane.row, plane.column, plane.normal])
+    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "orientation", [(1, 0, 0, 1, 0, 0), (0, 0, 0, 0, 0, 0), (1, 0, 0, 0, 2, 0), (1, 0, 0, 0.1, 1, 0.0)]
+)
+def test_refuses_directions_that_are_not_at_right_angles(orientation: tuple[float, ...]) -> None:
+    with pytest.raises(NotEligible, match="right angles"):
+        plane_of([orientation])
+
+
+def along_z(*places: float) -> Array:
+    return np.array([[0, 0, z] for z in places], dtype=np.float64)
+
+
+def test_takes_rounding_of_positions_for_even() -> None:
+    placed = place(AXIAL_PLANE, along_z(0, 1.3, 2.5, 3.8, 5.0), (1, 1), thickness_mm=None)
+    assert placed.even_steps
+    assert placed.notes == ()
+
+
+def test_says_that_steps_are_uneven() -> None:
+    placed = place(AXIAL_PLANE, along_z(0, 1, 2.4, 3), (1, 1), thickness_mm=None)
+    assert not placed.even_steps
+    assert placed.spacing_zyx_mm[0] == pytest.approx(1.0)
+    assert "unevenly spaced, 0.60 to 1.40 mm" in placed.notes[0]
+
+
+def test_says_how_many_slices_are_missing() -> None:
+    placed = place(AXIAL_PLANE, along_z(0, 2, 4, 10, 12, 16), (1, 1), thickness_mm=None)
+    assert not placed.even_steps
+    assert placed.spacing_zyx_mm[0] == 2
+    assert "missing: 3, in gaps: 2 (usual step 2.00 mm)" in placed.notes[0]
+
+
+def test_the_affine_of_uneven_slices_is_their_best_fit() -> None:
+    positions = along_z(0, 1, 2.4, 3)
+    affine = place(AXIAL_PLANE, positions, (1, 1), thickness_mm=None).affine
+    slope, start = np.polyfit(range(4), positions[:, 2], 1)
+    np.testing.assert_allclose(affine[2, [0, 3]], [slope, start])
+
+
+@pytest.mark.parametrize(("thickness", "step"), [(5.0, 5.0), (None, 1.0), (0.0, 1.0)])
+def test_a_single_slice_is_as_thick_as_it_says(thickness: float | None, step: float) -> None:
+    placed = place(AXIAL_PLANE, along_z(7), (0.5, 0.6), thickness_mm=thickness)
+    assert placed.spacing_zyx_mm == (step, 0.5, 0.6)
+    np.testing.assert_array_equal(placed.affine[:, 3], [0, 0, 7, 1])
+    assert placed.even_steps
+
+
+def test_tilt_has_the_sign_of_the_header_for_a_supine_patient() -> None:
+    tilt = math.radians(-18.5)
+    plane = plane_of([(1, 0, 0, 0, math.cos(tilt), math.sin(tilt))])
+    placed = place(plane, along_z(0, 2.5, 5), (0.5, 0.5), thickness_mm=None)
+    assert placed.gantry_tilt_deg == pytest.approx(-18.5)
+    assert placed.spacing_zyx_mm[0] == pytest.approx(2.5 * math.cos(tilt))
+    assert "tilt of -18.5°" in placed.notes[0]
+
+
+def test_a_plane_knows_its_normal() -> None:
+    np.testing.assert_array_equal(Plane(np.array([0.0, 1, 0]), np.array([0.0, 0, -1])).normal, [-1, 0, 0])

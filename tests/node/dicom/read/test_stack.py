@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from images import phantom
+from models.contract import SourceRef
+from node.dicom.read.frames import Frame
+from node.dicom.read.stack import one_stack
+from node.errors import NotEligible
+
+CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+
+
+def at(z: float, name: str = "", *, phase: str = "", **values: object) -> Frame:
+    frame = Frame(
+        path=Path(name or f"{z}"),
+        index=0,
+        source=SourceRef(name or f"1.{int(z * 10) + 1000}"),
+        series_instance_uid="1",
+        frame_of_reference_uid="2",
+        modality="CT",
+        image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
+        rows=4,
+        columns=4,
+        position=(0.0, 0.0, z),
+        orientation=phantom.AXIAL,
+        spacing=(1.0, 1.0),
+        slope=1.0,
+        intercept=-1024.0,
+        rescale_type="HU",
+        slice_thickness_mm=1.0,
+        spacing_between_slices_mm=None,
+        exposure_mas=None,
+        phases=(("acquisition number", phase), ("content time", name)),
+    )
+    return replace(frame, **values)  # type: ignore[arg-type]
+
+
+def different(frame: Frame) -> bytes:
+    """Every image shows something else."""
+    return frame.source.instance_uid.encode()
+
+
+def same(_: Frame) -> bytes:
+    return b"same"
+
+
+def order(frames: list[Frame]) -> list[float]:
+    return [frame.position[2] for frame in frames]
+
+
+@given(st.permutations([at(z) for z in (-3, -1, 0, 2, 7)]))
+def test_sorts_by_position_whatever_the_order_of_files(frames: list[Frame]) -> None:
+    assert order(one_stack(frames, different)[0]) == [-3, -1, 0, 2, 7]
+
+
+def test_sorts_along_the_normal_of_a_coronal_stack() -> None:
+    frames = [at(0, f"1.{y}", position=(0.0, float(y), 0.0), orientation=CORONAL) for y in (5, 1, 3)]
+    kept, plane, _ = one_stack(frames, different)
+    np.testing.assert_array_equal(plane.normal, [0, 1, 0])
+    assert [frame.position[1] for frame in kept] == [1, 3, 5]
+
+
+def test_leaves_out_a_localiser_and_says_so() -> None:
+    scout = at(9, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"), orientation=CORONAL)
+    kept, _, notes = one_stack([scout, at(0), at(1)], different)
+    assert order(kept) == [0, 1]
+    assert notes == ["Localiser images left out: 1."]
+
+
+def test_refuses_localisers_alone() -> None:
+    with pytest.raises(NotEligible, match="Only localisers"):
+        one_stack([at(0, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))], different)
+
+
+@pytest.mark.parametrize("odd", [{"orientation": CORONAL}, {"rows": 8}, {"spacing": (2.0, 2.0)}])
+def test_leaves_out_a_single_odd_image_beside_several(odd: dict[str, object]) -> None:
+    kept, _, notes = one_stack([at(9, **odd), at(0), at(1), at(2)], different)
+    assert order(kept) == [0, 1, 2]
+    assert "left out" in notes[0]
+
+
+def test_refuses_two_orientations() -> None:
+    tilted = (1.0, 0.0, 0.0, 0.0, 0.99, -0.14)
+    frames = [at(z) for z in range(5)] + [at(z, f"1.9{z}", orientation=tilted) for z in (6, 7)]
+    with pytest.raises(NotEligible, match="two or more angles"):
+        one_stack(frames, different)
+
+
+def test_refuses_two_sizes() -> None:
+    with pytest.raises(NotEligible, match="different sizes"):
+        one_stack([at(0), at(1), at(2, rows=8), at(3, rows=8)], different)
+
+
+def test_refuses_two_pixel_spacings() -> None:
+    with pytest.raises(NotEligible, match="different pixel spacings"):
+        one_stack([at(0), at(1), at(2, spacing=(2.0, 2.0)), at(3, spacing=(2.0, 2.0))], different)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"modality": "SEG"}, "modality says SEG"),
+        ({"modality": ""}, "modality says nothing"),
+        ({"position": ()}, "where in space"),
+        ({"orientation": ()}, "where in space"),
+        ({"spacing": ()}, "how large a pixel"),
+        ({"spacing": (0.0, 1.0)}, "how large a pixel"),
+        ({"slope": None}, "No usable rescale"),
+        ({"intercept": None}, "No usable rescale"),
+        ({"slope": 0.0}, "zero or negative"),
+        ({"slope": -1.0}, "zero or negative"),
+        ({"rescale_type": "OD"}, "not Hounsfield units"),
+        ({"rescale_type": "HU_MOD"}, "not Hounsfield units"),
+        ({"series_instance_uid": "7"}, "more than one series"),
+        ({"frame_of_reference_uid": "7"}, "frame of reference"),
+    ],
+)
+def test_refuses_a_series_in_which_one_image(values: dict[str, object], words: str) -> None:
+    with pytest.raises(NotEligible, match=words):
+        one_stack([at(0), at(1), at(2, **values)], different)
+
+
+def test_takes_an_unspecified_unit_for_hu_and_says_so() -> None:
+    assert "Rescale Type US" in one_stack([at(0, rescale_type="US")], different)[2][0]
+
+
+def test_a_missing_frame_of_reference_is_no_other_one() -> None:
+    assert len(one_stack([at(0), at(1, frame_of_reference_uid="")], different)[0]) == 2
+
+
+def test_leaves_out_exact_copies_and_says_so() -> None:
+    kept, _, notes = one_stack([at(0, "1.1"), at(0, "1.2"), at(1)], same)
+    assert [frame.source.instance_uid for frame in kept] == ["1.1", "1.1010"]
+    assert notes == ["Exact copies of images at the same position left out: 1."]
+
+
+def two_phases(first: int, second: int) -> list[Frame]:
+    return [at(z, f"1.1.{z}", phase="1") for z in range(first)] + [at(z, f"1.2.{z}", phase="2") for z in range(second)]
+
+
+@given(seed=st.integers(0, 1000))
+def test_takes_the_more_complete_of_two_phases(seed: int) -> None:
+    frames = two_phases(4, 6)
+    random.Random(seed).shuffle(frames)
+    kept, _, notes = one_stack(frames, different)
+    assert [frame.source.instance_uid for frame in kept] == [f"1.2.{z}" for z in range(6)]
+    assert "2 phases" in notes[0]
+    assert "acquisition number" in notes[0]
+    assert "6 of 10 images" in notes[0]
+
+
+def test_takes_the_earlier_of_two_equally_complete_phases() -> None:
+    frames = [at(z, f"1.{p}.{z}", phase=p) for z in range(3) for p in ("10", "9")]
+    assert {frame.source.instance_uid[:4] for frame in one_stack(frames, different)[0]} == {"1.9."}
+
+
+def test_refuses_two_images_at_one_position_that_nothing_tells_apart() -> None:
+    frames = [at(z, f"1.{n}.{z}", phase="1") for z in range(5) for n in (1, 2)]
+    with pytest.raises(NotEligible, match="Different images at the same position"):
+        one_stack(frames, different)

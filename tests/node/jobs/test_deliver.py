@@ -1,0 +1,321 @@
+"""Deliveries against a PACS on a real socket that can be told to misbehave."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from system.dcmtk import Address
+from system.standin import StandIn
+
+from node.archive import Archive
+from node.db import deliveries, receiving, work
+from node.db.lifecycle import RevisionState
+from node.db.session import Database
+from node.db.tables import AuditEventRow, DeliveryRow, JobRow, PeerRow, ResultRow, RevisionRow
+from node.dicom.receive import StorageScp
+from node.jobs.deliver import Deliverer, finish_revision, new_delivery, resend
+from node.jobs.receive import ReceivingDesk
+from node.jobs.record import now
+from node.jobs.site import apply_site
+from node.settings import Peer, Settings, Site
+
+from .conftest import PACS, ct_slice
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+SC = "1.2.840.10008.5.1.4.1.1.7"
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.load(
+        home=tmp_path / "home", port=0, retry_first_s=0.01, retry_most_s=0.01, breaker_open_s=60, breaker_failures=2,
+        commitment_wait_s=0.2, delivery_attempts=3, connection_timeout_s=2, dimse_timeout_s=5,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def pacs(tmp_path: Path, settings: Settings, desk: ReceivingDesk, archive: Archive) -> Iterator[StandIn]:
+    scp = StorageScp(settings, desk, archive.spool)
+    port = scp.start()
+    stand_in = StandIn(tmp_path / "pacs", reports_to=Address(settings.aet, port))
+    yield stand_in
+    stand_in.stop()
+    scp.stop()
+
+
+@pytest.fixture
+def peer(database: Database, pacs: StandIn) -> Peer:
+    peer = Peer(aet=pacs.aet, host="127.0.0.1", port=pacs.port)
+    apply_site(database, Site.model_validate({"peer": [PACS, peer]}), actor="test")
+    return peer
+
+
+@pytest.fixture
+def deliverer(settings: Settings, database: Database, archive: Archive, peer: Peer) -> Deliverer:
+    return Deliverer(settings, database, archive, "test")
+
+
+@pytest.fixture
+def revision_id(database: Database, desk: ReceivingDesk, arrive: Callable, archive: Archive, peer: Peer) -> int:
+    """A reported revision with two result objects on their way to the stand-in."""
+    desk.take(arrive(ct_slice()))
+    with database.write() as session:
+        revision = session.scalars(select(RevisionRow)).one()
+        job = JobRow(revision_id=revision.id, pipeline=work.REPORT, queued_at=now())
+        work.add_job(session, job)
+        for state in (RevisionState.COMPLETE, RevisionState.PLANNED, RevisionState.REPORTED):
+            receiving.move_revision(session, revision.id, state)
+        for number in (1, 2):
+            row = result(archive, revision, job, number)
+            work.add_results(session, [row])
+            deliveries.add(session, new_delivery(row, peer.aet, urgent=False))
+        return revision.id
+
+
+def result(archive: Archive, revision: RevisionRow, job: JobRow, number: int, **changes: object) -> ResultRow:
+    ds = ct_slice(series="2.25.1", number=number)
+    ds.SOPClassUID = changes.get("sop_class_uid", CT)
+    path = archive.spool / "result"
+    from pydicom.dataset import FileMetaDataset
+
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = EXPLICIT
+    ds.save_as(path, enforce_file_format=True)
+    data = path.read_bytes()
+    path.unlink()
+    relative, sha256 = archive.write(data, study="1.2.3", revision=1, instance=ds.SOPInstanceUID)
+    values = {
+        "sop_instance_uid": ds.SOPInstanceUID, "series_instance_uid": "2.25.1", "sop_class_uid": CT,
+        "transfer_syntax_uid": EXPLICIT, "revision_id": revision.id, "job_id": job.id, "kind": "derived", "label": "",
+        "alternatives": str(number), "fallback": 0, "path": relative, "size": len(data), "sha256": sha256,
+        "made_at": now(),
+    }  # fmt: skip
+    return ResultRow(**{**values, **changes})
+
+
+def rows(database: Database) -> list[DeliveryRow]:
+    with database.read() as session:
+        return list(session.scalars(select(DeliveryRow).order_by(DeliveryRow.id)))
+
+
+def states(database: Database) -> list[str]:
+    return [row.state for row in rows(database)]
+
+
+def revision_state(database: Database) -> str:
+    with database.read() as session:
+        return session.scalars(select(RevisionRow)).one().state
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen within 10 s"
+        time.sleep(0.02)
+
+
+def test_delivered_means_committed(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int, archive: Archive
+) -> None:
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: states(database) == ["committed", "committed"])
+    assert {row.proof for row in rows(database)} == {"storage commitment"}
+    assert revision_state(database) == "delivered"
+    assert len(pacs.stored) == 2
+
+
+def test_a_pacs_without_commitment_is_asked_by_query(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.offers_commitment = False
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    assert states(database) == ["committed", "committed"]
+    assert {row.proof for row in rows(database)} == {"query"}
+
+
+def test_a_peer_that_offers_neither_is_believed_and_the_proof_says_so(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.offers_commitment = pacs.manners.offers_find = False
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    assert {row.proof for row in rows(database)} == {"C-STORE status only"}
+
+
+def test_a_commitment_report_that_never_comes_is_replaced_by_a_query(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.silent = True
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    assert states(database) == ["sent", "sent"]
+    time.sleep(0.3)
+    deliverer.deliver(revision_id, pacs.aet)
+    assert {(row.state, row.proof) for row in rows(database)} == {("committed", "query")}
+
+
+def test_an_object_that_commitment_denies_is_sent_again_and_not_for_ever(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.denies = True
+    pacs.start()
+    for _ in range(4):
+        deliverer.deliver(revision_id, pacs.aet)
+        until(lambda: "sent" not in states(database))
+        time.sleep(0.05)
+    assert states(database) == ["dead", "dead"]
+    assert all("commitment refused" in row.reason for row in rows(database))
+    assert max(pacs.offered.values()) == 3
+    assert revision_state(database) == "incomplete"
+
+
+def test_a_pacs_that_is_full_is_tried_again_and_then_given_up(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.store_status = 0xA700
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    assert states(database) == ["waiting", "waiting"]
+    for _ in range(3):
+        time.sleep(0.02)
+        deliverer.deliver(revision_id, pacs.aet)
+    assert states(database) == ["dead", "dead"]
+    assert max(pacs.offered.values()) == 3
+
+
+def test_an_object_that_is_refused_for_good_becomes_a_dead_letter_at_once(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.store_status = 0xC000
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    assert states(database) == ["dead", "dead"]
+    assert {row.status for row in rows(database)} == {0xC000}
+
+
+def test_dead_letters_go_out_when_they_are_resent(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.store_status = 0xC000
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    pacs.manners.store_status = 0x0000
+    assert resend(database, study_instance_uid="1.2.3", peer_aet=None, actor="test") == 2
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: states(database) == ["committed", "committed"])
+    assert revision_state(database) == "delivered"
+
+
+def test_a_warning_is_success_and_is_kept(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.store_status = 0xB000
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    assert {row.status for row in rows(database)} == {0xB000}
+    assert all("0xB000" in row.reason for row in rows(database)) or states(database) != ["sent", "sent"]
+
+
+def test_a_pacs_that_is_away_opens_its_breaker_and_loses_nothing(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    for _ in range(6):
+        deliverer.deliver(revision_id, pacs.aet)
+        time.sleep(0.02)
+    assert states(database) == ["waiting", "waiting"]
+    with database.write() as session:
+        breaker = session.get_one(PeerRow, pacs.aet)
+        assert breaker.open_until is not None
+        assert breaker.failures == 2, "an open breaker lets nobody try"
+        assert deliveries.due_groups(session, now()) == []
+        breaker.open_until = None
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: states(database) == ["committed", "committed"])
+
+
+def test_an_abort_in_the_middle_is_taken_up_where_it_broke(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.aborts_after = 1
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    assert sorted(states(database))[-1] == "waiting"
+    pacs.manners.aborts_after = None
+    time.sleep(0.02)
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: states(database) == ["committed", "committed"])
+
+
+def test_the_next_alternative_goes_where_the_peer_lacks_the_class(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int, archive: Archive
+) -> None:
+    with database.write() as session:
+        revision = session.scalars(select(RevisionRow)).one()
+        job = session.scalars(select(JobRow)).one()
+        preferred = session.scalars(select(ResultRow).order_by(ResultRow.sop_instance_uid)).first()
+        assert preferred is not None
+        other = result(
+            archive, revision, job, 3, sop_class_uid=SC, alternatives=preferred.alternatives, fallback=1, kind="sc"
+        )
+        work.add_results(session, [other])
+    pacs.manners.refuses = (CT,)
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: "committed" in states(database))
+    assert sorted(states(database)) == ["committed", "dead", "replaced"]
+    assert list(pacs.stored) == [other.sop_instance_uid]
+
+
+def test_a_result_whose_file_was_changed_never_leaves(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int, archive: Archive
+) -> None:
+    pacs.start()
+    for path in archive.path("results").rglob("*.dcm"):
+        path.write_bytes(path.read_bytes()[:-2] + b"xx")
+    deliverer.deliver(revision_id, pacs.aet)
+    assert states(database) == ["dead", "dead"]
+    assert not pacs.stored
+
+
+def test_two_deliverers_at_once_send_each_object_once(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    import threading
+
+    pacs.start()
+    threads = [threading.Thread(target=deliverer.deliver, args=(revision_id, pacs.aet)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: states(database) == ["committed", "committed"])
+    assert set(pacs.offered.values()) == {1}
+
+
+def test_a_revision_without_destinations_is_delivered_at_once(database: Database, revision_id: int) -> None:
+    with database.write() as session:
+        for row in session.scalars(select(DeliveryRow)):
+            session.delete(row)
+        session.flush()
+        finish_revision(session, revision_id, "test")
+    assert revision_state(database) == "delivered"
+
+
+def test_every_move_of_a_delivery_is_on_record(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: revision_state(database) == "delivered")
+    with database.read() as session:
+        actions = list(session.scalars(select(AuditEventRow.action)))
+    assert actions.count("delivery.sent") == 2
+    assert actions.count("delivery.committed") == 2
+    assert actions.count("revision.delivered") == 1

@@ -1,0 +1,164 @@
+"""Real studies, the whole way: stored in a real Orthanc, routed by it, worked on, and back in it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
+
+from system import objects, studies
+from system.ledger import Ledger
+from system.node_process import Node, PeerEntry, site_text
+from system.orthanc import Orthanc, Remote
+from system.processes import free_port, require
+
+pytestmark = [pytest.mark.data, pytest.mark.timeout(1800)]
+
+PART = {"ct-cptac-c3n-00249": 24, "ct-tcga-ov-09-2043": 24}
+"""Slices taken from the middle of each, unless --full."""
+
+
+@dataclass(frozen=True)
+class Hospital:
+    pacs: Orthanc
+    node: Node
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What stands in Orthanc for one study after the node has ended with it."""
+
+    study: studies.Study
+    files: dict[str, Path]
+    results: dict[str, Dataset]
+    hospital: Hospital
+
+    def of_modality(self, modality: str) -> list[Dataset]:
+        return [dataset for dataset in self.results.values() if dataset.Modality == modality]
+
+    def sources(self) -> dict[str, Dataset]:
+        wanted = self.study.instance_uids()
+        return {uid: dcmread(path) for uid, path in self.files.items() if uid in wanted}
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+    port = free_port()
+    folder = tmp_path_factory.mktemp("real")
+    with Orthanc(folder / "pacs", node=Remote("NODE", port)) as pacs:
+        site = site_text([PeerEntry("PACS", port=pacs.port, quiet_s=3)], {"*": ["PACS"]})
+        threads = {"PACSNODE_THREADS": "2", "OMP_NUM_THREADS": "2", "PACSNODE_LEASE_S": "120"}
+        with Node(folder / "node", site=site, port=port, env=threads) as node:
+            yield Hospital(pacs, node, Ledger(node))
+
+
+def go_round(hospital: Hospital, study: studies.Study, folder: Path) -> Returned:
+    pacs = hospital.pacs
+    assert pacs.upload(study.files) == {study.uid}
+    pacs.route(study.uid)
+    revision = hospital.ledger.wait_ended(study.uid, timeout_s=1500)
+    assert revision.state == "delivered", hospital.ledger.summary(study.uid)
+    files = pacs.fetch(study.uid, folder)
+    sources = study.instance_uids()
+    results = {uid: dcmread(path) for uid, path in files.items() if uid not in sources}
+    return Returned(study, files, results, hospital)
+
+
+@pytest.fixture(scope="module", params=sorted(PART))
+def returned(
+    request: pytest.FixtureRequest,
+    hospital: Hospital,
+    unpacked: Path,
+    full: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Returned:
+    study = studies.real_study(request.param, unpacked)
+    if not full:
+        study = studies.middle(study, PART[request.param])
+    return go_round(hospital, study, tmp_path_factory.mktemp("back"))
+
+
+def test_the_source_images_stand_unchanged_in_the_pacs(returned: Returned) -> None:
+    for original in returned.study.files:
+        uid = str(dcmread(original, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+        assert studies.data_set_digest(returned.files[uid]) == studies.data_set_digest(original)
+
+
+def test_the_pacs_holds_exactly_what_the_node_calls_delivered(returned: Returned) -> None:
+    deliveries = returned.hospital.ledger.deliveries(returned.study.uid)
+    assert {delivery.proof for delivery in deliveries} == {"storage commitment"}
+    assert set(returned.results) == {delivery.sop_instance_uid for delivery in deliveries}
+    made = {result.sop_instance_uid: result for result in returned.hospital.ledger.results(returned.study.uid)}
+    for uid, path in returned.files.items():
+        if uid in made:
+            produced = returned.hospital.node.home / "archive" / made[uid].path
+            assert studies.data_set_digest(path) == studies.data_set_digest(produced)
+
+
+def test_every_object_passes_dciodvfy(returned: Returned) -> None:
+    require("dciodvfy")
+    for uid in returned.results:
+        checked = subprocess.run(
+            ["dciodvfy", "-new", str(returned.files[uid])],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        errors = [line for line in checked.stderr.splitlines() if line.startswith("Error")]
+        assert not errors, f"{returned.results[uid].SeriesDescription}: {errors[:5]}"
+        assert checked.returncode == 0
+
+
+def test_every_reference_resolves_in_the_pacs(returned: Returned) -> None:
+    assert objects.unresolved(returned.results.values(), set(returned.files)) == {}
+
+
+def test_the_results_are_of_the_same_patient_and_study_and_look_like_no_original(returned: Returned) -> None:
+    source = next(iter(returned.sources().values()))
+    for dataset in returned.results.values():
+        for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "AccessionNumber", "StudyID"):
+            assert dataset.get(keyword) == source.get(keyword), keyword
+        assert dataset.SeriesNumber >= 9000
+        assert dataset.SeriesDescription.startswith("AI ")
+        assert "ImageType" not in dataset or list(dataset.ImageType[:2]) == ["DERIVED", "SECONDARY"]
+
+
+def test_the_denoised_series_lies_slice_by_slice_where_the_source_lies(returned: Returned) -> None:
+    denoised = returned.of_modality("CT")
+    sources = returned.sources()
+    assert {objects.source_of(dataset) for dataset in denoised} == set(sources)
+    assert len(denoised) == len(sources)
+    for dataset in denoised:
+        assert objects.same_place(dataset, sources[objects.source_of(dataset)]) == []
+        assert dataset.FrameOfReferenceUID
+
+
+def test_the_report_says_what_was_done(returned: Returned) -> None:
+    (report,) = returned.of_modality("SR")
+    assert report.SOPClassUID == Comprehensive3DSRStorage
+    text = " ".join(objects.report_texts(report))
+    assert "Denoising done" in text
+    assert "Research use only" in text
+    assert f"{len(returned.study.files)} images" in text
+
+
+def test_a_segmentation_that_calls_itself_ct_is_not_eligible(
+    hospital: Hospital, unpacked: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    study = studies.real_study("ct-lungfcp-0001-seg", unpacked)
+    returned = go_round(hospital, study, tmp_path_factory.mktemp("back"))
+    assert returned.of_modality("CT") == []
+    (report,) = returned.of_modality("SR")
+    text = " ".join(objects.report_texts(report))
+    assert "Not processed." in text
+    assert "Denoising done" not in text
+    jobs = hospital.ledger.jobs(study.uid)
+    assert {job.outcome for job in jobs if job.pipeline != "report"} <= {"not eligible"}
