@@ -57,17 +57,18 @@ def request_commitment(
     request.ReferencedSOPSequence = [_reference(*reference) for reference in references]
     reports = _Reports(transaction_uid)
     syntaxes = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
-    contexts = [(STORAGE_COMMITMENT, syntaxes)]
-    with associate(settings, peer, contexts, handlers=[(evt.EVT_N_EVENT_REPORT, reports.heard)]) as association:
-        if not association.accepted_contexts[0].as_scu:
-            raise NoCommonContext(f"{peer.aet} does not offer storage commitment")
-        answer, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT, COMMITMENT_INSTANCE)
-        if "Status" not in answer:
-            raise Broken("no answer to N-ACTION")
-        error = status.peer_error(int(answer.Status), f"{peer.aet}: N-ACTION")
-        if error is not None:
-            raise error
-        return reports.wait()
+    handlers = [(evt.EVT_N_EVENT_REPORT, reports.heard)]
+    try:
+        with associate(settings, peer, [(STORAGE_COMMITMENT, syntaxes)], handlers=handlers) as association:
+            answer, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT, COMMITMENT_INSTANCE)
+            if "Status" not in answer:
+                raise Broken("no answer to N-ACTION")
+            error = status.peer_error(int(answer.Status), f"{peer.aet}: N-ACTION")
+            if error is not None:
+                raise error
+            return reports.wait()
+    except NoCommonContext as exc:
+        raise NoCommonContext(f"{peer.aet} does not offer storage commitment") from exc
 
 
 class _Reports:

@@ -87,14 +87,17 @@ def find_instances(
     source  PS3.4 C.4.1, C.6.2
     """
     found: set[str] = set()
-    with associate(settings, peer, [(STUDY_ROOT_FIND, _SYNTAXES)]) as association:
-        for series_instance_uid in series_instance_uids:
-            keys = Dataset()
-            keys.QueryRetrieveLevel = "IMAGE"
-            keys.StudyInstanceUID = study_instance_uid
-            keys.SeriesInstanceUID = series_instance_uid
-            keys.SOPInstanceUID = ""
-            found.update(str(match.get("SOPInstanceUID") or "") for match in _find(association, peer, keys))
+    try:
+        with associate(settings, peer, [(STUDY_ROOT_FIND, _SYNTAXES)]) as association:
+            for series_instance_uid in series_instance_uids:
+                keys = Dataset()
+                keys.QueryRetrieveLevel = "IMAGE"
+                keys.StudyInstanceUID = study_instance_uid
+                keys.SeriesInstanceUID = series_instance_uid
+                keys.SOPInstanceUID = ""
+                found.update(str(match.get("SOPInstanceUID") or "") for match in _find(association, peer, keys))
+    except NoCommonContext as exc:
+        raise NoCommonContext(f"{peer.aet} does not offer C-FIND by study root") from exc
     return found - {""}
 
 

@@ -38,6 +38,8 @@ MOST_P_DATA = 1 << 24
 MOST_OTHER = 1 << 20
 """Longest PDU of another kind (an A-ASSOCIATE-RQ with 128 contexts and every transfer syntax has some 200 kB)."""
 
+_SHORT = frozenset({b"\x03", b"\x05", b"\x06", b"\x07"})
+"""A-ASSOCIATE-RJ, A-RELEASE-RQ and -RP, A-ABORT: always four bytes."""
 _PARTS_AT_ONCE = 512
 _PIECE = 1 << 16
 
@@ -51,9 +53,12 @@ class TimedOut(TimeoutError):
 
 
 def wait_for(sock: socket.socket, event: int, seconds: float) -> None:
-    """Until the socket can be read or written. Raises TimedOut."""
+    """Until the socket can be read or written. Raises Lost, TimedOut."""
     poll = select.poll()  # not select: descriptors above 1023 are nothing special
-    poll.register(sock, event)
+    try:
+        poll.register(sock, event)
+    except ValueError as exc:
+        raise Lost("connection closed by another thread") from exc
     if seconds <= 0 or not poll.poll(math.ceil(seconds * 1000)):
         raise TimedOut("the peer kept silent for too long")
 
@@ -155,7 +160,7 @@ class PatientSocket(AssociationSocket):
         if self._ahead:
             return True
         sock = self.socket
-        if sock is None or not self._is_connected:
+        if sock is None or sock.fileno() < 0 or not self._is_connected:
             return False
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
@@ -261,17 +266,18 @@ class PatientDUL(DULServiceProvider):
         except Exception:
             # an event that its table does not know, or a PDU that decodes into nonsense
             LOGGER.exception("association ended by something unforeseen")
-            self.socket.close()
         finally:
+            self.socket.close()  # told to stop, the thread does so in any state
             self.to_user_queue.put(None)
             self.assoc.dimse.msg_queue.put((None, None))
 
     def _read_pdu_data(self) -> None:
         header = bytes(self.socket.recv(6))
         self.socket.give_back(header)
-        most = MOST_P_DATA if header[:1] == bytes([P_DATA]) else MOST_OTHER
-        if int.from_bytes(header[2:], "big") > most:
-            LOGGER.warning("PDU of type %d with an absurd length", header[0])
+        kind, length = header[:1], int.from_bytes(header[2:], "big")
+        most = MOST_P_DATA if kind == bytes([P_DATA]) else MOST_OTHER
+        if length > most or (len(header) == 6 and kind in _SHORT and length != 4):
+            LOGGER.warning("PDU of type %d with %d bytes", header[0], length)
             self.event_queue.put("Evt19")
             return
         super()._read_pdu_data()
