@@ -21,7 +21,7 @@ from typing import Any
 
 from pynetdicom import AE, evt
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.pdu_primitives import A_ABORT
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE
 from pynetdicom.presentation import build_context
 
 from node.dicom.fragments import Malformed
@@ -45,12 +45,16 @@ class Broken(Exception):
 
 
 class CallingSocket(PatientSocket):
-    """Connects as the peer is configured to be reached."""
+    """Connects as the peer is configured to be reached.
+
+    reached      there was a TCP connection to begin a TLS handshake on
+    established  there was a connection to talk DICOM on
+    """
 
     def __init__(self, assoc: Any, settings: Settings, peer: Peer) -> None:
         self._settings = settings
         self._peer = peer
-        self.is_connected = False
+        self.reached = self.established = False
         super().__init__(assoc, patience=settings.dimse_timeout_s, address=assoc.acceptor.address_info)
 
     def _create_socket(self, address: Any) -> None:
@@ -60,7 +64,7 @@ class CallingSocket(PatientSocket):
         """What happened is in `failure`."""
         try:
             self.socket = self._connected()
-            self._is_connected = self.is_connected = True
+            self._is_connected = self.established = True
             primitive.result = "Evt2"
         except OSError as exc:
             self.failure = exc
@@ -77,7 +81,7 @@ class CallingSocket(PatientSocket):
                 return sock
             context = client_context(settings)
             sock = wrapped = context.wrap_socket(sock, server_hostname=peer.host, do_handshake_on_connect=False)
-            self.is_connected = True
+            self.reached = True
             handshake(wrapped, settings.tls_handshake_timeout_s)
         except BaseException:
             sock.close()
@@ -196,30 +200,33 @@ def _associated(
     return association
 
 
-def _why_not(settings: Settings, peer: Peer, association: Any, heard: Sequence[Any]) -> NodeError:
-    where, wire, answer = f"{peer.aet} at {peer.host} port {peer.port}", association.dul.socket, None
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        words = rejection_in_words(answer.result, answer.result_source, answer.diagnostic)
-        kind = PeerRefused if answer.result == 1 else PeerBusy
-        return kind(f"{peer.aet} rejects the association: {words}")
+def _why_not(settings: Settings, peer: Peer, association: Any, heard: list[Any]) -> NodeError:
+    where, wire = f"{peer.aet} at {peer.host} port {peer.port}", association.dul.socket
+    # a peer that rejects and closes at once may have done so before pynetdicom looked whether there is a connection
+    while association.dul.receive_pdu() is not None:
+        continue
+    for answer in heard:
+        if isinstance(answer, A_ASSOCIATE) and answer.result:
+            words = rejection_in_words(answer.result, answer.result_source, answer.diagnostic)
+            kind = PeerRefused if answer.result == 1 else PeerBusy
+            return kind(f"{peer.aet} rejects the association: {words}")
     if isinstance(wire.failure, ssl.SSLCertVerificationError):
         return PeerRefused(f"{where}: its certificate does not hold ({wire.failure.verify_message})")
-    if wire.failure is not None and not wire.socket and not heard:
+    if not wire.established:
         return PeerUnreachable(f"{where}: {_connection_words(settings, wire)}")
-    if association.acceptor.primitive is not None:
+    if association.acceptor.primitive is not None and not association.accepted_contexts:
         return NoCommonContext(f"{peer.aet} accepts none of the presentation contexts")
     if any(isinstance(primitive, A_ABORT) for primitive in heard):
         return PeerUnreachable(f"{where}: the peer aborted instead of answering the association request")
     if heard:
-        return PeerUnreachable(f"{where}: {_words(association, 'connection closed by the peer')}")
+        return PeerUnreachable(f"{where}: {_words(association, 'no valid answer to the association request')}")
     seconds = settings.association_timeout_s
     return PeerUnreachable(f"{where}: connected, but no answer to the association request in {seconds:g} s")
 
 
 def _connection_words(settings: Settings, wire: CallingSocket) -> str:
     failure = wire.failure
-    if wire.is_connected:
+    if wire.reached:
         return f"TLS handshake failed ({failure})"
     if isinstance(failure, TimeoutError):
         return f"no connection within {settings.connection_timeout_s:g} s"
