@@ -17,6 +17,7 @@ class NetworkConfig:
                     work at 2, for noise that is correlated over several pixels anyway
     hu_range        HU are clipped to this range on the way into the network (never on the way past it)
     input_hu        HU that one unit of the network's input stands for
+    detail_hu       HU that one unit of its second input, the image without its level, stands for
     residual_hu     HU that one unit of the network's output stands for
     level_px        pixels of the block means below which the residual must vanish: a power of two
     """
@@ -25,6 +26,7 @@ class NetworkConfig:
     unshuffle: int = 2
     hu_range: tuple[float, float] = (-1024.0, 3071.0)
     input_hu: float = 1000.0
+    detail_hu: float = 100.0
     residual_hu: float = 100.0
     level_px: int = 8
 
@@ -71,11 +73,11 @@ class TrainConfig:
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
     noise_floor_hu: float = 15.0
-    checkpoint_every: int = 500
+    checkpoint_every: int = 250
 
 
 TRAINING: dict[Preset, TrainConfig] = {
-    "cpu": TrainConfig(steps=10_000, batch=16, patch_px=128),
+    "cpu": TrainConfig(steps=8_000, batch=16, patch_px=64, learning_rate=8e-4),
     "gpu": TrainConfig(steps=100_000, batch=64, patch_px=128),
 }
 

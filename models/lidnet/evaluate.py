@@ -85,11 +85,14 @@ def evaluate(
     done, total = 0, len(tested) * len(how.fractions)
     for fraction in how.fractions:
         condition = f"{100 * fraction:.0f} % dose"
-        filters = _filters(tuning, fraction, how, seed)
+        methods: dict[str, Filter] = {
+            "no processing": lambda low: low,
+            "this model": lambda low: denoise(network, low[None])[0],
+            **_filters(tuning, fraction, how, seed),
+        }
         for image in tested:
             low = low_dose(image, fraction, views=how.views, seed=seed)
-            results = {"no processing": low, "this model": denoise(network, low[None])[0]}
-            results |= {name: apply(low) for name, apply in filters.items()}
+            results = {name: apply(low) for name, apply in methods.items()}
             for method, result in results.items():
                 for metric, value in compare(result, image).items():
                     values[condition, method][metric][image.patient].append(value)

@@ -14,6 +14,9 @@ from torch.nn import functional
 
 from models.lidnet.config import NetworkConfig
 
+DETAIL_LIMIT = 5.0
+"""Detail beyond this many units is an edge, not noise."""
+
 
 class Denoiser(nn.Module):
     """HU in, HU out: subtracts the noise that it sees.
@@ -30,10 +33,12 @@ class Denoiser(nn.Module):
         # Constants are buffers, so that they travel with the weights.
         self.register_buffer("hu_range", torch.tensor(config.hu_range))
         self.register_buffer("input_hu", torch.tensor(config.input_hu))
+        self.register_buffer("detail_hu", torch.tensor(config.detail_hu))
         self.register_buffer("residual_hu", torch.tensor(config.residual_hu))
 
     hu_range: Tensor
     input_hu: Tensor
+    detail_hu: Tensor
     residual_hu: Tensor
 
     def forward(self, hu: Tensor) -> Tensor:
@@ -42,20 +47,24 @@ class Denoiser(nn.Module):
 
     def residual(self, hu: Tensor) -> Tensor:
         """The noise that would be subtracted, float32 (B, 1, H, W), HU."""
-        clipped = torch.clamp(hu, self.hu_range[0], self.hu_range[1]) / self.input_hu
-        dtype = self.body.head.weight.dtype
+        clipped = torch.clamp(hu, self.hu_range[0], self.hu_range[1])
+        # Noise is a hundredth of the span from air to bone: beside the image, the network sees its detail at the
+        # noise's own scale (else it learns slowly, and half precision rounds the noise away where HU are far from 0).
+        detail = torch.clamp(self._without_level(clipped) / self.detail_hu, -DETAIL_LIMIT, DETAIL_LIMIT)
+        seen = torch.cat([clipped / self.input_hu, detail], 1)  # (B, 2, H, W)
         # The body may run in half precision; HU never do, so that only what is subtracted is rounded.
-        noise = self.body(clipped.to(dtype)).float() * self.residual_hu
+        noise = self.body(seen.to(self.body.head.weight.dtype)).float() * self.residual_hu
         return self._without_level(noise)
 
-    def _without_level(self, noise: Tensor) -> Tensor:
-        coarse = functional.avg_pool2d(noise, self.level_px)  # (B, 1, H/8, W/8)
-        kernel = noise.new_tensor([1.0, 2.0, 1.0]) / 4
+    def _without_level(self, image: Tensor) -> Tensor:
+        """The image without what is coarser than some 20 pixels."""
+        coarse = functional.avg_pool2d(image, self.level_px)  # (B, 1, H/8, W/8)
+        kernel = image.new_tensor([1.0, 2.0, 1.0]) / 4
         kernel = torch.outer(kernel, kernel)[None, None]
         for _ in range(2):
             coarse = functional.conv2d(functional.pad(coarse, (1, 1, 1, 1), mode="replicate"), kernel)
         level = functional.interpolate(coarse, scale_factor=self.level_px, mode="bilinear", align_corners=False)
-        return noise - level
+        return image - level
 
 
 class UNet(nn.Module):
@@ -65,7 +74,7 @@ class UNet(nn.Module):
         super().__init__()
         widths, folded = config.widths, config.unshuffle**2
         self.unshuffle = config.unshuffle
-        self.head = nn.Conv2d(folded, widths[0], 3, padding=1)
+        self.head = nn.Conv2d(2 * folded, widths[0], 3, padding=1)
         self.encode = nn.ModuleList(_block(width, width) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths))
@@ -76,7 +85,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, H, W) to (B, 1, H, W)."""
+        """Image and detail (B, 2, H, W) to noise (B, 1, H, W)."""
         x = functional.relu(self.head(functional.pixel_unshuffle(x, self.unshuffle)))  # (B, w0, H/2, W/2)
         shortcuts: list[Tensor] = []
         for level, block in enumerate(self.encode):

@@ -17,6 +17,7 @@ OnProgress = Callable[[int, int], None]
 """Called with slices done and slices in all."""
 
 BATCH = 4
+"""Always so many at once, the last time with empty slices: convolutions round differently in batches of other sizes."""
 LEAST_SIDE_PX = 16
 
 
@@ -44,14 +45,14 @@ def run(network: Denoiser, volume: Volume, on_progress: OnProgress | None = None
 
 @torch.inference_mode()
 def denoise(network: Denoiser, slices: FloatArray) -> FloatArray:
-    """A few slices at once, without padding values: float32 (B, Y, X), HU, to the same."""
-    device = network.hu_range.device
-    height, width = slices.shape[1:]
-    image = torch.from_numpy(np.ascontiguousarray(slices, np.float32))[:, None].to(device)  # (B, 1, Y, X)
+    """At most BATCH slices without padding values: float32 (B, Y, X), HU, to the same."""
+    count, height, width = slices.shape
+    image = torch.from_numpy(np.ascontiguousarray(slices, np.float32))[:, None].to(network.hu_range.device)
     below, right = (-height) % network.multiple, (-width) % network.multiple
     image = functional.pad(image, (0, right, 0, below), mode="reflect")
+    image = functional.pad(image, (0, 0, 0, 0, 0, 0, 0, BATCH - count))  # (BATCH, 1, Y', X')
     result: Tensor = network(image.contiguous(memory_format=torch.channels_last))
-    array: FloatArray = result[:, 0, :height, :width].cpu().numpy()
+    array: FloatArray = result[:count, 0, :height, :width].cpu().numpy()
     return array
 
 

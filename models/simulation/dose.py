@@ -115,10 +115,12 @@ class NoiseFields:
         return ((1 - a) / a).sqrt() * self.quantum + (1 - a.square()).sqrt() / a * self.electronic
 
 
-def noise_fields(slices: Tensor, spacing_mm: float, scanner: Scanner, *, seed: int) -> NoiseFields:
+def noise_fields(
+    slices: Tensor, spacing_mm: float, scanner: Scanner, *, seed: int, field_px: tuple[int, int] | None = None
+) -> NoiseFields:
     """Noise of a scan of these slices, reconstructed alone: the anatomy keeps its own resolution.
 
-    slices   float (B, H, W), HU, padding already set to air
+    slices   float (B, H, W), HU, padding already set to air     field_px  reconstruct only the middle, (rows, columns)
     """
     expected = expected_photons(_coarse_line_integrals(slices, spacing_mm, scanner.geometry), scanner)
     expected = expected.clamp_min(LEAST_EXPECTED_AT_INSERTION)
@@ -127,7 +129,7 @@ def noise_fields(slices: Tensor, spacing_mm: float, scanner: Scanner, *, seed: i
     for weight in (expected.rsqrt(), scanner.electronic_sigma / expected):
         xi = torch.randn(weight.shape, generator=generator).to(weight)
         parts.append(_crosstalk(xi * weight, scanner.crosstalk))
-    shape = (slices.shape[-2], slices.shape[-1])
+    shape = field_px or (slices.shape[-2], slices.shape[-1])
     images = filtered_back_project(
         torch.cat(parts), scanner.geometry, shape=shape, spacing_mm=spacing_mm, kernel=scanner.kernel
     )

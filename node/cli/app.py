@@ -17,19 +17,14 @@ from node.settings import VERSION
 
 _HELP = """A PACS processing node: studies in by C-STORE, AI results back as DICOM. Research use, not a medical device.
 
+\b
 First steps:
-
-    pacsnode demo                                   a phantom study all the way round, on this machine
-
-    pacsnode --home /srv/node up --site site.toml   the whole node
-
-    pacsnode --home /srv/node check                 is everything reachable, and what to change
-
-    pacsnode --home /srv/node studies               what came in and how far it is
-
-    pacsnode --home /srv/node study 1.2.3           one study, step by step
-
-    pacsnode --home /srv/node audit --since 2h      who did what
+  pacsnode demo                            a phantom study all the way round
+  pacsnode --home DIR up --site site.toml  the whole node
+  pacsnode --home DIR check                what is not reachable, and what to change
+  pacsnode --home DIR studies              what came in and how far it is
+  pacsnode --home DIR study 1.2.3          one study, step by step
+  pacsnode --home DIR audit --since 2h     who did what
 
 Every process option can also be set as PACSNODE_<NAME> (PACSNODE_<NAME>_FILE for secrets); what `up` was started
 with is remembered in HOME/run/settings.json, so other commands need only --home.

@@ -16,11 +16,8 @@ _FIELDS = ("number", "at", "action", "outcome", "peer", "study_instance_uid", "p
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(
-        help="Who did what and when: query the trail, or prove that it was not changed.", invoke_without_command=True
-    )
+    group = typer.Typer(invoke_without_command=True)
     group.callback()(query)
-    group.command("query", hidden=True)(query)
     group.command()(verify)
     app.add_typer(group, name="audit", rich_help_panel="Studies")
 
@@ -36,13 +33,12 @@ def query(
     limit: int = typer.Option(200, "--limit", min=1, help="At most so many, the newest."),
     as_json: bool = JSON,
 ) -> None:
-    """Query the audit trail, oldest first. That you asked is recorded too.
+    """Who did what and when: query the audit trail, oldest first. That you asked is recorded too.
 
-    pacsnode --home /srv/node audit --since 2h --action association
-
-    pacsnode --home /srv/node audit --patient 4711 --json
-
-    pacsnode --home /srv/node audit verify
+    \b
+    pacsnode --home DIR audit --since 2h --action association
+    pacsnode --home DIR audit --patient 4711 --json
+    pacsnode --home DIR audit verify
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -106,7 +102,8 @@ def verify(
 ) -> None:
     """Walk the whole hash chain and say where it breaks. Keep the head it prints somewhere else.
 
-    pacsnode --home /srv/node audit verify --expect 3f9a…
+    \b
+    pacsnode --home DIR audit verify --expect 3f9a…
     """
     from node.jobs import trail
 

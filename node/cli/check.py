@@ -46,7 +46,8 @@ def check(
 
     Exit code 0 when nothing is at fault. May be run beside a running node, or before the first start.
 
-        pacsnode --home /srv/node check
+    \b
+    pacsnode --home DIR check
     """
     settings = homes.load(ctx.obj)
     tried = []

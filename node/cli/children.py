@@ -24,8 +24,8 @@ STEADY_S = 60.0
 """A child that has lived so long is started at once when it dies."""
 
 
-def _die_with_parent() -> None:
-    # the supervisor may be killed with SIGKILL: then nothing of it may live on and work on the same home
+def die_with_parent() -> None:
+    """For `preexec_fn`: a parent that is killed takes its children along, so nothing works on in its home."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -58,7 +58,7 @@ class Child:
             stderr=subprocess.STDOUT,
             env=dict(environment),
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  (the supervisor has one thread)
+            preexec_fn=die_with_parent,  # noqa: PLW1509  (the supervisor has one thread)
         )
         self._pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")
         self._began = time.monotonic()

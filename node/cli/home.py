@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,9 +141,10 @@ def own_address(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
 
 
-def options_as_environment(given: Mapping[str, Any]) -> dict[str, str]:
-    """What the command line gave, for child processes: it must win over the environment there too."""
-    return {f"PACSNODE_{name.upper()}": str(value) for name, value in given.items()}
+def python_path() -> str:
+    """PYTHONPATH by which a child process finds this package, also where it is not installed."""
+    root = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
 
 
 def embedded_server() -> str:

@@ -34,7 +34,8 @@ def apply(
 ) -> None:
     """Make peers and routes what the file says; running processes take it up at once. Recorded in the trail.
 
-    pacsnode --home /srv/node peers apply deploy/config/site.toml
+    \b
+    pacsnode --home DIR peers apply deploy/config/site.toml
     """
     from node.jobs.site import apply_site
     from node.settings import Site
@@ -53,7 +54,8 @@ def apply(
 def show(ctx: typer.Context, as_json: bool = JSON) -> None:
     """List peers, their routes, and whether delivery to them is held back.
 
-    pacsnode --home /srv/node peers list
+    \b
+    pacsnode --home DIR peers list
     """
     from node.db import peers
 
@@ -109,7 +111,8 @@ def echo(
 ) -> None:
     """Ask peers whether they are there (C-ECHO), as whom we would send.
 
-    pacsnode --home /srv/node peers echo MAINPACS
+    \b
+    pacsnode --home DIR peers echo MAINPACS
     """
     from node.db import peers
 

@@ -20,11 +20,11 @@ from node.errors import ConfigurationError
 from node.settings import Settings
 
 _PROCESSES = "Processes"
-AET = typer.Option(None, "--aet", help="Our AE title.  [default: PACSNODE]", show_default=False)
-PORT = typer.Option(None, "--port", help="DICOM port; 0 takes a free one.  [default: 11112]", show_default=False)
-WEB_PORT = typer.Option(None, "--web-port", help="HTTP port; 0 takes a free one.  [default: 8080]", show_default=False)
-HOST = typer.Option(None, "--host", help="Address to listen on.  [default: 0.0.0.0]", show_default=False)
-WEB_HOST = typer.Option(None, "--web-host", help="HTTP address.  [default: 127.0.0.1]", show_default=False)
+AET = typer.Option(None, "--aet", help="Our AE title. Default: PACSNODE.", show_default=False)
+PORT = typer.Option(None, "--port", help="DICOM port; 0 takes a free one. Default: 11112.", show_default=False)
+WEB_PORT = typer.Option(None, "--web-port", help="HTTP port; 0 takes a free one. Default: 8080.", show_default=False)
+HOST = typer.Option(None, "--host", help="Address to listen on. Default: 0.0.0.0.", show_default=False)
+WEB_HOST = typer.Option(None, "--web-host", help="HTTP address. Default: 127.0.0.1.", show_default=False)
 READY_FILE = typer.Option(None, "--ready-file", hidden=True)
 
 
@@ -52,10 +52,12 @@ def up(
 ) -> None:
     """Run the whole node on this machine: broker, receiver, worker, deliverer, clock, web.
 
-    Prints one line beginning "ready" once associations are accepted, and stops cleanly on SIGTERM or Ctrl-C. What
-    dies is started again. Everything is kept under --home; logs are in HOME/log.
+    Prints one line beginning "ready" once associations are accepted. Stops cleanly on SIGTERM or Ctrl-C.
 
-        pacsnode --home /srv/node up --aet PACSNODE --port 11112 --web-port 8080 --site site.toml
+    What dies is started again. Everything is kept under --home; logs are in HOME/log.
+
+    \b
+    pacsnode --home DIR up --aet PACSNODE --port 11112 --site site.toml
     """
     from node.cli import up as whole
 

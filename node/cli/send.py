@@ -33,16 +33,16 @@ def send(
     ctx: typer.Context,
     folder: Path = typer.Argument(..., exists=True, help="Read with all its sub-folders; or one file."),
     to: str = typer.Option(..., "--to", help="A known peer's AE title, or [AET@]host:port."),
-    calling: str = typer.Option("", "--as", help="AE title to call as.  [default: the node's own]", show_default=False),
+    calling: str = typer.Option("", "--as", help="AE title to call as. Default: the node's own.", show_default=False),
     as_json: bool = JSON,
 ) -> None:
     """Send DICOM files as they lie (C-STORE) and say what the peer answered for each.
 
     What is not DICOM is passed over with a note. Exit code 0 only when every object was taken.
 
-        pacsnode --home /srv/node send ./study --to MAINPACS
-
-        pacsnode send ./study --to PACSNODE@127.0.0.1:11112 --as CT2
+    \b
+    pacsnode --home DIR send ./study --to MAINPACS
+    pacsnode send ./study --to PACSNODE@127.0.0.1:11112 --as CT2
     """
     from node.dicom import folder as folders
 

@@ -44,7 +44,8 @@ def studies(
 ) -> None:
     """List studies: state, progress, age, and the last reason why something was not done.
 
-    pacsnode --home /srv/node studies --state incomplete
+    \b
+    pacsnode --home DIR studies --state incomplete
     """
     from node.db import views
 
@@ -96,7 +97,8 @@ def study(
 ) -> None:
     """One study from the first image to the last proof of storage, with durations.
 
-    pacsnode --home /srv/node study 1.2.826.0.1.3680043.8.498.1
+    \b
+    pacsnode --home DIR study 1.2.826.0.1.3680043.8.498.1
     """
     from node.cli import timeline
     from node.db import views
@@ -121,9 +123,9 @@ def resend(
 ) -> None:
     """Send dead letters again: results that a peer refused for good, once its fault has been mended.
 
-    pacsnode --home /srv/node resend 1.2.3.4
-
-    pacsnode --home /srv/node resend --to MAINPACS
+    \b
+    pacsnode --home DIR resend 1.2.3.4
+    pacsnode --home DIR resend --to MAINPACS
     """
     from node.cli.words import person
     from node.jobs import deliver

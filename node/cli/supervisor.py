@@ -140,7 +140,9 @@ class Supervisor:
         left = list(group)
         while left and time.monotonic() < deadline and not self.hurry:
             self._wait()
-            left = [child for child in left if child.poll() is None]
+            for child in [child for child in left if child.poll() is not None]:
+                left.remove(child)
+                LOGGER.info("%s ended", child.name)
         for child in left:
             LOGGER.warning("%s did not end in time; what it was doing is given back by its lease", child.name)
             child.kill()

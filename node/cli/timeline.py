@@ -86,7 +86,9 @@ def entries(revision: RevisionLine) -> Iterator[_Entry]:
     if revision.reported_at is not None:
         yield revision.reported_at, "reported", _took(revision.planned_at, revision.reported_at), ""
         for result in revision.results:
-            yield None, "  result", "", f"{result.objects} × {result.kind}: {result.label} ({size(result.bytes)})"
+            reserve = ", in reserve for peers that lack the class" if result.fallback else ""
+            text = f"{result.objects} × {result.kind}: {result.label} ({size(result.bytes)}){reserve}"
+            yield None, "  result", "", text
     for delivery in revision.deliveries:
         yield from _delivery(delivery)
     if revision.delivered_at is not None:

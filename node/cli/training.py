@@ -1,9 +1,172 @@
-"""`train`, `evaluate`: one command per paper."""
+"""`train`, `evaluate`: one command per paper; the numbers and the recipe are the paper's folder under models/."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from node.cli.words import err, say
+from node.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from models.lidnet.config import LidnetConfig
+    from models.lidnet.network import Denoiser
+
+_PANEL = "Models"
+_HOLD_OUT_EVERY = 5
+DATA = typer.Option(
+    ..., "--data", exists=True, file_okay=False, help="CT images: DICOM files, or slices prepared from them (*.npz)."
+)
+OUT = typer.Option(..., "--out", file_okay=False, help="Prepared slices, pairs, checkpoint and results go here.")
+HOLD_OUT = typer.Option(
+    None,
+    "--hold-out",
+    help="Key of a patient who is for evaluation only (repeatable; keys are the first part of the slices' names)."
+    " Without it: those of the shipped weights where they are there, else every fifth patient.",
+)
 
 
 def register(app: typer.Typer) -> None:
-    return
+    train = typer.Typer(help="Train a network: seeded, resumable.", no_args_is_help=True)
+    train.command("lidnet")(train_lidnet)
+    evaluate = typer.Typer(help="Measure a network on patients it has not seen.", no_args_is_help=True)
+    evaluate.command("lidnet")(evaluate_lidnet)
+    app.add_typer(train, name="train", rich_help_panel=_PANEL)
+    app.add_typer(evaluate, name="evaluate", rich_help_panel=_PANEL)
+
+
+def train_lidnet(
+    data: Path = DATA,
+    out: Path = OUT,
+    preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length and size of the training."),
+    seed: int = typer.Option(1, "--seed", help="Same seed, data and preset: same weights."),
+    steps: int | None = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False),
+    resume: bool = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out."),
+    hold_out: list[str] | None = HOLD_OUT,
+) -> None:
+    """Train LIDnet's denoiser on simulated low-dose data.
+
+    Ctrl-C loses at most the steps since the last checkpoint: the same command goes on from it.
+
+    \b
+    pacsnode train lidnet --data ./ct --out ./run1
+    pacsnode train lidnet --data ./ct --out ./run2 --preset gpu
+    """
+    from models.lidnet.train import train
+
+    slices = _prepared(data, out)
+    config = _config(slices, hold_out)
+    with _bar() as bar, _in_words():
+        task = bar.add_task("starting", total=None)
+
+        def progress(what: str, done: int, total: int, loss: float) -> None:
+            shown = what if math.isnan(loss) else f"{what}, loss {loss:.4f}"
+            bar.update(task, description=shown, completed=done, total=total)
+
+        weights = train(config, slices, out, preset=preset, seed=seed, resume=resume, on_progress=progress, steps=steps)
+    say(f"weights: {weights}\nmeasure them: pacsnode evaluate lidnet --data {slices} --weights {weights} --out {out}")
+
+
+def evaluate_lidnet(
+    data: Path = DATA,
+    out: Path = OUT,
+    weights: Path | None = typer.Option(
+        None, "--weights", exists=True, dir_okay=False, help="Weights of a training run. Default: those that ship."
+    ),
+    seed: int = typer.Option(0, "--seed"),
+    hold_out: list[str] | None = HOLD_OUT,
+    as_json: bool = typer.Option(False, "--json", help="JSON instead of a table."),
+) -> None:
+    """RMSE, PSNR, SSIM, noise and HU bias on held-out patients, beside simple filters and no filter at all.
+
+    \b
+    pacsnode evaluate lidnet --data ./run1/slices --weights ./run1/weights.safetensors --out ./run1
+    """
+    from models.lidnet.evaluate import evaluate
+
+    slices = _prepared(data, out)
+    config = _config(slices, hold_out)
+    with _bar() as bar, _in_words():
+        task = bar.add_task("evaluating", total=None)
+        measured = evaluate(
+            _network(weights, config),
+            slices,
+            config,
+            seed=seed,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
+    (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
+    typer.echo(measured.json() if as_json else measured.markdown())
+
+
+def _network(weights: Path | None, config: LidnetConfig) -> Denoiser:
+    """Ready to run, on the GPU where there is one."""
+    import torch
+    from safetensors.torch import load_file
+
+    from models.lidnet import MODEL
+    from models.lidnet.network import build
+    from models.weights import load_weights
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = MODEL.build() if weights is None else build(config.network)
+    if weights is None:
+        load_weights(network, MODEL.card())
+    else:
+        try:
+            network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
+        except (RuntimeError, ValueError) as exc:
+            raise ConfigurationError(f"{weights}: not the weights of this network") from exc
+    return MODEL.prepare(network, device)
+
+
+def _prepared(data: Path, out: Path) -> Path:
+    """The folder of prepared slices: `data` itself, or made from its DICOM files. raises ConfigurationError"""
+    from node.dicom.slices import prepare_slices
+
+    if any(data.rglob("*.npz")):
+        return data
+    made = out / "slices"
+    if not any(made.glob("*.npz")):
+        say(f"preparing slices in {made}")
+        if not prepare_slices(data, made, collection=data.name):
+            raise ConfigurationError(f"{data}: neither prepared slices (*.npz) nor usable axial CT images")
+    return made
+
+
+def _config(slices: Path, hold_out: list[str] | None) -> LidnetConfig:
+    """The shipped configuration with the patients of this data held out. raises ConfigurationError"""
+    from models.lidnet import FAST
+    from models.lidnet.slices import patient_of
+
+    patients = sorted({patient_of(path) for path in slices.rglob("*.npz")})
+    held_out = tuple(hold_out or [key for key in FAST.held_out if key in patients] or patients[::_HOLD_OUT_EVERY])
+    if unknown := set(held_out) - set(patients):
+        raise ConfigurationError(f"no slices of {', '.join(sorted(unknown))} in {slices}")
+    if len(held_out) == len(patients):
+        raise ConfigurationError(f"{slices}: {len(patients)} patients, all held out; nothing is left to train on")
+    return dataclasses.replace(FAST, held_out=held_out)
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    from models.contract import ModelError
+
+    try:
+        yield
+    except ModelError as exc:
+        raise ConfigurationError(str(exc)) from exc
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err
+    )

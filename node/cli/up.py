@@ -9,6 +9,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
 from node import wiring
 from node.audit.events import FAILED_FOR_NOW, Action
 from node.cli import embedded
@@ -17,12 +21,13 @@ from node.cli.children import Child
 from node.cli.supervisor import LOGGER, NotStarted, Supervisor
 from node.cli.words import remark, say
 from node.db import migrate
+from node.errors import Transient
 from node.jobs.record import process_name, record
 from node.jobs.site import apply_site
 from node.settings import VERSION, Settings, Site
 
 PROCESSES = ("receive", "infer", "deliver", "clock", "web")
-STOP_ORDER = (("receive",), ("clock", "infer", "deliver"), ("web",), ("redis",))
+STOP_ORDER = (("receive",), ("clock", "infer", "deliver", "web"), ("redis",))
 _BROKER_S = 20.0
 
 
@@ -96,7 +101,7 @@ class _Up:
     def _start_broker(self) -> None:
         """The embedded Redis, unless a URL names another; either way it must answer before anything else starts."""
         if self._settings.redis_url:
-            self._node.broker.ping()
+            self._ping_broker()
             return
         path = homes.redis_socket(self._settings)
         path.unlink(missing_ok=True)
@@ -112,11 +117,21 @@ class _Up:
             if child.poll() is not None or time.monotonic() > deadline:
                 raise NotStarted(f"the embedded Redis does not start: {child.last_words} (see log/redis.log)")
             time.sleep(0.02)
-        self._node.broker.ping()
+        self._ping_broker()
+
+    def _ping_broker(self) -> None:
+        try:
+            self._node.broker.ping()
+        except (OperationalError, RedisError, OSError) as exc:
+            # the URL may hold a password: it is not repeated
+            raise Transient(f"the broker does not answer ({type(exc).__name__}); see PACSNODE_REDIS_URL") from exc
 
     def _on_death(self, name: str, code: int, delay_s: float) -> None:
         remark(f"{name} ended (exit code {code}); it is started again in {delay_s:.0f} s")
-        self._record(Action.NODE_STOPPED, outcome=FAILED_FOR_NOW, process=name, exit_code=code)
+        try:
+            self._record(Action.NODE_STOPPED, outcome=FAILED_FOR_NOW, process=name, exit_code=code)
+        except SQLAlchemyError as exc:  # the database may be what it died of; the log has it
+            LOGGER.warning("the end of %s could not be recorded (%s)", name, type(exc).__name__)
 
     def _record(self, action: Action, *, outcome: str = "success", **detail: str | int) -> None:
         with self._node.database.write() as session:
@@ -128,10 +143,9 @@ def _environment(settings: Settings) -> Mapping[str, str]:
     fixed = {name: str(getattr(settings, name)) for name in homes.REMEMBERED}
     fixed["home"] = str(settings.home.resolve())
     theirs = {k: v for k, v in os.environ.items() if k not in {f"PACSNODE_{n.upper()}_FILE" for n in fixed}}
-    root = str(Path(__file__).resolve().parents[2])
     return {
         **theirs,
         **{f"PACSNODE_{name.upper()}": value for name, value in fixed.items()},
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": homes.python_path(),
     }

@@ -20,6 +20,7 @@ from node.db.tables import (
     JobRow,
     ResultRow,
     RevisionRow,
+    SeriesRow,
     StudyRow,
 )
 
@@ -141,7 +142,7 @@ def _last_reason(session: Session, revision: RevisionRow, jobs: Sequence[JobRow]
     for job in reversed(jobs):
         if job.reason:
             return job.reason
-    return next((entry["reason"] for entry in revision.selection if entry.get("reason")), "")
+    return next((entry["reason"] for entry in revision.selection if entry.get("decision") == "not eligible"), "")
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ class ResultLine:
     label: str
     series_instance_uid: str
     sop_class_uid: str
+    fallback: int
+    """0: what is sent; above: what would go instead where a peer lacks the class."""
     objects: int
     bytes: int
     made_at: dt.datetime
@@ -320,7 +323,14 @@ def _associations(session: Session, revision_id: int) -> list[AssociationLine]:
 
 
 def _results(session: Session, revision_id: int) -> list[ResultLine]:
-    key = (ResultRow.job_id, ResultRow.kind, ResultRow.label, ResultRow.series_instance_uid, ResultRow.sop_class_uid)
+    key = (
+        ResultRow.job_id,
+        ResultRow.kind,
+        ResultRow.label,
+        ResultRow.series_instance_uid,
+        ResultRow.sop_class_uid,
+        ResultRow.fallback,
+    )
     rows = session.execute(
         select(
             *key,
@@ -330,7 +340,7 @@ def _results(session: Session, revision_id: int) -> list[ResultLine]:
         )
         .where(ResultRow.revision_id == revision_id)
         .group_by(*key)
-        .order_by(ResultRow.job_id, ResultRow.kind, ResultRow.label)
+        .order_by(ResultRow.job_id, ResultRow.fallback, ResultRow.kind, ResultRow.label)
     ).all()
     return [
         ResultLine(
@@ -338,6 +348,7 @@ def _results(session: Session, revision_id: int) -> list[ResultLine]:
             label=row.label,
             series_instance_uid=row.series_instance_uid,
             sop_class_uid=row.sop_class_uid,
+            fallback=row.fallback,
             objects=row.objects,
             bytes=int(row.octets),
             made_at=row.made_at,
@@ -375,3 +386,15 @@ def _delivery(key: tuple[str, ...], members: Sequence[DeliveryRow]) -> DeliveryL
         committed_at=max((row.committed_at for row in members if row.committed_at), default=None),
         not_before=min(row.not_before for row in members) if state == DeliveryState.WAITING else None,
     )
+
+
+def derived_series(session: Session, modality: str) -> dict[str, str]:
+    """Series of derived images that we made → the received series of this modality that each was made from."""
+    rows = session.execute(
+        select(ResultRow.series_instance_uid, JobRow.series_instance_uid)
+        .join(JobRow, JobRow.id == ResultRow.job_id)
+        .join(SeriesRow, SeriesRow.series_instance_uid == JobRow.series_instance_uid)
+        .where(ResultRow.kind == "derived", SeriesRow.modality == modality)
+        .distinct()
+    ).all()
+    return {str(derived): str(source) for derived, source in rows}

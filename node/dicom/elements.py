@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom.charset import decode_bytes
 from pydicom.datadict import dictionary_VR
@@ -47,22 +47,25 @@ UNREADABLE = (
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q", "US or SS": "H"}
 _LONGEST_TEXT = 4096
 _PATIENT_NAME = 0x00100010
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 StopWhen = Callable[[Any, str | None, int], bool]
 
 
-def parse(path: Path, *, stop_at: int | None = None) -> FileDataset:
+def parse(path: Path, *, stop_at: int | None = None, most_inflated_bytes: int = 1 << 30) -> FileDataset:
     """One file's data set, up to (not including) the first element whose tag is `stop_at` or higher.
 
     Files without preamble or meta information are taken too: whoever needs a UID finds out whether it is there.
 
-    raises   NotUnderstood   the bytes are not DICOM
+    raises   NotUnderstood   the bytes are not DICOM, or deflated from more than `most_inflated_bytes`
+             OSError         the file cannot be read from disk
     """
     stop: StopWhen | None = None if stop_at is None else (lambda tag, _vr, _length: tag >= stop_at)
     with path.open("rb") as file:
         try:
+            _demand_modest(file, most_inflated_bytes)
             return read_partial(file, stop_when=stop, force=True)
         except UNREADABLE as exc:
             raise NotUnderstood(f"the file cannot be read as DICOM ({type(exc).__name__})") from exc
@@ -70,6 +73,20 @@ def parse(path: Path, *, stop_at: int | None = None) -> FileDataset:
             if exc.errno is not None:
                 raise  # the disk's own; pydicom's, on a damaged sequence, has no number
             raise NotUnderstood("the file cannot be read as DICOM (damaged sequence)") from exc
+
+
+def _demand_modest(file: BinaryIO, most_bytes: int) -> None:
+    """A deflated data set may grow a thousandfold when it is read at once: count first (PS3.5 A.5)."""
+    head = file.read(144)
+    if head[128:140] == b"DICM\x02\x00\x00\x00UL\x04\x00":
+        meta = file.read(int.from_bytes(head[140:144], "little") & 0xFFFF)
+        if _DEFLATED in meta:
+            inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            while (deflated := inflate.unconsumed_tail or file.read(1 << 16)) and not inflate.eof:
+                most_bytes -= len(inflate.decompress(deflated, 1 << 20))
+                if most_bytes < 0:
+                    raise NotUnderstood("the deflated data set is too large when unpacked")
+    file.seek(0)
 
 
 def valid_uid(uid: str) -> bool:

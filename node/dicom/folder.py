@@ -12,7 +12,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from node.dicom.send import Outgoing
 
-_IDENTITY = ("StudyInstanceUID", "Modality")
+_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Found:
     path: Path
     outgoing: Outgoing | None
     study_instance_uid: str = ""
+    series_instance_uid: str = ""
     reason: str = ""
 
 
@@ -52,4 +53,5 @@ def _look(path: Path) -> Found:
         return Found(path, None, reason=f"cannot be read ({exc.strerror})")
     except (ValueError, KeyError, NotImplementedError, EOFError) as exc:  # what the parser meets in broken files
         return Found(path, None, reason=f"a broken DICOM file ({type(exc).__name__})")
-    return Found(path, outgoing, str(data_set.get("StudyInstanceUID", "")))
+    study, series = (str(data_set.get(keyword, "")) for keyword in _IDENTITY)
+    return Found(path, outgoing, study_instance_uid=study, series_instance_uid=series)

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom.uid import AllTransferSyntaxes, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, UID_dictionary
 from pynetdicom.presentation import AllStoragePresentationContexts, build_context
+
+from node.dicom.messages import is_uid
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -17,9 +19,18 @@ STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 _DICOM_ROOT = "1.2.840.10008."
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 _STORAGE = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
-_NO_PIXELS_INSIDE = ("1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205", "1.2.840.10008.1.2.7.")
-"""JPIP refers to pixels elsewhere, SMPTE ST 2110 streams them: neither can be kept."""
-TRANSFER_SYNTAXES = tuple(str(uid) for uid in AllTransferSyntaxes if not str(uid).startswith(_NO_PIXELS_INSIDE))
+_NO_OBJECT_INSIDE = (
+    *("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205"),  # JPIP
+    "1.2.840.10008.1.2.6.",  # MIME and XML
+    "1.2.840.10008.1.2.7.",  # SMPTE ST 2110 streams
+    "1.2.840.10008.1.20",  # Papyrus
+)
+TRANSFER_SYNTAXES = tuple(
+    uid
+    for uid, (_, kind, *_) in UID_dictionary.items()
+    if kind == "Transfer Syntax" and not uid.startswith(_NO_OBJECT_INSIDE)
+)
+"""All of PS3.6 Table A-1, retired ones too: what nobody can decode any more can still be kept, and be said so of."""
 _UNCOMPRESSED_SECOND = frozenset({str(ImplicitVRLittleEndian), str(ExplicitVRBigEndian)})
 
 
@@ -47,7 +58,7 @@ def is_storage(abstract_syntax: str) -> bool:
 
     Classes younger than the library count by their root. A private class is only offered by somebody who stores it.
     """
-    return (
+    return is_uid(abstract_syntax) and (
         abstract_syntax in _STORAGE
         or abstract_syntax.startswith(_STORAGE_ROOT)
         or not abstract_syntax.startswith(_DICOM_ROOT)
@@ -60,6 +71,7 @@ def settle(proposed: Iterable[Any]) -> list[Any]:
     In each proposed context only one transfer syntax is left to choose: the first that we know, which is the sender's
     own, so that nothing is converted. Explicit VR Little Endian goes before Implicit VR and Big Endian, since it says
     its types itself.
+    Roles: the peer is SCU, except for storage commitment, where a PACS that reports calls us as SCP.
     """
     supported = {}
     for context in proposed:

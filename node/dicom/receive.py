@@ -1,8 +1,8 @@
 """The node as Storage and Verification SCP, and as the listener for storage commitment reports: pynetdicom's server.
 
 Each connection has threads of its own, from the TLS handshake on, so nobody, however slow or hostile, can hold up
-another; what is limited is the number of associations, and of connections without one. C-STORE goes the short way of
-streaming.py.
+another; what is limited is the number of associations, in all and from one host, and of connections without one.
+C-STORE goes the short way of streaming.py.
 
 Internals of pynetdicom 3.0.4 that this rests on (the version is pinned), besides those of transport.py and
 streaming.py: RequestHandler.handle and .local, what RequestHandler._create_association sets, Association._server.
@@ -26,6 +26,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.dicom.negotiation import VERIFICATION
 from node.dicom.session import Arrival, Caller, Desk, Service, Session
+from node.dicom.slots import Slots
 from node.dicom.spool import Spool
 from node.dicom.streaming import StreamingDUL
 from node.dicom.tls import server_context, subject
@@ -58,8 +59,8 @@ class StorageScp:
         self.tls_port = settings.tls_port
         self._settings = settings
         self._tls = server_context(settings) if settings.tls_port is not None else None
-        slots = threading.BoundedSemaphore(settings.max_associations)
-        self._service = Service(settings, desk, Spool(spool), Lobby(_MOST_WAITING), slots)
+        lobby, slots = Lobby(_MOST_WAITING), Slots(settings.max_associations)
+        self._service = Service(settings, desk, Spool(spool), lobby, slots)
         self._servers: list[_Server] = []
         self._live: set[StreamingDUL] = set()
         self._ae = AE(settings.aet)
@@ -79,9 +80,13 @@ class StorageScp:
             raise ConfigurationError(f"the spool folder cannot be used ({exc.strerror})") from exc
         if left:
             LOGGER.warning("%d unfinished objects of an earlier run removed from the spool", left)
-        self.port = self._listen(self._settings.port, None)
-        if self._tls is not None and self._settings.tls_port is not None:
-            self.tls_port = self._listen(self._settings.tls_port, self._tls)
+        try:
+            self.port = self._listen(self._settings.port, None)
+            if self._tls is not None and self._settings.tls_port is not None:
+                self.tls_port = self._listen(self._settings.tls_port, self._tls)
+        except ConfigurationError:
+            self.stop(grace_s=0)
+            raise
         return self.port
 
     def stop(self, grace_s: float = 5.0) -> None:

@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +25,10 @@ from node.dicom.negotiation import (
     Accepted,
     accepted,
     is_storage,
+    rejection_in_words,
     settle,
 )
+from node.dicom.slots import Slots
 from node.dicom.spool import Spool, SpoolFile
 from node.dicom.streaming import Foreign
 from node.dicom.transport import Lobby
@@ -100,7 +103,7 @@ class Service:
     desk: Desk
     spool: Spool
     lobby: Lobby
-    slots: threading.Semaphore
+    slots: Slots
 
 
 class Session:
@@ -117,6 +120,7 @@ class Session:
         self._step = _RESPONSE_STEP
         self._stored = self._refused = 0
         self._over = False
+        self._slot = ExitStack()
         self._lock = threading.Lock()
 
     # admission, and the end
@@ -131,7 +135,8 @@ class Session:
         self._caller = Caller(*titles, *self._address, self._tls_subject)
         refusal = self._admission(str(request.application_context_name or ""))
         if refusal is not None:
-            LOGGER.info("%s port %d: association rejected %s", *self._address, refusal)
+            why = rejection_in_words(*refusal)
+            LOGGER.warning("%s port %d: %s rejected: %s", *self._address, self._caller.calling_aet, why)
             association.acse.send_reject(*refusal)
             association.kill()
 
@@ -139,7 +144,7 @@ class Session:
         """None: admitted, and `left` is owed. Else why not, in the terms of PS3.8 Table 9-21."""
         if application_context != APPLICATION_CONTEXT:
             return status.REJECT_APPLICATION_CONTEXT
-        if not self._service.slots.acquire(blocking=False):
+        if not self._slot.enter_context(self._service.slots.one(self._caller.host)):
             return status.REJECT_LOCAL_LIMIT
         association, refusal = None, status.REJECT_FOR_NOW
         try:
@@ -149,7 +154,7 @@ class Session:
         except Exception:
             LOGGER.exception("admission failed")
         if association is None:
-            self._service.slots.release()
+            self._slot.close()
             return refusal
         self._service.lobby.leave(self._wire.socket)
         with self._lock:
@@ -167,7 +172,7 @@ class Session:
             self._over = True
         if self._association is None:
             return
-        self._service.slots.release()
+        self._slot.close()
         self._service.lobby.enter(self._wire.socket)
         self._service.desk.left(self._association, outcome, self._stored, self._refused)
 

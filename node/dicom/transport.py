@@ -6,7 +6,8 @@ decided by pynetdicom's state machine.
 
 Internals of pynetdicom 3.0.4 that this rests on (the version is pinned, tests hold them):
   AssociationSocket   ._is_connected, ._shutdown_socket; that its users call recv, send, ready and close
-  DULServiceProvider  .run, ._read_pdu_data, .event_queue, .to_user_queue; DIMSEServiceProvider.msg_queue
+  DULServiceProvider  .run, ._read_pdu_data, ._process_recv_primitive, .event_queue, .to_provider_queue,
+                      .to_user_queue; DIMSEServiceProvider.msg_queue
 """
 
 from __future__ import annotations
@@ -270,6 +271,13 @@ class PatientDUL(DULServiceProvider):
             self.socket.close()  # told to stop, the thread does so in any state
             self.to_user_queue.put(None)
             self.assoc.dimse.msg_queue.put((None, None))
+
+    def _process_recv_primitive(self) -> bool:
+        if self.state_machine.current_state == "Sta13":
+            # the association has ended while its thread was still about to say something, for which there is no event
+            self.to_provider_queue.queue.clear()
+            return False
+        return bool(super()._process_recv_primitive())
 
     def _read_pdu_data(self) -> None:
         header = bytes(self.socket.recv(6))

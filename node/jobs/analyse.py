@@ -58,11 +58,12 @@ class Analyst:
         return Outcome("processed", "", results, body)
 
     def _paths(self, attempt: Attempt) -> list[Path]:
+        """The images of the series that the plan chose: not the localiser or the lateral view beside them."""
+        [entry] = [entry for entry in attempt.revision.selection if entry["job_id"] == attempt.job.id]
+        chosen = set(entry["sop_instance_uids"])
         with self.database.read() as session:
-            revision = receiving.revision(session, attempt.revision.id)
-            rows = receiving.instances_up_to(session, revision)
-        uid = attempt.job.series_instance_uid
-        return [self.archive.path(row.path) for row in rows if row.series_instance_uid == uid]
+            rows = receiving.instances_up_to(session, receiving.revision(session, attempt.revision.id))
+        return [self.archive.path(row.path) for row in rows if row.sop_instance_uid in chosen]
 
     def _note_models(self, findings: Findings) -> None:
         used = {analysis.model for analysis in findings.analyses if analysis.model is not None}

@@ -64,14 +64,16 @@ def _decide(
     route: Route | None,
     taken: dict[str, int],
 ) -> dict[str, Any]:
-    first = headers[0]
+    chosen = [header for header in headers if header.sop_instance_uid in choice.sop_instance_uids]
+    first = chosen[0]
     entry: dict[str, Any] = {
         "series_instance_uid": choice.series_instance_uid,
+        "sop_instance_uids": list(choice.sop_instance_uids),
         "role": str(choice.role),
         "number": first.series_number,
         "description": first.series_description,
         "modality": first.modality,
-        "images": sum(header.frames for header in headers) or len(headers),
+        "images": sum(header.frames for header in chosen) or len(chosen),
         "pipeline": choice.eligible_for,
         "decision": "not eligible",
         "reason": choice.reason,
@@ -95,7 +97,8 @@ def _decide(
         urgent=revision.urgent,
         queued_at=now(),
     )
-    work.add_job(session, job)
+    if not work.add_job(session, job):
+        return {**entry, "reason": "Other images of this series are analysed already."}
     return {**entry, "decision": "analysed", "job_id": job.id}
 
 

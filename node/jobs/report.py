@@ -23,6 +23,11 @@ from node.jobs.run import Attempt, Outcome, keep_produced
 from node.jobs.stamp import stamp
 from node.settings import Settings
 
+_WITHOUT = (
+    "This report leaves out measurements and findings: writing them failed repeatedly, and an administrator must look "
+    "into it."
+)
+
 
 @dataclass(frozen=True)
 class Reporter:
@@ -44,9 +49,14 @@ class Reporter:
             sources = {
                 uid: SeriesSource.load([self.archive.path(path) for path in series]) for uid, series in paths.items()
             }
+        study = StudyEntry(entries)
+        if attempt.job.attempt >= self.settings.max_attempts:
+            # every study gets a report: at the last attempt one without anything that may have broken the others
+            sources = {uid: source.bare() for uid, source in sources.items()}
+            study = StudyEntry(tuple(replace(e, findings=None, volume_sources=()) for e in entries), (_WITHOUT,))
         with attempt.step("report"):
             made = replace(stamp(self.settings, revision), predecessors=predecessors)
-            produced = write_report(StudyEntry(entries), sources, made)
+            produced = write_report(study, sources, made)
             results = tuple(keep_produced(self.archive, attempt, item) for item in produced)
         return Outcome("processed", "", results)
 

@@ -16,6 +16,8 @@ HOUNSFIELD_UNIT: Code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
 SMOOTHING: Code = ("113087", "DCM", "Smoothing")
 
 _NOT_OFFERED = "No trained network for it is part of this version."
+_NOT_TRUNK = frozenset({"HEAD", "BRAIN", "SKULL", "FACE", "EAR", "ORBIT", "SINUS", "EXTREMITY", "HAND", "FOOT", "KNEE"})
+"""Body Part Examined (PS3.16 L-1) for which the denoiser was not made: it saw chests, abdomens and pelves only."""
 
 
 def low_dose_ct(volume: Volume, models: Models, on_progress: Progress) -> Findings:
@@ -26,6 +28,10 @@ def low_dose_ct(volume: Volume, models: Models, on_progress: Progress) -> Findin
     )
     if models.denoiser is None:
         return Findings(NAME, VERSION, (Analysis("Denoising", "not done", _NOT_OFFERED), *others))
+    if volume.acquisition.body_part.upper() in _NOT_TRUNK:
+        part = volume.acquisition.body_part.lower()
+        reason = f"The network was trained on images of the trunk, and this is the {part}."
+        return Findings(NAME, VERSION, (Analysis("Denoising", "not done", reason), *others))
     denoising, images, measurements = _denoise(volume, models.denoiser, on_progress)
     return Findings(NAME, VERSION, (denoising, *others), images=images, measurements=measurements)
 

@@ -10,6 +10,9 @@ import torch
 from models.catalogue import catalogue
 from models.contract import FloatArray, ModelIdentity, Volume
 
+DENOISER = "lidnet-fast"
+"""The catalogue name of the CT denoiser that is used."""
+
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -39,7 +42,7 @@ def load(*, device: str, threads: int) -> Models:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    lidnet = catalogue().get("lidnet")
+    lidnet = catalogue().get(DENOISER)
     if lidnet is None:
         return Models()
     loaded = lidnet.load(device)

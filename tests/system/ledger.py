@@ -45,8 +45,16 @@ class Ledger:
     def all_instances(self) -> set[str]:
         return set(self.rows(select(tables.InstanceRow.sop_instance_uid)))
 
-    def conflicts(self) -> list[tables.ConflictRow]:
-        return self.rows(select(tables.ConflictRow))
+    def conflicts(self, study_uid: str) -> list[tables.ConflictRow]:
+        row, instance = tables.ConflictRow, tables.InstanceRow
+        joined = select(row).join(instance, instance.id == row.instance_id)
+        return self.rows(joined.where(instance.study_instance_uid == study_uid))
+
+    def archived(self, study_uid: str) -> list[Path]:
+        """Received files of a study, as they lie in the archive."""
+        row = tables.InstanceRow
+        paths = self.rows(select(row.path).where(row.study_instance_uid == study_uid))
+        return [self.node.home / "archive" / path for path in paths]
 
     def revisions(self, study_uid: str) -> list[tables.RevisionRow]:
         row = tables.RevisionRow
@@ -64,10 +72,17 @@ class Ledger:
         ids = [revision.id for revision in self.revisions(study_uid)]
         return self.rows(select(tables.DeliveryRow).where(tables.DeliveryRow.revision_id.in_(ids)))
 
-    def audit_actions(self) -> Counter[str]:
+    def rows_of_revision(self, revision_id: int) -> list[tables.DeliveryRow]:
+        return self.rows(select(tables.DeliveryRow).where(tables.DeliveryRow.revision_id == revision_id))
+
+    def audit_actions(self, study_uid: str | None = None) -> Counter[str]:
+        """How often each action is on record, of one study or of all."""
         row = tables.AuditEventRow
+        counted = select(row.action, func.count()).group_by(row.action)
+        if study_uid is not None:
+            counted = counted.where(row.study_instance_uid == study_uid)
         with self.session() as session:
-            return Counter(dict(session.execute(select(row.action, func.count()).group_by(row.action)).tuples().all()))
+            return Counter(dict(session.execute(counted).all()))
 
     def digests(self, study_uid: str) -> dict[str, str]:
         """SHA-256 of each produced file as it lies on disk, by SOP Instance UID."""

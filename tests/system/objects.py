@@ -13,12 +13,19 @@ from pydicom.dataset import Dataset
 IMAGE_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 
 
+MANAGEMENT = ("ReferencedStudySequence", "ReferencedPatientSequence", "ReferencedPerformedProcedureStepSequence")
+"""Copied from the source with the rest of the study's attributes: they name no object that an archive stores."""
+
+
 def referenced_instances(dataset: Dataset) -> set[str]:
     """Every ReferencedSOPInstanceUID at any depth."""
     found = set()
-    for element in dataset.iterall():
+    for element in dataset:
         if element.keyword == "ReferencedSOPInstanceUID" and element.value:
             found.add(str(element.value))
+        elif element.VR == "SQ" and element.keyword not in MANAGEMENT:
+            for item in element.value:
+                found |= referenced_instances(item)
     return found
 
 

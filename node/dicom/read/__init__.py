@@ -4,6 +4,7 @@ frames.py      what the header of each slice says
 stack.py       which slices make one stack, in which order
 geometry.py    where the stack is
 pixels.py      stored values from any transfer syntax
+codec.py       compressed frames, by decompress.py in a process of its own
 volume.py      all of it together: a CT series to HU
 radiograph.py  one projection image
 """

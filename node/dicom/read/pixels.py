@@ -1,6 +1,6 @@
 """Stored values of one frame, from any transfer syntax that can be decoded under a permissive licence.
 
-Decoders are named, in order, so that the same file gives the same numbers wherever the node runs:
+One decoder is named for each syntax, so that the same file gives the same numbers wherever the node runs:
 an additional package on one machine changes nothing, and pylibjpeg-libjpeg (GPL) is never asked.
 """
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.encaps import get_frame
 
 from models.contract import BoolArray
 from node.dicom.elements import UNREADABLE, integer, number, parse, text
 from node.dicom.header import transfer_syntax
+from node.dicom.read.codec import Codec
 from node.errors import NotEligible, NotUnderstood
 
 IntArray = NDArray[np.int64]
@@ -26,19 +26,19 @@ _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99",
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-_PLUGINS: dict[str, tuple[str, ...]] = {
-    _RLE: ("pydicom",),
-    "1.2.840.10008.1.2.4.50": ("gdcm",),  # JPEG baseline
-    _JPEG_EXTENDED: ("gdcm",),  # 8 bit only
-    "1.2.840.10008.1.2.4.57": ("gdcm",),  # JPEG lossless
-    "1.2.840.10008.1.2.4.70": ("gdcm",),
-    "1.2.840.10008.1.2.4.80": ("pyjpegls", "gdcm"),  # JPEG-LS
-    "1.2.840.10008.1.2.4.81": ("pyjpegls", "gdcm"),
-    "1.2.840.10008.1.2.4.90": ("pylibjpeg", "gdcm"),  # JPEG 2000, by OpenJPEG
-    "1.2.840.10008.1.2.4.91": ("pylibjpeg", "gdcm"),
-    "1.2.840.10008.1.2.4.201": ("pylibjpeg",),  # High-throughput JPEG 2000
-    "1.2.840.10008.1.2.4.202": ("pylibjpeg",),
-    "1.2.840.10008.1.2.4.203": ("pylibjpeg",),
+_PLUGINS = {
+    "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
+    _JPEG_EXTENDED: "pillow",  # 8 bit only
+    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": "gdcm",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000, by OpenJPEG
+    "1.2.840.10008.1.2.4.91": "pylibjpeg",
+    "1.2.840.10008.1.2.4.201": "pylibjpeg",  # High-throughput JPEG 2000, by OpenJPEG
+    "1.2.840.10008.1.2.4.202": "pylibjpeg",
+    "1.2.840.10008.1.2.4.203": "pylibjpeg",
+    _RLE: "pydicom",
 }
 _ALWAYS_LOSSY = {"1.2.840.10008.1.2.4.50", _JPEG_EXTENDED, "1.2.840.10008.1.2.4.81"}
 _PIXEL_DATA = 0x7FE00010
@@ -73,7 +73,8 @@ class PixelFile:
     raises   NotEligible   unreadable, no pixels, colour, or a format that cannot be decoded
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, codec: Codec) -> None:
+        self._codec = codec
         try:
             self.dataset = parse(path)
         except NotUnderstood as exc:
@@ -123,21 +124,15 @@ class PixelFile:
 
     def _decompressed(self, index: int) -> NDArray[np.unsignedinteger]:
         uid = self.format.transfer_syntax_uid
-        for plugin in _PLUGINS[uid]:
-            try:
-                found, _properties = get_decoder(UID(uid)).as_array(
-                    self._encoded, index=index, raw=True, validate=False, decoding_plugin=plugin, **self._options()
-                )
-            except (*UNREADABLE, RuntimeError):
-                continue  # the next in the list may do it; when none does, that is said below
-            if found.shape == (self.format.rows, self.format.columns):
-                return np.ascontiguousarray(found).view(f"u{found.dtype.itemsize}")
-        raise NotEligible(
-            f"The compressed pixel data ({UID(uid).name}) cannot be decoded: damaged, or not what they claim."
-        )
+        try:
+            encoded = get_frame(self._encoded, index, number_of_frames=self.format.frames)
+        except UNREADABLE as exc:
+            raise NotEligible("The compressed pixel data are not put together as DICOM has it.") from exc
+        return self._codec.decode(encoded, plugin=_PLUGINS[uid], options=self._options())
 
     def _options(self) -> dict[str, object]:
         return {
+            "transfer_syntax_uid": self.format.transfer_syntax_uid,
             "rows": self.format.rows,
             "columns": self.format.columns,
             "number_of_frames": self.format.frames,

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from models.contract import Acquisition, BoolArray, FloatArray, Radiograph, SourceRef
 from node.dicom.elements import integer, item, items, number, numbers, text, texts
 from node.dicom.header import view_of
+from node.dicom.read.codec import Codec
 from node.dicom.read.pixels import IntArray, PixelFile
 from node.errors import NotEligible
 
@@ -21,7 +22,11 @@ def read_radiograph(path: Path) -> Radiograph:
 
     raises   NotEligible   no greyscale radiograph with one frame, or not decodable; the reason is for the reader
     """
-    file = PixelFile(path)
+    with Codec() as codec:
+        return _radiograph(PixelFile(path, codec))
+
+
+def _radiograph(file: PixelFile) -> Radiograph:
     dataset = file.dataset
     modality = text(dataset, 0x00080060).upper()
     if modality not in _MODALITIES:

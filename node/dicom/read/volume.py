@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from models.contract import Acquisition, BoolArray, FloatArray, Volume
+from node.dicom.read.codec import Codec
 from node.dicom.read.frames import Frame, described, frames_of
 from node.dicom.read.geometry import place
 from node.dicom.read.pixels import PixelFile
@@ -36,15 +38,20 @@ def read_volume(paths: Sequence[Path], *, on_progress: Progress | None = None) -
 
     raises   NotEligible   these images do not honestly make one volume in HU; the reason is for the reader
     """
+    with Codec() as codec:
+        return _read_volume(paths, codec, on_progress)
+
+
+def _read_volume(paths: Sequence[Path], codec: Codec, on_progress: Progress | None) -> Volume:
     frames, acquisitions = _headers(paths)
-    kept, plane, notes = one_stack(frames, _fingerprint)
+    kept, plane, notes = one_stack(frames, partial(_fingerprint, codec))
     if len(kept) * kept[0].rows * kept[0].columns > LARGEST_VOLUME_VOXELS:
         raise NotEligible("The series is too large to be held in memory as one volume.")
     origins = np.array([frame.position for frame in kept], dtype=np.float64)  # (Z, 3)
     spacing = (kept[0].spacing[0], kept[0].spacing[1])
     thickness = kept[0].slice_thickness_mm or kept[0].spacing_between_slices_mm
     placement = place(plane, origins, spacing, thickness_mm=thickness)
-    voxels, padding, value_notes = _voxels(kept, on_progress)
+    voxels, padding, value_notes = _voxels(kept, codec, on_progress)
     return Volume(
         voxels=voxels,
         affine=placement.affine,
@@ -70,14 +77,16 @@ def _headers(paths: Sequence[Path]) -> tuple[list[Frame], dict[Path, Acquisition
     return frames, acquisitions
 
 
-def _fingerprint(frame: Frame) -> bytes:
-    stored, _ = PixelFile(frame.path).frame(frame.index)
+def _fingerprint(codec: Codec, frame: Frame) -> bytes:
+    stored, _ = PixelFile(frame.path, codec).frame(frame.index)
     digest = hashlib.sha256(repr((frame.position, frame.slope, frame.intercept)).encode())
     digest.update(stored.tobytes())
     return digest.digest()
 
 
-def _voxels(frames: Sequence[Frame], on_progress: Progress | None) -> tuple[FloatArray, BoolArray | None, list[str]]:
+def _voxels(
+    frames: Sequence[Frame], codec: Codec, on_progress: Progress | None
+) -> tuple[FloatArray, BoolArray | None, list[str]]:
     """HU of all slices float32 (Z, Y, X), padding bool (Z, Y, X) or None, and notes."""
     shape = (len(frames), frames[0].rows, frames[0].columns)
     voxels: FloatArray = np.empty(shape, dtype=np.float32)
@@ -88,7 +97,7 @@ def _voxels(frames: Sequence[Frame], on_progress: Progress | None) -> tuple[Floa
     for z, frame in enumerate(frames):
         slices_of.setdefault(frame.path, []).append(z)
     for path, slices in slices_of.items():
-        file = PixelFile(path)
+        file = PixelFile(path, codec)
         values.lossy += file.lossy
         for z in slices:
             stored, declared = file.frame(frames[z].index)
@@ -164,7 +173,7 @@ class _Values:
             raise NotEligible("The values lie far outside of what Hounsfield units can be.")
         found = []
         if self.lossy:
-            found.append(f"Compressed with loss before they came here: {self.lossy} files.")
+            found.append(f"Images compressed with loss before they came here: {self.lossy}.")
         if self.disbelieved:
             found.append("The declared padding value is one of tissue; it was not taken as padding.")
         return found

@@ -76,6 +76,7 @@ def capture(
     uid, number, description = series
     headers.add_series(ds, uid=uid, number=number, modality="OT", description=plain(description))
     headers.add_equipment(ds, stamp)
+    headers.add_contribution(ds, stamp, None, label)
     body_part = header.get("BodyPartExamined")
     if body_part:
         ds.BodyPartExamined = body_part

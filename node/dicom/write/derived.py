@@ -143,7 +143,9 @@ def _start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp)
             if element.keyword in allowed and element.keyword not in ds and element.tag.group not in (0x6000, 0x5000):
                 headers.copy_element(element, ds)
     headers.fill_empty(ds, may_be_empty_of(sop_class_uid))
-    headers.add_laterality(ds, header)
+    if not ds.get("Laterality"):
+        ds.pop("Laterality", None)
+        headers.add_laterality(ds, header)
     return ds
 
 
@@ -172,7 +174,7 @@ def _describe(ds: Any, header: Any, image: Image, ref: SourceRef, stamp: Stamp, 
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             if keyword in ds:
                 del ds[keyword]
-    headers.add_contribution(ds, stamp, image.model, plain(pipeline))
+    headers.add_contribution(ds, stamp, image.model, pipeline)
 
 
 def _add_series(ds: Any, header: Any, image: Image, stamp: Stamp, *, origin: uids.Origin, place: int) -> None:

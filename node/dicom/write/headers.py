@@ -20,7 +20,7 @@ from pydicom.valuerep import format_number_as_ds
 from models.contract import ModelIdentity
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, device_uid
 from node.dicom.write import codes
-from node.dicom.write.charset import choose_character_set
+from node.dicom.write.charset import choose_character_set, plain
 from node.dicom.write.objects import Stamp
 from node.dicom.write.tables import is_unpaired
 from node.settings import MANUFACTURER, MODEL_NAME, VERSION
@@ -56,7 +56,7 @@ def start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp) 
         if keyword in ds:
             del ds[keyword]
     ds.StudyInstanceUID = stamp.study_instance_uid
-    if "SpecificCharacterSet" in header:
+    if header.get("SpecificCharacterSet"):
         ds.SpecificCharacterSet = header.SpecificCharacterSet
     fill_empty(ds, _EMPTY_IF_UNKNOWN)
     made_at = local_time(header, stamp)
@@ -77,13 +77,8 @@ def add_series(ds: Any, *, uid: str, number: int, modality: str, description: st
 
 def add_laterality(ds: Any, header: Any) -> None:
     """As received; empty where it is unknown and the body part may be one of a pair (type 2C)."""
-    if header.get("Laterality"):
-        ds.Laterality = header.Laterality
-    elif "ImageLaterality" in ds or is_unpaired(str(header.get("BodyPartExamined", "") or "")):
-        if "Laterality" in ds:
-            del ds.Laterality
-    else:
-        ds.Laterality = None
+    if "ImageLaterality" not in ds and not is_unpaired(str(header.get("BodyPartExamined", "") or "")):
+        ds.Laterality = header.get("Laterality") or None
 
 
 def add_equipment(ds: Any, stamp: Stamp) -> None:
@@ -106,14 +101,13 @@ def add_contribution(ds: Any, stamp: Stamp, model: ModelIdentity | None, pipelin
     item.DeviceSerialNumber = stamp.station_name[:64]
     item.SoftwareVersions = VERSION if model is None else [VERSION, f"{model.name} {model.version}"[:64]]
     item.ContributionDateTime = stamp.made_at.strftime("%Y%m%d%H%M%S%z")
-    item.ContributionDescription = f"{pipeline}. {identity_of(model)}. {stamp.note}"[:1024]
+    network = "" if model is None else f" {identity_of(model)}."
+    item.ContributionDescription = plain(f"{pipeline}.{network} {stamp.note}")[:1024]
     ds.ContributingEquipmentSequence = [*(ds.get("ContributingEquipmentSequence") or []), item]
 
 
-def identity_of(model: ModelIdentity | None) -> str:
+def identity_of(model: ModelIdentity) -> str:
     """The network in words that find it again."""
-    if model is None:
-        return "No network was used"
     return f"Network {model.name} {model.version}, weights SHA-256 {model.weights_sha256}"
 
 

@@ -10,11 +10,12 @@ import highdicom as hd
 import numpy as np
 from pydicom.sr.coding import Code as CodedTriple
 from pydicom.uid import SegmentationStorage
+from pydicom.valuerep import format_number_as_ds
 
 from models.contract import BoolArray, Code, Findings, Lesion, Radiograph, Volume
 from node.dicom import uids
 from node.dicom.write import headers
-from node.dicom.write.charset import plain
+from node.dicom.write.charset import UTF8, plain
 from node.dicom.write.derived import origin_of, series_description, series_number
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.source import SeriesSource
@@ -23,8 +24,11 @@ from node.settings import MANUFACTURER, MODEL_NAME, VERSION
 
 _TISSUE: Code = ("49755003", "SCT", "Morphologically Abnormal Structure")
 _STEP_TOLERANCE = 0.01
-_NEEDED = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate")
-_ALSO_NEEDED = ("StudyTime", "ReferringPhysicianName", "PositionReferenceIndicator", "Manufacturer", "SeriesNumber")
+_OF_NO_USE_TO_THE_LIBRARY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
+    *("StudyTime", "ReferringPhysicianName"),
+)
+_NEEDED = ("PositionReferenceIndicator", "Manufacturer", "SeriesNumber")
 
 
 def lesion_segmentation(findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp) -> Produced:
@@ -64,7 +68,9 @@ def lesion_segmentation(findings: Findings, grid: Volume | Radiograph, source: S
         content_label="AI_LESIONS",
         omit_empty_frames=True,
     )
-    return _produced(_dressed(built, header, findings, origin, stamp), findings, source)
+    ds = _dressed(built, header, findings, origin, stamp)
+    _set_measures(ds, grid, header)
+    return _produced(ds, findings, source)
 
 
 def _numbered(findings: Findings) -> list[tuple[int, Lesion]]:
@@ -105,10 +111,17 @@ def _multi_frame(refs: Any, masks: list[BoolArray], source: SeriesSource) -> tup
 
 
 def _completed(header: Any) -> Any:
-    """A copy in which what the library reads is there, if only empty. Its names are set again from the source later."""
+    """A copy with what the library asks for, and without the patient: it warns of odd names, in words that hold them.
+
+    Patient and study come from the source again when the object is dressed.
+    """
     completed = deepcopy(header)
-    completed.PatientName = completed.ReferringPhysicianName = None
-    headers.fill_empty(completed, (*_NEEDED, *_ALSO_NEEDED))
+    for keyword in _OF_NO_USE_TO_THE_LIBRARY:
+        setattr(completed, keyword, None)
+    completed.SpecificCharacterSet = UTF8
+    headers.fill_empty(completed, _NEEDED)
+    if "ImagePositionPatient" in completed and not completed.get("FrameOfReferenceUID"):
+        completed.FrameOfReferenceUID = uids.frame_of_reference_uid(str(header.SeriesInstanceUID))
     return completed
 
 
@@ -156,13 +169,32 @@ def _dressed(built: Any, header: Any, findings: Findings, origin: uids.Origin, s
     )
     headers.add_equipment(ds, stamp)
     headers.add_contribution(ds, stamp, findings.lesions[0].model, findings.pipeline)
-    for keyword in ("BodyPartExamined", "PatientOrientation", "Laterality"):
+    if "Laterality" in ds:  # the anatomic region of each segment says it (PS3.3 C.8.20.2)
+        del ds.Laterality
+    for keyword in ("BodyPartExamined", "PatientOrientation"):
         if header.get(keyword) and keyword not in ds:
             setattr(ds, keyword, header[keyword].value)
     dimension = uids.dimension_uid(origin, "seg")
     for item in [*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence]:
         item.DimensionOrganizationUID = dimension
     return ds
+
+
+def _set_measures(ds: Any, grid: Volume | Radiograph, header: Any) -> None:
+    """Step and thickness of the whole stack: from the slices with a lesion alone the library takes a wrong step.
+
+    Of a radiograph the library writes measures without a thickness, and then refuses to read them: there are none.
+    """
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    if isinstance(grid, Radiograph):
+        if "PixelMeasuresSequence" in shared:
+            del shared.PixelMeasuresSequence
+        return
+    step = grid.spacing_zyx_mm[0]
+    thickness = header.get("SliceThickness")
+    measures = shared.PixelMeasuresSequence[0]
+    measures.SliceThickness = format_number_as_ds(step if thickness in (None, "") else float(thickness))
+    measures.SpacingBetweenSlices = format_number_as_ds(step)
 
 
 def _produced(ds: Any, findings: Findings, source: SeriesSource) -> Produced:

@@ -25,6 +25,29 @@ LOSSY_TRANSFER_SYNTAXES = frozenset(
     }
 )
 
+_IDENTITY = (
+    "SpecificCharacterSet",
+    "TimezoneOffsetFromUTC",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "Modality",
+    "SOPClassUID",
+    "SOPInstanceUID",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class SeriesSource:
@@ -41,6 +64,16 @@ class SeriesSource:
                 header = _read(path)
                 headers[str(header.SOPInstanceUID)] = header
         return cls(headers)
+
+    def bare(self) -> SeriesSource:
+        """Only what says whose images these are, for a report that the full headers stood in the way of."""
+        bare: dict[str, Any] = {}
+        for uid, header in self.headers.items():
+            bare[uid] = Dataset()
+            for keyword in _IDENTITY:
+                if keyword in header:
+                    bare[uid][keyword] = header[keyword]
+        return SeriesSource(bare)
 
     @property
     def first(self) -> Any:
@@ -120,8 +153,16 @@ def _keep_readable(dataset: Any) -> None:
             element = None if tag.is_private else dataset[tag]
         except (ValueError, TypeError, OverflowError, NotImplementedError, BytesLengthException):
             element = None
-        if element is None:
+        if element is None or not _says_numbers(element):
             del dataset[tag]
         elif element.VR == "SQ":
             for item in element.value:
                 _keep_readable(item)
+
+
+def _says_numbers(element: Any) -> bool:
+    """False for a number in text that is none: it is handed out as it stands."""
+    if element.VR not in ("IS", "DS") or element.value in (None, ""):
+        return True
+    values = element.value if element.VM > 1 else [element.value]
+    return all(isinstance(value, int | float) or value in (None, "") for value in values)

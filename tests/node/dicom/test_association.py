@@ -15,7 +15,7 @@ from node.dicom.association import Broken, associate
 from node.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable
 from node.settings import Peer, Settings
 
-SETTINGS = Settings(connection_timeout_s=0.5, association_timeout_s=0.5, dimse_timeout_s=0.5)
+SETTINGS = Settings(connection_timeout_s=2, association_timeout_s=1, dimse_timeout_s=1)
 CONTEXTS = [(VERIFICATION, (EXPLICIT,)), (CT, (EXPLICIT,))]
 Script = Callable[[RawPeer], None]
 

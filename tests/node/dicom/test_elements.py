@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
@@ -111,6 +112,15 @@ def test_a_damaged_deflated_file_is_not_understood(tmp_path: Path) -> None:
 @pytest.fixture
 def odd_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return shared.unpack("odd-dicom", tmp_path_factory.getbasetemp())
+
+
+def test_a_deflated_data_set_that_grows_beyond_bounds_is_not_understood(tmp_path: Path) -> None:
+    ds = phantom.ct(values=np.zeros((1024, 1024), np.uint16))
+    path = phantom.save(ds, tmp_path / "bomb.dcm", DeflatedExplicitVRLittleEndian)
+    assert path.stat().st_size < 10_000
+    assert "PixelData" in parse(path, most_inflated_bytes=1 << 22)
+    with pytest.raises(NotUnderstood, match="too large"):
+        parse(path, most_inflated_bytes=1 << 21)
 
 
 class TestWithRealFiles:

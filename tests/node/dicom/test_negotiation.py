@@ -48,7 +48,14 @@ def test_takes_every_storage_class_that_the_library_knows(uid: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "uid", ["1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.3.1.2.3.3", "1.2.840.10008.5.1.4.31"]
+    "uid",
+    [
+        "storage",
+        "1.2.840.10008.1.1",
+        "1.2.840.10008.5.1.4.1.2.2.1",
+        "1.2.840.10008.3.1.2.3.3",
+        "1.2.840.10008.5.1.4.31",
+    ],
 )
 def test_other_services_are_not_storage(uid: str) -> None:
     assert not is_storage(uid)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
 from pynetdicom import evt
 
 from network.desk import RecordingDesk
 from network.objects import CT, EXPLICIT, STUDY, ct_image, data_set_of, write
 from network.pacs import pynetdicom_scp, scripted
 from network.raw import RawPeer, associate_ac
+from node.dicom.messages import is_uid
+from node.dicom.negotiation import is_storage
 from node.dicom.receive import StorageScp
 from node.dicom.send import Outgoing, data_set_start, send
 from node.errors import (
@@ -265,3 +269,40 @@ def test_the_data_set_begins_where_pydicom_says(tmp_path: Path, syntax: str) -> 
 def test_what_is_no_dicom_file_has_no_data_set(file: bytes) -> None:
     with pytest.raises(ValueError):
         data_set_start(file)
+
+
+ODD = Path(__file__).parents[3].parent / "shared" / "data" / "odd-dicom.tar.xz"
+
+
+def odd_objects(folder: Path) -> list[Outgoing]:
+    """Fixtures of other projects: any class, any transfer syntax, whatever is wrong inside."""
+    found = []
+    with tarfile.open(ODD) as archive:
+        for member in archive:
+            encoded = archive.extractfile(member).read() if member.isfile() else b""
+            path = folder / f"{len(found)}.dcm"
+            path.write_bytes(encoded)
+            try:
+                _, syntax = data_set_start(encoded)
+                meta = read_file_meta_info(path)
+                sop_class, instance = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
+            except (ValueError, AttributeError, EOFError):
+                continue
+            if is_storage(sop_class) and is_uid(instance):
+                found.append(Outgoing(path, sop_class, instance, syntax))
+    return found
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not ODD.exists(), reason="no ../shared/data beside the repository")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_odd_objects_of_every_kind_arrive_bit_for_bit(scp: StorageScp, desk: RecordingDesk, tmp_path: Path) -> None:
+    objects = odd_objects(tmp_path)
+    assert len(objects) > 150
+    assert len({one.transfer_syntax_uid for one in objects}) > 15
+    answers = send(SETTINGS, Peer(aet="PACSNODE", host="127.0.0.1", port=scp.port), objects)
+    assert [answer.error for answer in answers if answer.error] == []
+    assert len(desk.taken) == len(objects)
+    for taken, one in zip(desk.taken, objects, strict=True):
+        file = one.path.read_bytes()
+        assert data_set_of(taken.file) == file[data_set_start(file)[0] :]

@@ -39,8 +39,8 @@ def scp(start_scp: StartScp, authority: Authority) -> StorageScp:
         tls_certificate=node.tls_certificate,
         tls_key=node.tls_key,
         tls_authorities=node.tls_authorities,
-        tls_handshake_timeout_s=1.0,
-        association_timeout_s=1.0,
+        tls_handshake_timeout_s=2.0,
+        association_timeout_s=2.0,
     )
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from system.dcmtk import Address
-from system.standin import StandIn
 
 from node.archive import Archive
 from node.db import deliveries, receiving, work
@@ -20,6 +18,8 @@ from node.jobs.receive import ReceivingDesk
 from node.jobs.record import now
 from node.jobs.site import apply_site
 from node.settings import Peer, Settings, Site
+from system.dcmtk import Address
+from system.standin import StandIn
 
 from .conftest import PACS, ct_slice
 

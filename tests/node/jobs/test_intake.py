@@ -48,9 +48,7 @@ def test_a_study_that_never_rests_is_closed_at_the_deadline(
     assert revisions(database)[0].completed_because.startswith("deadline")
 
 
-def test_a_content_rule_closes_at_once(
-    database: Database, desk: ReceivingDesk, arrive: Callable[..., Arrival]
-) -> None:
+def test_a_content_rule_closes_at_once(database: Database, desk: ReceivingDesk, arrive: Callable[..., Arrival]) -> None:
     rule(database, quiet_s=3600, when_images=2)
     desk.take(arrive(ct_slice(number=1)))
     assert complete_due(database, actor="test") == []

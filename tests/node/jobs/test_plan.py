@@ -80,6 +80,14 @@ def test_a_late_image_of_the_same_series_analyses_it_again(database: Database, t
     assert [entry["decision"] for entry in selection(database, second)] == ["analysed"]
 
 
+def test_a_localiser_in_the_series_is_not_among_the_analysed_images(database: Database, take: Take) -> None:
+    scout = ct_slice(number=1)
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    [revision] = take(scout, ct_slice(number=2), ct_slice(number=3))
+    chosen = {entry["decision"]: entry["sop_instance_uids"] for entry in selection(database, revision)}
+    assert chosen == {"analysed": ["1.2.3.1.2", "1.2.3.1.3"], "not eligible": ["1.2.3.1.1"]}
+
+
 def test_the_report_is_queued_when_the_last_analysis_ends(database: Database, take: Take) -> None:
     take(ct_slice(series="1.2.3.1"), ct_slice(series="1.2.3.2"))
     assert [job.pipeline for job in jobs(database)] == ["low_dose_ct", "low_dose_ct"]

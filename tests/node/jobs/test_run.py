@@ -94,9 +94,7 @@ def test_not_eligible_ends_the_job_with_the_reason_for_the_reader(
     )
 
 
-def test_a_broken_analysis_is_tried_again_and_then_told(
-    settings: Settings, database: Database, planned: int
-) -> None:
+def test_a_broken_analysis_is_tried_again_and_then_told(settings: Settings, database: Database, planned: int) -> None:
     def analyse(_attempt: Attempt) -> Outcome:
         raise ZeroDivisionError("secret text that may hold anything")
 
@@ -112,9 +110,7 @@ def test_a_broken_analysis_is_tried_again_and_then_told(
 
 
 @pytest.mark.parametrize("error", [PeerBusy("later"), OutOfResources("disk full")])
-def test_what_passes_is_waited_for(
-    settings: Settings, database: Database, planned: int, error: Exception
-) -> None:
+def test_what_passes_is_waited_for(settings: Settings, database: Database, planned: int, error: Exception) -> None:
     def analyse(_attempt: Attempt) -> Outcome:
         raise error
 

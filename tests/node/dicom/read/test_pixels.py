@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from pydicom.uid import (
 )
 
 from images import phantom, shared
+from node.dicom.read.codec import Codec
 from node.dicom.read.pixels import PixelFile
 from node.errors import NotEligible
 
@@ -46,8 +48,18 @@ def htj2k_values() -> NDArray[np.uint16]:
     return values
 
 
-def frame(ds: Dataset, folder: Path, syntax: str = ExplicitVRLittleEndian) -> NDArray[np.int64]:
-    return PixelFile(phantom.save(ds, folder / "a.dcm", syntax)).frame(0)[0]
+UNUSED = Codec()
+"""For files that are not compressed: its child never starts."""
+
+
+@pytest.fixture(scope="module")
+def codec() -> Iterator[Codec]:
+    with Codec() as codec:
+        yield codec
+
+
+def frame(ds: Dataset, folder: Path, syntax: str = ExplicitVRLittleEndian, codec: Codec = UNUSED) -> NDArray[np.int64]:
+    return PixelFile(phantom.save(ds, folder / "a.dcm", syntax), codec).frame(0)[0]
 
 
 @pytest.mark.parametrize(
@@ -60,33 +72,35 @@ def test_reads_uncompressed_pixels(tmp_path: Path, syntax: str, values: NDArray[
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 @pytest.mark.parametrize("values", [UNSIGNED_12, SIGNED_16, EIGHT], ids=["unsigned", "signed", "eight"])
-def test_reads_lossless_compression_exactly(tmp_path: Path, syntax: str, values: NDArray[np.uint16]) -> None:
-    file = PixelFile(phantom.save_compressed(phantom.ct(values=values), tmp_path / "a.dcm", syntax))
+def test_reads_lossless_compression_exactly(
+    tmp_path: Path, codec: Codec, syntax: str, values: NDArray[np.uint16]
+) -> None:
+    file = PixelFile(phantom.save_compressed(phantom.ct(values=values), tmp_path / "a.dcm", syntax), codec)
     np.testing.assert_array_equal(file.frame(0)[0], values)
     assert not file.lossy
 
 
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2K])
-def test_reads_high_throughput_jpeg_2000(tmp_path: Path, syntax: str) -> None:
+def test_reads_high_throughput_jpeg_2000(tmp_path: Path, codec: Codec, syntax: str) -> None:
     ds = phantom.ct(values=htj2k_values(), PixelData=encapsulate([HTJ2K_CODESTREAM]))
     ds["PixelData"].is_undefined_length = True
-    np.testing.assert_array_equal(frame(ds, tmp_path, syntax), htj2k_values())
+    np.testing.assert_array_equal(frame(ds, tmp_path, syntax, codec), htj2k_values())
 
 
-def test_reads_near_lossless_within_its_bound_and_says_lossy(tmp_path: Path) -> None:
+def test_reads_near_lossless_within_its_bound_and_says_lossy(tmp_path: Path, codec: Codec) -> None:
     path = phantom.save_compressed(phantom.ct(values=UNSIGNED_12), tmp_path / "a.dcm", JPEGLSNearLossless, jls_error=3)
-    file = PixelFile(path)
+    file = PixelFile(path, codec)
     assert np.abs(file.frame(0)[0] - UNSIGNED_12).max() <= 3
     assert file.lossy
 
 
 def test_hears_that_an_image_was_once_compressed_with_loss(tmp_path: Path) -> None:
-    assert PixelFile(phantom.save(phantom.ct(LossyImageCompression="01"), tmp_path / "a.dcm")).lossy
+    assert PixelFile(phantom.save(phantom.ct(LossyImageCompression="01"), tmp_path / "a.dcm"), UNUSED).lossy
 
 
 def test_reads_every_frame_of_several(tmp_path: Path) -> None:
     values = np.stack([UNSIGNED_12, UNSIGNED_12[::-1]])
-    file = PixelFile(phantom.save(phantom.enhanced_ct([(0, 0, 0), (0, 0, 1)], values), tmp_path / "a.dcm"))
+    file = PixelFile(phantom.save(phantom.enhanced_ct([(0, 0, 0), (0, 0, 1)], values), tmp_path / "a.dcm"), UNUSED)
     np.testing.assert_array_equal(file.frame(1)[0], values[1])
 
 
@@ -119,7 +133,7 @@ def test_reads_past_excess_padding(tmp_path: Path) -> None:
 
 
 def padding_of(ds: Dataset, folder: Path) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
-    return PixelFile(phantom.save(ds, folder / "a.dcm")).frame(0)
+    return PixelFile(phantom.save(ds, folder / "a.dcm"), UNUSED).frame(0)
 
 
 def test_finds_the_declared_padding(tmp_path: Path) -> None:
@@ -164,23 +178,23 @@ def test_refuses_truncated_pixels(tmp_path: Path) -> None:
     path = phantom.save(phantom.ct(), tmp_path / "a.dcm")
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(NotEligible, match="truncated"):
-        PixelFile(path).frame(0)
+        PixelFile(path, UNUSED).frame(0)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
-def test_refuses_truncated_compressed_pixels(tmp_path: Path, syntax: str) -> None:
+def test_refuses_truncated_compressed_pixels(tmp_path: Path, codec: Codec, syntax: str) -> None:
     ds = phantom.ct(values=UNSIGNED_12)
     phantom.save_compressed(ds, tmp_path / "whole.dcm", syntax)
     ds.PixelData = encapsulate([b"\xff\xff\0\0" * 4])
     with pytest.raises(NotEligible, match="cannot be decoded"):
-        PixelFile(phantom.save(ds, tmp_path / "a.dcm", syntax)).frame(0)
+        PixelFile(phantom.save(ds, tmp_path / "a.dcm", syntax), codec).frame(0)
 
 
 def test_refuses_twelve_bit_jpeg_in_words(tmp_path: Path) -> None:
     ds = phantom.pixels(phantom.ct(), UNSIGNED_12, stored=12)
     ds.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
     with pytest.raises(NotEligible, match="12-bit JPEG"):
-        PixelFile(phantom.save(ds, tmp_path / "a.dcm", JPEGExtended12Bit))
+        PixelFile(phantom.save(ds, tmp_path / "a.dcm", JPEGExtended12Bit), UNUSED)
 
 
 @pytest.mark.parametrize(
@@ -197,20 +211,20 @@ def test_refuses_twelve_bit_jpeg_in_words(tmp_path: Path) -> None:
 def test_refuses_what_is_no_greyscale_image(tmp_path: Path, elements: dict[str, object], words: str) -> None:
     path = phantom.save(phantom.ct(**elements), tmp_path / "a.dcm")
     with pytest.raises(NotEligible, match=words):
-        PixelFile(path)
+        PixelFile(path, UNUSED)
 
 
 def test_refuses_a_transfer_syntax_without_a_decoder(tmp_path: Path) -> None:
     ds = phantom.ct(PixelData=encapsulate([b"\xff\xd8\xff\xd9"]))
     path = phantom.save(ds, tmp_path / "a.dcm", "1.2.840.10008.1.2.4.55")
     with pytest.raises(NotEligible, match=r"1\.2\.840\.10008\.1\.2\.4\.55 cannot be decoded"):
-        PixelFile(path)
+        PixelFile(path, UNUSED)
 
 
 def test_refuses_a_file_that_is_no_dicom(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"nothing")
     with pytest.raises(NotEligible):
-        PixelFile(tmp_path / "a")
+        PixelFile(tmp_path / "a", UNUSED)
 
 
 LOSSLESS = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"} | {
@@ -221,14 +235,16 @@ LOSSLESS = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 class TestWithRealFiles:
     pytestmark = shared.needs_shared_data
 
-    def test_one_slice_is_the_same_in_every_lossless_syntax(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def test_one_slice_is_the_same_in_every_lossless_syntax(
+        self, tmp_path_factory: pytest.TempPathFactory, codec: Codec
+    ) -> None:
         files = shared.unpack("odd-dicom", tmp_path_factory.getbasetemp())
         variants = [path for path in files if path.name.startswith("CTImage.dcm_")]
-        reference, _ = PixelFile(next(path for path in files if path.name == "CTImage.dcm")).frame(0)
+        reference, _ = PixelFile(next(path for path in files if path.name == "CTImage.dcm"), codec).frame(0)
         seen = set()
         for path in variants:
             syntax = path.stem.rpartition("_")[2]
             if syntax in LOSSLESS:
-                np.testing.assert_array_equal(PixelFile(path).frame(0)[0], reference, err_msg=syntax)
+                np.testing.assert_array_equal(PixelFile(path, codec).frame(0)[0], reference, err_msg=syntax)
                 seen.add(syntax)
         assert seen == LOSSLESS

@@ -1,0 +1,102 @@
+"""Training: it learns, it resumes to the same bits, it never sees who is held out."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.contract import ModelError
+from models.lidnet.config import TRAINING, TrainConfig
+from models.lidnet.pairs import PairStore
+from models.lidnet.train import Run, learning_rate, pixel_loss, train
+
+QUICK = TrainConfig(steps=40, batch=4, patch_px=64, learning_rate=2e-3, warmup_steps=5, checkpoint_every=20)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def store(slices, small, tmp_path_factory):
+    from models.lidnet.pairs import make_pairs
+    from models.lidnet.slices import slice_files, split
+
+    kept, _ = split(slice_files(slices), small.held_out)
+    return PairStore(make_pairs(kept, tmp_path_factory.mktemp("pairs"), small.pairs, seed=1), small.pairs, seed=1)
+
+
+def fitted(small, store, checkpoint, steps, network=None):
+    run = network or Run(small, QUICK, seed=1, device=CPU)
+    run.training = replace(QUICK, steps=steps)
+    losses: list[float] = []
+    run.fit(store, checkpoint, lambda _what, _done, _total, loss: losses.append(loss))
+    return run, losses
+
+
+def test_the_loss_falls(small, store, tmp_path):
+    _, losses = fitted(small, store, tmp_path / "c.pt", 40)
+    assert losses[-1] < losses[0]
+
+
+def test_resumes_to_the_same_bits(small, store, tmp_path):
+    straight = Run(small, QUICK, seed=1, device=CPU)
+    straight.fit(store, tmp_path / "a.pt", lambda *_: None)
+
+    class Stopped(Exception):
+        pass
+
+    def stop_at_30(_what: str, done: int, _total: int, _loss: float) -> None:
+        if done == 30:
+            raise Stopped
+
+    broken = Run(small, QUICK, seed=1, device=CPU)
+    with pytest.raises(Stopped):
+        broken.fit(store, tmp_path / "b.pt", stop_at_30)
+    resumed = Run(small, QUICK, seed=1, device=CPU)
+    resumed.load(tmp_path / "b.pt")
+    assert resumed.step == 20
+    resumed.fit(store, tmp_path / "b.pt", lambda *_: None)
+    for name, tensor in straight.smoothed.state_dict().items():
+        assert torch.equal(tensor, resumed.smoothed.state_dict()[name]), name
+
+
+def test_refuses_the_checkpoint_of_another_seed(small, tmp_path):
+    Run(small, QUICK, seed=1, device=CPU).save(tmp_path / "c.pt")
+    with pytest.raises(ModelError, match="another seed"):
+        Run(small, QUICK, seed=2, device=CPU).load(tmp_path / "c.pt")
+
+
+def test_trains_from_a_folder_to_weights_without_those_held_out(small, slices, tmp_path):
+    seen: list[tuple[str, int, int]] = []
+    weights = train(
+        small,
+        slices,
+        tmp_path,
+        preset="cpu",
+        seed=1,
+        steps=2,
+        on_progress=lambda what, done, n, _: seen.append((what, done, n)),
+    )
+    tensors = load_file(weights)
+    assert tensors["body.head.weight"].dtype == torch.float16
+    assert tensors["hu_range"].tolist() == [-1024, 3071]
+    assert ("training", 2, 2) in seen
+    patients = {path.name.split("-")[0] for path in (tmp_path / "pairs").iterdir()}
+    assert len(patients) == 3
+    assert not patients & set(small.held_out)
+
+
+def test_the_rate_warms_up_and_dies_down():
+    rates = [learning_rate(step, TRAINING["cpu"]) for step in range(TRAINING["cpu"].steps)]
+    assert rates[0] < rates[100] < max(rates) == pytest.approx(TRAINING["cpu"].learning_rate, rel=1e-3)
+    assert rates[-1] == pytest.approx(TRAINING["cpu"].last_learning_rate, rel=0.1)
+
+
+def test_the_loss_is_blind_where_the_weight_is_zero():
+    weight = torch.ones(1, 1, 4, 4)
+    weight[..., :2] = 0
+    target = torch.zeros(1, 1, 4, 4)
+    wrong = target.clone()
+    wrong[..., :2] = 1e6
+    assert pixel_loss(wrong, target, weight) == 0
+    assert math.isclose(float(pixel_loss(target + 2, target, weight)), 2.0)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from node.cli import words
+from node.db.session import Database
+from seeded.rows import DELIVERED
+
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "safetensors", "models.catalogue"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Blocked())
+from node.cli import main
+sys.argv = ["pacsnode", *sys.argv[1:]]
+main()
+"""
+PROCESSES = ["up", "receive", "infer", "deliver", "clock", "web", "migrate"]
+QUESTIONS = ["check", "demo", "studies", "study", "resend", "audit", "send", "train", "evaluate", "peers"]
+
+
+def without_torch(*arguments: str | Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+@pytest.mark.parametrize("command", [*PROCESSES, *QUESTIONS])
+def test_every_command_is_listed_and_explains_itself(run, command: str) -> None:
+    assert f" {command} " in run("--help").stdout
+    explained = run(command, "--help")
+    assert explained.exit_code == 0
+    assert "Usage:" in explained.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["up"], ["check"], ["demo"], ["studies"], ["study"], ["resend"], ["audit"], ["audit", "verify"], ["send"]),
+        *(["peers", "apply"], ["peers", "list"], ["peers", "echo"], ["train", "lidnet"], ["evaluate", "lidnet"]),
+    ],
+)
+def test_help_shows_a_line_to_copy(run, command: list[str]) -> None:
+    lines = [line.strip() for line in run(*command, "--help").stdout.splitlines()]
+    assert any(line.startswith("pacsnode ") and " ".join(command) in line for line in lines)
+
+
+def test_the_help_lists_every_exit_code(run) -> None:
+    listed = " ".join(run("--help").stdout.split())
+    for code, meaning in words.EXIT_CODES.items():
+        assert f"{code} {meaning}" in listed
+
+
+def test_the_version_is_told(run) -> None:
+    assert run("--version").stdout.startswith("pacsnode ")
+
+
+@pytest.mark.parametrize("command", [["studies"], ["study", DELIVERED], ["audit"], ["peers", "list"]])
+def test_questions_are_answered_on_a_machine_whose_torch_is_broken(
+    seeded: Database, home: Path, command: list[str]
+) -> None:
+    done = without_torch("--home", home, *command)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_check_says_that_torch_is_broken_and_goes_on(seeded: Database, home: Path) -> None:
+    done = without_torch("--home", home, "check")
+    assert done.returncode == 1
+    assert "models: cannot be imported (torch is blocked)" in done.stdout
+    assert "ok    database" in done.stdout
+
+
+def test_a_wrong_setting_is_exit_code_2_and_names_the_setting(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACSNODE_AET", "MUCH TOO LONG FOR AN AE TITLE")
+    result = run("studies")
+    assert result.exit_code == 2
+    assert "settings: aet: an AE title has 1 to 16" in result.stderr
+
+
+def test_a_database_that_fails_is_exit_code_3_without_its_statement(run, seeded: Database) -> None:
+    with seeded.write() as session:
+        session.execute(text("DROP TABLE conflict"))
+    result = run("study", DELIVERED)
+    assert result.exit_code == 3
+    assert "no such table" in result.stderr
+    assert "SELECT" not in result.stderr
+
+
+def test_python_dash_m_node_is_pacsnode() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "node", "--version"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.startswith("pacsnode ")

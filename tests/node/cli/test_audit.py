@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from sqlalchemy import text
+
+from node.db.session import Database
+from seeded.rows import INCOMPLETE
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+def test_the_trail_is_a_table_and_asking_is_recorded(run) -> None:
+    first = run("audit")
+    assert first.exit_code == 0
+    assert "config.peers_applied" in first.stdout
+    assert "trail.queried" not in first.stdout
+    assert "trail.queried" in run("audit").stdout
+
+
+def test_filters_narrow_and_json_is_complete(run) -> None:
+    found = json.loads(run("audit", "--study", INCOMPLETE, "--action", "delivery", "--json").stdout)
+    (event,) = found
+    assert (event["action"], event["peer"], event["outcome"]) == ("delivery.dead", "PACS", "serious failure")
+    assert len(event["digest"]) == 64
+    assert json.loads(run("audit", "--peer", "CT1", "--limit", "2", "--json").stdout)[0]["peer"] == "CT1"
+    assert json.loads(run("audit", "--patient", "P-2", "--since", "1h", "--json").stdout)[0]["patient_id"] == "P-2"
+
+
+def test_no_event_is_exit_code_1_with_an_empty_list(run) -> None:
+    result = run("audit", "--until", "2000-01-01", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, [])
+
+
+def test_verify_says_that_the_chain_holds_and_gives_its_head(run) -> None:
+    result = run("audit", "verify")
+    assert result.exit_code == 0
+    head = json.loads(run("audit", "verify", "--json").stdout)["head"]
+    assert head in result.stdout
+    assert run("audit", "verify", "--expect", head).exit_code == 0
+    assert run("audit", "verify", "--expect", "f" * 64).exit_code == 1
+
+
+def test_verify_finds_a_changed_event(run, seeded: Database) -> None:
+    with seeded.write() as session:
+        session.execute(text("UPDATE audit_event SET peer = 'SOMEBODY' WHERE number = 3"))
+    result = run("audit", "verify")
+    assert result.exit_code == 1
+    assert "event 3 was changed" in result.stderr

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from node.cli.home import free_port
+from node.db.session import Database
+from node.dicom.standin import StandInPacs
+
+SITE = """
+[[peer]]
+aet = "PACS"
+host = "127.0.0.1"
+port = {port}
+[[route]]
+from = "*"
+to = ["PACS"]
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    path = tmp_path / "site.toml"
+    path.write_text(SITE.format(port=free_port("127.0.0.1")), encoding="utf8")
+    return path
+
+
+def test_a_site_file_becomes_rows_once(run, empty: Database, site: Path) -> None:
+    assert "added: PACS" in run("peers", "apply", site).stdout
+    assert "nothing to change" in run("peers", "apply", site).stdout
+    listed = json.loads(run("peers", "list", "--json").stdout)
+    assert [peer["aet"] for peer in listed["peers"]] == ["PACS"]
+    assert listed["routes"][0]["to"] == ["PACS"]
+    assert "PACS" in run("peers", "list").stdout
+
+
+def test_a_site_file_that_cannot_be_right_changes_nothing(run, empty: Database, site: Path) -> None:
+    site.write_text(site.read_text(encoding="utf8").replace('to = ["PACS"]', 'to = ["ELSEWHERE"]'), encoding="utf8")
+    result = run("peers", "apply", site)
+    assert result.exit_code == 2
+    assert "no such peer in this file" in result.stderr
+    assert run("peers", "list").exit_code == 1
+
+
+def test_echo_tells_an_answer_from_silence(run, empty: Database, site: Path, tmp_path: Path) -> None:
+    pacs = StandInPacs(tmp_path / "pacs", aet="PACS")
+    site.write_text(SITE.format(port=pacs.start()), encoding="utf8")
+    run("peers", "apply", site)
+    try:
+        (answer,) = json.loads(run("peers", "echo", "--json").stdout)
+        assert answer["ok"]
+        assert answer["commitment"]
+        assert "SEG" in answer["stores"]
+    finally:
+        pacs.stop()
+    silent = run("peers", "echo", "PACS")
+    assert silent.exit_code == 3
+    assert "no connection" in silent.stdout
+    assert run("peers", "echo", "NOBODY").exit_code == 1

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from node.db.session import Database
+from seeded.rows import DELIVERED, INCOMPLETE, REFUSAL, RUNNING
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+def test_studies_are_a_table_with_state_progress_and_reason(run) -> None:
+    result = run("studies")
+    assert result.exit_code == 0
+    rows = {uid: next(line for line in result.stdout.splitlines() if uid in line) for uid in (RUNNING, INCOMPLETE)}
+    assert "planned (STAT)" in rows[RUNNING]
+    assert "40 % analyse" in rows[RUNNING]
+    assert REFUSAL in rows[INCOMPLETE]
+
+
+def test_studies_are_json_for_scripts(run) -> None:
+    found = json.loads(run("studies", "--state", "delivered", "--json").stdout)
+    assert [(line["study_instance_uid"], line["delivered"]) for line in found] == [(DELIVERED, 3)]
+
+
+def test_nothing_found_is_exit_code_1(run) -> None:
+    assert run("studies", "nobody").exit_code == 1
+    assert run("study", "9.9.9").exit_code == 1
+    assert "no study 9.9.9" in run("study", "9.9.9").stderr
+
+
+def test_a_study_is_one_timeline_with_durations(run) -> None:
+    text = run("study", DELIVERED).stdout
+    stations = ["received", "complete", "planned", "queued", "started", "step", "done", "reported", "sent", "committed"]
+    places = [text.index(f"{station} ") for station in stations]
+    assert places == sorted(places)
+    assert "3 images, 2.9 KiB from CT1 (127.0.0.1), association released" in text
+    assert "2 AXIAL (CT, 3 images, ct): analysed by low_dose_ct: Original CT images, axial." in text
+    assert "2 SCOUT (CT, 3 images, localiser): not eligible: A localiser" in text
+    assert "proof: storage commitment" in text
+    assert "in reserve for peers that lack the class" in text
+    assert "From the last image to the last proof: 47 s" in text
+    assert "Chest [CT]" in text
+    assert "1 objects came again with other bytes" in text
+
+
+def test_a_running_job_shows_where_it_is(run) -> None:
+    text = run("study", RUNNING).stdout
+    assert "planned, STAT" in text
+    assert "40 % analyse" in text
+
+
+def test_a_dead_letter_shows_why(run) -> None:
+    (report,) = [line for line in run("study", INCOMPLETE).stdout.splitlines() if "1 × sr AI report to PACS" in line]
+    assert report.split()[0] == "dead"
+    assert REFUSAL in report
+
+
+def test_a_study_is_found_by_accession_number_and_ambiguity_is_said(run) -> None:
+    assert json.loads(run("study", "ACC2", "--json").stdout)["study_instance_uid"] == RUNNING
+    several = run("study", "1.2.3")
+    assert several.exit_code == 1
+    assert DELIVERED in several.stderr
+
+
+def test_resend_brings_dead_letters_back(run, seeded: Database) -> None:
+    result = run("resend", INCOMPLETE)
+    assert (result.exit_code, "3 results will be sent again" in result.stdout) == (0, True)
+    again = run("resend", "--all")
+    assert (again.exit_code, "no dead letter" in again.stdout) == (1, True)
+    assert "delivery.resent" in run("audit", "--action", "delivery").stdout
+
+
+def test_resend_wants_to_know_what(run) -> None:
+    result = run("resend")
+    assert result.exit_code == 2
+    assert "--all" in result.stderr
+
+
+def test_a_home_without_a_node_is_said_with_its_remedy(run, home: Path) -> None:
+    (home / "node.sqlite").unlink()
+    for command in (["studies"], ["study", "1"], ["audit"], ["peers", "list"], ["resend", "--all"]):
+        result = run(*command)
+        assert result.exit_code == 2
+        assert "holds no database of a node" in result.stderr
+    assert not (home / "node.sqlite").exists()

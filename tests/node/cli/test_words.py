@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+import typer
+
+from node import errors
+from node.cli import words
+
+
+def leaves(kind: type[errors.NodeError]) -> set[type[errors.NodeError]]:
+    below = kind.__subclasses__()
+    return {kind} if not below else set().union(*(leaves(one) for one in below))
+
+
+@pytest.mark.parametrize("kind", sorted(leaves(errors.NodeError), key=lambda kind: kind.__name__))
+def test_every_error_has_an_exit_code_that_the_help_explains(kind: type[errors.NodeError]) -> None:
+    assert any(ancestor in words.CODE_OF for ancestor in kind.__mro__)
+    code = words.exit_code_of(kind("reason"))
+    assert code in words.EXIT_CODES
+    assert code != words.DONE
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+        (273_600, "3 d 4 h"),
+        (-5, "0.0 s"),
+        (None, ""),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds: float | None, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("octets", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")])
+def test_sizes_have_binary_units(octets: int, text: str) -> None:
+    assert words.size(octets) == text
+
+
+def test_a_moment_is_how_long_ago_or_an_iso_time() -> None:
+    two_hours_ago = dt.datetime.fromisoformat(words.moment("2h", option="--since"))
+    assert dt.timedelta(hours=1.99) < dt.datetime.now(dt.UTC) - two_hours_ago < dt.timedelta(hours=2.01)
+    assert words.moment("2026-01-15T08:10+01:00", option="--since") == "2026-01-15T07:10:00.000000+00:00"
+    assert words.moment("", option="--since") == ""
+
+
+def test_a_moment_that_is_none_says_what_would_be() -> None:
+    with pytest.raises(typer.BadParameter, match="30min, 2h, 7d"):
+        words.moment("yesterday-ish", option="--since")
+
+
+def test_text_from_headers_is_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    words.table("", ["description"], [["Chest [bold]x[/nope] [/]"]])
+    assert "Chest [bold]x[/nope] [/]" in capsys.readouterr().out

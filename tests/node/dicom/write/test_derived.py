@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+
+from gate import made
+from node.dicom.read import read_radiograph, read_volume
+from node.dicom.write import SeriesSource, write_images
+from node.errors import AnalysisFailed
+
+
+def _derived(run: Any, read_back: Any) -> list[Any]:
+    return [read_back(result) for result in run.images if result.kind == "derived"]
+
+
+def test_a_viewer_cannot_take_it_for_the_original(ct_run: Any, read_back: Any) -> None:
+    for ds in _derived(ct_run, read_back):
+        assert list(ds.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "AI_DENOISED"]
+        assert ds.SeriesDescription == "AI denoised CT Thorax 2.5 B40f"
+        assert ds.SeriesNumber == 9033
+        assert ds.SeriesInstanceUID != ct_run.source.series_instance_uid
+        assert "Research use only" in ds.ImageComments
+        assert "ab" * 32 in ds.DerivationDescription
+        assert "HU bias in soft tissue: 0.3 HU" in ds.DerivationDescription
+
+
+def test_values_are_those_of_the_network_to_half_a_unit(ct_run: Any, read_back: Any) -> None:
+    array = ct_run.findings.images[0].array
+    for index, ds in enumerate(_derived(ct_run, read_back)):
+        hu = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+        assert np.abs(hu - array[index]).max() <= 0.5
+
+
+def test_positions_are_copied_digit_by_digit(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    paths = made.ct_series(tmp_path, orientation=made.OBLIQUE)
+    by_position = {str(pydicom.dcmread(path)["ImagePositionPatient"].value) for path in paths}
+    derived = _derived(run_of(paths), read_back)
+    assert {str(ds["ImagePositionPatient"].value) for ds in derived} == by_position
+
+
+def test_number_of_the_image_is_that_of_its_source(ct_run: Any, read_back: Any) -> None:
+    numbers = {path.name: pydicom.dcmread(path).InstanceNumber for path in ct_run.paths}
+    for ds in _derived(ct_run, read_back):
+        source = f"{ds.SourceImageSequence[0].ReferencedSOPInstanceUID}.dcm"
+        assert ds.InstanceNumber == numbers[source]
+
+
+def test_padding_keeps_exactly_its_stored_value(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    paths = made.ct_series(tmp_path, PixelPaddingValue=0)
+    for path in paths:
+        ds = pydicom.dcmread(path)
+        values = ds.pixel_array.copy()
+        values[:5, :5] = 0
+        ds.PixelData = values.tobytes()
+        ds.save_as(path)
+    run = run_of(paths)
+    assert run.grid.padding is not None
+    assert run.grid.padding[:, :5, :5].all()
+    for ds in _derived(run, read_back):
+        assert ds.PixelPaddingValue == 0
+        assert (ds.pixel_array[:5, :5] == 0).all()
+        # and nothing else has become padding
+        assert (ds.pixel_array == 0).sum() == 25
+
+
+def test_a_padding_value_that_marks_nothing_is_left_out(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    run = run_of(made.ct_series(tmp_path, PixelPaddingValue=0))
+    assert run.grid.padding is None
+    assert all("PixelPaddingValue" not in ds for ds in _derived(run, read_back))
+
+
+def test_values_beyond_the_stored_bits_are_clipped_and_do_not_wrap(tmp_path: Path, read_back: Any) -> None:
+    paths = made.ct_series(tmp_path)
+    volume = read_volume(paths)
+    image = made.denoised(volume.voxels)
+    image.array[:, 3, 3], image.array[:, 4, 4] = 1e6, -1e6
+    findings = made.findings(volume, images=(image,))
+    results = write_images(findings, volume, SeriesSource.load(paths), made.stamp())
+    first = read_back(next(results)).pixel_array
+    assert first[3, 3] == 4095
+    assert first[4, 4] == 0
+
+
+def test_single_frame_images_come_of_a_multi_frame_source(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    run = run_of(made.enhanced_ct(tmp_path))
+    derived = _derived(run, read_back)
+    assert {str(ds.SOPClassUID) for ds in derived} == {made.CT}
+    assert sorted(ds.SourceImageSequence[0].ReferencedFrameNumber for ds in derived) == [1, 2, 3, 4]
+    assert all("of a multi-frame source" in ds.DerivationDescription for ds in derived)
+    for ds in derived:
+        frame = ds.SourceImageSequence[0].ReferencedFrameNumber
+        assert float(ds.ImagePositionPatient[2]) == 50.0 - 2.5 * (frame - 1)
+        assert ds.ImageType[2] == "AXIAL"
+        assert ds.KVP == 120
+
+
+def test_private_elements_step_and_references_of_the_scanner_stay_behind(
+    run_of: Any, read_back: Any, tmp_path: Path
+) -> None:
+    paths = made.ct_series(tmp_path, PerformedProcedureStepID="PPS1", SmallestImagePixelValue=1, OperatorsName="X^Y")
+    for path in paths:
+        ds = pydicom.dcmread(path)
+        ds.private_block(0x0029, "ACME", create=True).add_new(0x10, "LO", "secret")
+        ds.save_as(path)
+    for ds in _derived(run_of(paths), read_back):
+        for keyword in ("PerformedProcedureStepID", "SmallestImagePixelValue", "OperatorsName"):
+            assert keyword not in ds
+        assert not any(element.tag.is_private for element in ds)
+        assert ds.Manufacturer == "ACME"
+        assert ds.KVP == 120
+
+
+def test_loss_of_the_source_is_not_kept_silent(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    paths = made.ct_series(
+        tmp_path,
+        LossyImageCompression="01",
+        LossyImageCompressionRatio=12.5,
+        LossyImageCompressionMethod="ISO_10918_1",
+    )
+    for ds in _derived(run_of(paths), read_back):
+        assert ds.LossyImageCompression == "01"
+        assert ds.LossyImageCompressionRatio == 12.5
+
+
+def test_monochrome1_is_turned_back(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    paths = made.radiograph(tmp_path, sop_class=made.CR, PhotometricInterpretation="MONOCHROME1")
+    run = run_of(paths)
+    assert run.grid.inverted
+    (ds,) = _derived(run, read_back)
+    assert ds.PhotometricInterpretation == "MONOCHROME1"
+    assert ds.SOPClassUID == made.CR
+    turned = sum(run.grid.value_range) - run.findings.images[0].array
+    assert np.abs(ds.pixel_array - turned).max() <= 0.5
+
+
+def test_a_modality_table_is_replaced_by_the_values_behind_it(tmp_path: Path, read_back: Any, run_of: Any) -> None:
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [4096, 0, 12]
+    table["LUTDescriptor"].VR = "US"
+    table.ModalityLUTType = "US"
+    table.LUTData = list(range(4095, -1, -1))
+    table["LUTData"].VR = "US"
+    paths = made.radiograph(tmp_path, sop_class=made.CR, ModalityLUTSequence=[table])
+    (ds,) = _derived(run_of(paths), read_back)
+    assert "ModalityLUTSequence" not in ds
+    assert np.abs(ds.pixel_array - made.denoised(read_radiograph(paths[0]).pixels).array).max() <= 0.5
+
+
+def test_refuses_a_volume_whose_slices_are_not_where_their_headers_say(tmp_path: Path) -> None:
+    paths = made.ct_series(tmp_path)
+    volume = read_volume(paths)
+    volume.slice_origins_mm[1, 2] += 1
+    with pytest.raises(AnalysisFailed, match="position"):
+        list(write_images(made.findings(volume), volume, SeriesSource.load(paths), made.stamp()))
+
+
+def test_refuses_a_slice_without_header(tmp_path: Path) -> None:
+    paths = made.ct_series(tmp_path)
+    volume = read_volume(paths)
+    with pytest.raises(AnalysisFailed, match="no header"):
+        list(write_images(made.findings(volume), volume, SeriesSource.load(paths[1:]), made.stamp()))
+
+
+def test_a_series_without_frame_of_reference_gets_one_of_its_own(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    run = run_of(made.ct_series(tmp_path, FrameOfReferenceUID=None))
+    assert len({str(ds.FrameOfReferenceUID) for ds in _derived(run, read_back)}) == 1
