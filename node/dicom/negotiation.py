@@ -31,7 +31,8 @@ TRANSFER_SYNTAXES = tuple(
     if kind == "Transfer Syntax" and not uid.startswith(_NO_OBJECT_INSIDE)
 )
 """All of PS3.6 Table A-1, retired ones too: what nobody can decode any more can still be kept, and be said so of."""
-_UNCOMPRESSED_SECOND = frozenset({str(ImplicitVRLittleEndian), str(ExplicitVRBigEndian)})
+_EXPLICIT = str(ExplicitVRLittleEndian)
+_AFTER_EXPLICIT = frozenset({str(ImplicitVRLittleEndian), str(ExplicitVRBigEndian)})
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,16 @@ def settle(proposed: Iterable[Any]) -> list[Any]:
     its types itself.
     Roles: the peer is SCU, except for storage commitment, where a PACS that reports calls us as SCP.
     """
-    supported = {}
+    choices: dict[str, list[str]] = {}
     for context in proposed:
         abstract_syntax = str(context.abstract_syntax)
-        context.transfer_syntax = _choice([str(uid) for uid in context.transfer_syntax])
-        commitment = abstract_syntax == STORAGE_COMMITMENT
-        if commitment or abstract_syntax == VERIFICATION or is_storage(abstract_syntax):
-            ours = build_context(abstract_syntax, list(TRANSFER_SYNTAXES))
-            ours.scu_role, ours.scp_role = True, commitment  # a PACS calls back as SCP of commitment
-            supported[abstract_syntax] = ours
-    return list(supported.values())
+        proposals = [str(uid) for uid in context.transfer_syntax]
+        choice = _choice(proposals)
+        context.transfer_syntax = [choice] if choice else proposals[:1]
+        if abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT) or is_storage(abstract_syntax):
+            # where none is known, one that is not proposed either: then the syntax is refused, not the class
+            choices.setdefault(abstract_syntax, []).append(choice or _EXPLICIT)
+    return [_supported(abstract_syntax, syntaxes) for abstract_syntax, syntaxes in choices.items()]
 
 
 def rejection_in_words(result: int, source: int, reason: int) -> str:
@@ -98,9 +99,14 @@ def rejection_in_words(result: int, source: int, reason: int) -> str:
     return f"{reasons.get((source, reason), 'no reason given')} ({'permanent' if result == 1 else 'transient'})"
 
 
-def _choice(proposed: Sequence[str]) -> list[str]:
+def _choice(proposed: Sequence[str]) -> str | None:
     known = [uid for uid in proposed if uid in TRANSFER_SYNTAXES]
     if not known:
-        return list(proposed[:1])
-    explicit = str(ExplicitVRLittleEndian)
-    return [explicit if known[0] in _UNCOMPRESSED_SECOND and explicit in known else known[0]]
+        return None
+    return _EXPLICIT if known[0] in _AFTER_EXPLICIT and _EXPLICIT in known else known[0]
+
+
+def _supported(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> Any:
+    context = build_context(abstract_syntax, list(dict.fromkeys(transfer_syntaxes)))
+    context.scu_role, context.scp_role = True, abstract_syntax == STORAGE_COMMITMENT
+    return context

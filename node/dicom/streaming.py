@@ -112,6 +112,7 @@ class StreamingDUL(PatientDUL):
         count: int = self.socket.receive_into(view)
         if not count:
             raise Lost("connection closed by the peer")
+        self._idle_timer.restart()
         return count
 
     def _is_transport_event(self) -> bool:
@@ -127,17 +128,25 @@ class StreamingDUL(PatientDUL):
             return False
         if state != "Sta6":
             return bool(super()._is_transport_event())
-        self._stream()
-        return True
+        self._park()
+        # run_reactor would sleep for a millisecond between two messages
+        while self._stream() and not self._stopping and not self.to_provider_queue.queue:
+            if not self._reader.buffered and not self._wait(state):
+                break
+        return False
 
-    def _stream(self) -> None:
-        """One message; what it brings to an end goes to the state machine as the event that PS3.8 has for it."""
+    def _stream(self) -> bool:
+        """One message, and whether another may follow at once.
+
+        What brings the association to an end goes to the state machine as the event that PS3.8 has for it.
+        """
         try:
             answer = self._session.serve(self.assoc, self._reader)
             if isinstance(answer, Foreign):
                 self._pass_on(answer)
-            else:
-                self.socket.send_parts(answer)
+                return False
+            self.socket.send_parts(answer)
+            return True
         except NotData:
             self.socket.give_back(self._reader.rest())
         except TimedOut as exc:
@@ -150,6 +159,7 @@ class StreamingDUL(PatientDUL):
         except Malformed as exc:
             LOGGER.warning("invalid message: %s", exc)
             self.event_queue.put("Evt19")
+        return False
 
     def _pass_on(self, message: Foreign) -> None:
         primitive = P_DATA_PRIMITIVE()
