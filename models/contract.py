@@ -187,7 +187,7 @@ class Image:
     array               float32, shape and unit of the source (HU for CT)
     kind                short and fixed, part of the UIDs: "denoised", "restored"
     description         for the reader: what was done, and by which model
-    derivation          code of DCM context group 7203, e.g. ("113087", "DCM", "Spatial filtering…")
+    derivation          code of DCM context group 7203, e.g. ("113087", "DCM", "Smoothing")
     checks              what was measured before it was let out: name → words ("HU bias soft tissue" → "0.3 HU (limit 2)")
     """
 

@@ -16,7 +16,7 @@ import typer
 
 from node.cli import home as homes
 from node.cli.words import say
-from node.errors import ConfigurationError
+from node.errors import ConfigurationError, Transient
 from node.settings import Settings
 
 _PROCESSES = "Processes"
@@ -179,15 +179,15 @@ def _begin(ctx: typer.Context, *, migrated: bool = True, **given: str | int | No
 
 def _need_migrated(settings: Settings) -> None:
     from node import wiring
-    from node.db import migrate as migrations
+    from node.db import readiness
 
     database = wiring.build(settings).database
-    current, head = migrations.current(database), migrations.head()
+    lack = readiness.lack(database)
     database.close()
-    if current != head:
-        raise ConfigurationError(
-            f"the database stands at {current or 'nothing'}, this version needs {head}: run `pacsnode migrate` first"
-        )
+    if lack is not None and "migrate" in lack:
+        raise ConfigurationError(f"the database {lack}")
+    if lack is not None:
+        raise Transient(f"the database {lack}")
 
 
 def _stop_on_signal() -> threading.Event:

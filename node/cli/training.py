@@ -102,6 +102,7 @@ def evaluate_lidnet(
             seed=seed,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
     (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
     typer.echo(measured.json() if as_json else measured.markdown())

@@ -95,7 +95,8 @@ def claim(
                 DeliveryRow.state == DeliveryState.WAITING,
                 DeliveryRow.not_before <= now,
             )
-            .order_by(DeliveryRow.id)
+            # what was not tried yet goes before what the association broke at
+            .order_by(DeliveryRow.attempt, DeliveryRow.id)
             .with_for_update(skip_locked=True)
         )
     )

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import MediaStorageDirectoryStorage
 
+from node.dicom.elements import parse, text, valid_uid
+from node.dicom.header import transfer_syntax
 from node.dicom.send import Outgoing
+from node.errors import NotUnderstood
 
-_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID")
+_AFTER_IDENTITY = 0x0020000F
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,19 @@ def scan(folder: Path) -> Iterator[Found]:
 
 def _look(path: Path) -> Found:
     try:
-        data_set = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_IDENTITY))
-        meta = data_set.file_meta
-        if meta.MediaStorageSOPClassUID == MediaStorageDirectoryStorage:
-            return Found(path, None, reason="a DICOMDIR: an index, not an image")
-        outgoing = Outgoing(
-            path=path,
-            sop_class_uid=str(meta.MediaStorageSOPClassUID),
-            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
-            transfer_syntax_uid=str(meta.TransferSyntaxUID),
-        )
-    except InvalidDicomError:
-        return Found(path, None, reason="not a DICOM file (no DICM prefix)")
-    except AttributeError:
-        return Found(path, None, reason="its File Meta Information does not say what it is")
+        dataset = parse(path, stop_at=_AFTER_IDENTITY)
+    except NotUnderstood as exc:
+        return Found(path, None, reason=exc.reason)
     except OSError as exc:
         return Found(path, None, reason=f"cannot be read ({exc.strerror})")
-    except (ValueError, KeyError, NotImplementedError, EOFError) as exc:  # what the parser meets in broken files
-        return Found(path, None, reason=f"a broken DICOM file ({type(exc).__name__})")
-    study, series = (str(data_set.get(keyword, "")) for keyword in _IDENTITY)
-    return Found(path, outgoing, study_instance_uid=study, series_instance_uid=series)
+    if text(dataset.file_meta, 0x00020002) == str(MediaStorageDirectoryStorage):
+        return Found(path, None, reason="a DICOMDIR: an index, not an image")
+    sop_class_uid, sop_instance_uid = (text(dataset, tag) for tag in (0x00080016, 0x00080018))
+    if not (sop_class_uid and sop_instance_uid and valid_uid(sop_class_uid) and valid_uid(sop_instance_uid)):
+        return Found(path, None, reason="not a DICOM object: no SOP Class UID and SOP Instance UID")
+    return Found(
+        path,
+        Outgoing(path, sop_class_uid, sop_instance_uid, transfer_syntax(dataset)),
+        study_instance_uid=text(dataset, 0x0020000D),
+        series_instance_uid=text(dataset, 0x0020000E),
+    )

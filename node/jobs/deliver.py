@@ -79,6 +79,7 @@ class Deliverer:
                     deliveries.renew(session, ids, lease_until=self._lease())
 
         unreachable: NodeError | None = None
+        sent: list[Sent] = []
         if outgoing:
             try:
                 sent = send(self.settings, peer, outgoing, on_progress=renew)
@@ -86,9 +87,14 @@ class Deliverer:
                 unreachable = exc
                 sent = [Sent(item.sop_instance_uid, None, exc) for item in outgoing]
             outcomes.update({item.sop_instance_uid: item for item in sent})
+        broke_at = _broke_at(sent) if unreachable is None else None
         with self.database.write() as session:
             for row in rows:
-                self._settle(session, row, results[row.sop_instance_uid], outcomes[row.sop_instance_uid], peer)
+                outcome = outcomes[row.sop_instance_uid]
+                if broke_at is not None and isinstance(outcome.error, PeerUnreachable):
+                    self._broken(session, row, outcome.error, culprit=row.sop_instance_uid == broke_at)
+                else:
+                    self._settle(session, row, results[row.sop_instance_uid], outcome, peer)
             self._note_peer(session, peer, unreachable)
             self._finish(session, rows[0].revision_id)
 
@@ -144,6 +150,16 @@ class Deliverer:
                 session, Action.DELIVERY_DEFERRED, row, outcome=FAILED_FOR_NOW, status=status, reason=error.reason,
                 again_in_s=wait_s,
             )  # fmt: skip
+
+    def _broken(self, session: Session, row: DeliveryRow, error: NodeError, *, culprit: bool) -> None:
+        """The association broke at one object: that one's attempt counts, those behind it were not tried."""
+        if culprit:
+            self._defer(session, row, PeerBusy(f"the association broke while this object was sent: {error.reason}"))
+            return
+        soon = now() + dt.timedelta(seconds=self.settings.retry_first_s)
+        deliveries.move(
+            session, row, DeliveryState.WAITING, not_before=soon, attempt=row.attempt - 1, reason=error.reason
+        )
 
     def _bury(self, session: Session, row: DeliveryRow, reason: str, *, status: int | None = None) -> None:
         if deliveries.move(session, row, DeliveryState.DEAD, status=status, reason=reason):
@@ -240,6 +256,12 @@ class Deliverer:
         self, session: Session, action: Action, row: DeliveryRow, *, outcome: str = "success", **more: object
     ) -> None:
         _record(session, action, row, self.actor, outcome=outcome, **more)
+
+
+def _broke_at(sent: Sequence[Sent]) -> str | None:
+    """The object at which an association that stood broke: the first that could not be reached."""
+    broken = (item.sop_instance_uid for item in sent if isinstance(item.error, PeerUnreachable))
+    return next(broken, None)
 
 
 def new_delivery(result: ResultRow, peer_aet: str, *, urgent: bool) -> DeliveryRow:

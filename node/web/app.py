@@ -21,6 +21,7 @@ _HOME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>pacsnode<
 def make_app(settings: Settings, *, database: Database, archive: Archive, ping_broker: Callable[[], None]) -> FastAPI:
     """An ASGI app. It only reads, and shows no patient data."""
     app = FastAPI(title="pacsnode", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+    exposition = metrics.Exposition(database, archive.root)
     probes = health.probes(settings, database=database, archive=archive, ping_broker=ping_broker)
 
     @app.get("/", response_class=HTMLResponse)
@@ -44,6 +45,6 @@ def make_app(settings: Settings, *, database: Database, archive: Archive, ping_b
 
     @app.get("/metrics")
     def scrape() -> Response:
-        return Response(metrics.exposition(database, archive.root), media_type=metrics.CONTENT_TYPE)
+        return Response(exposition.scrape(), media_type=metrics.CONTENT_TYPE)
 
     return app

@@ -6,10 +6,8 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from node.archive import Archive
-from node.db import migrate
+from node.db import readiness
 from node.db.session import Database
 from node.settings import Settings
 
@@ -26,21 +24,11 @@ def probes(
 ) -> Mapping[str, Probe]:
     """What readiness depends on, by name."""
     return {
-        "database": lambda: _database(database),
+        "database": lambda: readiness.lack(database),
         "broker": lambda: _broker(ping_broker),
         "receiver": lambda: _receiver(settings),
         "archive": lambda: _archive(archive),
     }
-
-
-def _database(database: Database) -> str | None:
-    try:
-        current, head = migrate.current(database), migrate.head()
-    except SQLAlchemyError as exc:
-        return f"does not answer ({type(exc).__name__})"
-    if current != head:
-        return f"stands at {current}, this version needs {head}: run `pacsnode migrate`"
-    return None
 
 
 def _broker(ping: Callable[[], None]) -> str | None:

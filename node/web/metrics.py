@@ -11,20 +11,29 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from node.db.figures import Figures, figures
+from node.db.figures import Figures, Settled, figures, settle
 from node.db.session import Database
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(database: Database, archive_root: Path) -> bytes:
-    """The text of one scrape. Nothing is kept between scrapes: several `web` processes say the same."""
-    now = dt.datetime.now(dt.UTC)
-    with database.read() as session:
-        found = figures(session, now=now)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once([*_receiving(found), *_work(found, now), *_delivery(found, now), *_disk(archive_root)]))
-    return generate_latest(registry)
+class Exposition:
+    """The text of each scrape. Several `web` processes say the same: all of it is read from the database."""
+
+    def __init__(self, database: Database, archive_root: Path) -> None:
+        self._database = database
+        self._archive_root = archive_root
+        self._settled = Settled()
+
+    def scrape(self) -> bytes:
+        now = dt.datetime.now(dt.UTC)
+        with self._database.read() as session:
+            self._settled = settled = settle(session, self._settled, now=now)
+            found = figures(session, settled, now=now)
+        metrics = [*_receiving(found), *_work(found, now), *_delivery(found, now), *_disk(self._archive_root)]
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Once(metrics))
+        return generate_latest(registry)
 
 
 class _Once(Collector):

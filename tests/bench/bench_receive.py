@@ -22,12 +22,12 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from system.raw_sender import Encoded, RawSender
 from system import studies
 from system.dcmtk import Address, StoreScp
 from system.node_process import Node, PeerEntry, site_text
 from system.orthanc import Orthanc, Remote
 from system.processes import NotReady, Process, cpu_seconds, listens, require
+from system.raw_sender import Encoded, RawSender
 
 CALLING = "BENCH"
 GB = 1e9

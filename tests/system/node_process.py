@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,19 @@ class Node:
             return None
         return pid if alive(pid) else None
 
-    def kill(self, part: str) -> None:
-        """SIGKILL to one process of the node; returns when it is back, under another process id."""
-        old = self.pid(part)
-        if old is None:
-            raise NotReady(f"{part} does not run\n{self.tail()}")
-        kill(old)
-        wait_until(lambda: self.pid(part) not in (None, old), f"{part} is started again\n{self.tail()}", timeout_s=60)
+    def kill(self, *parts: str) -> None:
+        """SIGKILL to processes of the node, all at once; returns when they are back, under other process ids."""
+        old = {part: self.pid(part) for part in parts}
+        for part, pid in old.items():
+            if pid is None:
+                raise NotReady(f"{part} does not run\n{self.tail()}")
+            kill(pid)
+        for part, pid in old.items():
+            back = partial(self._runs_anew, part, pid)
+            wait_until(back, f"{part} is started again\n{self.tail()}", timeout_s=60)
+
+    def _runs_anew(self, part: str, before: int | None) -> bool:
+        return self.pid(part) not in (None, before)
 
     def command_line(self) -> list[str]:
         """The command with its home, before any subcommand."""

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom import AE, StoragePresentationContexts, build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
@@ -25,6 +25,7 @@ from system.dcmtk import Address
 from system.processes import free_port
 
 COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1.1")
+REPORT_TRIES = 5
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
 
 
@@ -40,6 +41,8 @@ class Manners:
     """Answer to each C-STORE; 0x0000 stores."""
     aborts_after: int | None = None
     """Aborts the association after so many objects of it."""
+    aborts_on: str = ""
+    """Aborts whenever this SOP Instance UID is sent."""
     denies: bool = False
     """Storage commitment reports every object as failed (0x0112, no such object)."""
     delay_s: float = 0.0
@@ -112,7 +115,8 @@ class StandIn:
             seen = event.assoc.__dict__.setdefault("objects_seen", 0) + 1
             event.assoc.objects_seen = seen
         time.sleep(self.manners.delay_s)
-        if self.manners.aborts_after is not None and seen > self.manners.aborts_after:
+        too_many = self.manners.aborts_after is not None and seen > self.manners.aborts_after
+        if too_many or uid == self.manners.aborts_on:
             event.assoc.abort()
             return 0xA700
         if self.manners.store_status == 0x0000:
@@ -164,16 +168,21 @@ class StandIn:
         self._send_report(report, event_type=2 if bad else 1)
 
     def _send_report(self, report: Dataset, *, event_type: int) -> None:
-        from pynetdicom import build_role
-
-        ae = AE(ae_title=self.aet)
-        ae.add_requested_context(StorageCommitmentPushModel)
-        role = build_role(StorageCommitmentPushModel, scp_role=True)
-        to = self.reports_to
-        association = ae.associate(to.host, to.port, ae_title=to.aet, ext_neg=[role])
-        if association.is_established:
-            association.send_n_event_report(report, event_type, StorageCommitmentPushModel, COMMITMENT_INSTANCE)
-            association.release()
+        """Tries for a while: the node may be away just now."""
+        for _ in range(REPORT_TRIES):
+            ae = AE(ae_title=self.aet)
+            ae.add_requested_context(StorageCommitmentPushModel)
+            role = build_role(StorageCommitmentPushModel, scp_role=True)
+            to = self.reports_to
+            association = ae.associate(to.host, to.port, ae_title=to.aet, ext_neg=[role])
+            if association.is_established:
+                association.send_n_event_report(report, event_type, StorageCommitmentPushModel, COMMITMENT_INSTANCE)
+                association.release()
+                return
+            unconnected = association.dul.socket
+            if unconnected is not None and unconnected.socket is not None:
+                unconnected.socket.close()  # pynetdicom leaves it to the garbage collector
+            time.sleep(1)
 
 
 def _listed(element: Any) -> list[Any]:

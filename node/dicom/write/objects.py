@@ -72,7 +72,8 @@ class SeriesEntry:
     """One line of the report per series that arrived.
 
     findings            arrays may be empty: only scalars, lesion axes and slice indices are read
-    volume_sources      the slices of the processed volume in its order; turns a slice index into an image
+    volume_sources      the slices of the processed volume in its order (of a radiograph the one image): turns a slice
+                        index into an image
     results             objects already written for this series
     """
 

@@ -34,7 +34,7 @@ def conclusion(study: StudyEntry) -> list[str]:
     searched = [analysis for analysis in analyses if analysis.looks_for and analysis.outcome == "done"]
     for name, looks_for in sorted({(analysis.name, analysis.looks_for) for analysis in searched}):
         if not lesions:
-            sentences.append(f"{name} found nothing. It looks only for: {looks_for}.")
+            sentences.append(f"{_capital(name)} found nothing. It looks only for {looks_for}.")
     if not searched and not lesions:
         sentences.append("Not looked for disease: no such analysis was run. This report says nothing about findings.")
     processed = sum(entry.outcome == "processed" for entry in study.series)

@@ -3,16 +3,18 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from sqlalchemy import select
 
 from node.db import peers
-from node.db.figures import Figures, figures
+from node.db.figures import Figures, Settled, figures, settle
 from node.db.session import Database
-from seeded.rows import after, seed
+from node.db.tables import InstanceRow
+from seeded.rows import DELIVERED, RECEIVING, after, seed
 
 
 def counted(database: Database, now: dt.datetime) -> Figures:
     with database.read() as session:
-        return figures(session, now=now)
+        return figures(session, Settled(), now=now)
 
 
 def test_an_empty_node_counts_nothing(database: Database) -> None:
@@ -56,3 +58,22 @@ def test_a_breaker_is_open_until_its_time(database: Database) -> None:
         peers.note_failure(session, "PACS", limit=1, open_until=after(500))
     assert counted(database, after(400)).breakers_open == {"CT1": False, "PACS": True}
     assert counted(database, after(600)).breakers_open == {"CT1": False, "PACS": False}
+
+
+def test_what_is_settled_is_counted_once_and_what_is_recent_every_time(database: Database) -> None:
+    seed(database)
+    with database.read() as session:
+        settled = settle(session, Settled(), now=after(310) + dt.timedelta(minutes=4))
+        assert (settled.objects, settled.bytes) == (8, 8000)  # the two newest may have neighbours still to come
+        assert settle(session, settled, now=after(310)) == settled
+        found = figures(session, settled, now=after(310))
+    assert (found.objects_received, found.bytes_received) == (10, 10_000)
+    with database.write() as session:
+        first = session.scalars(select(InstanceRow).where(InstanceRow.study_instance_uid == DELIVERED)).first()
+        assert first is not None
+        first.size = 5
+        last = session.scalars(select(InstanceRow).where(InstanceRow.study_instance_uid == RECEIVING)).first()
+        assert last is not None
+        last.size = 5
+    with database.read() as session:
+        assert figures(session, settled, now=after(310)).bytes_received == 9_005

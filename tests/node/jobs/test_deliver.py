@@ -252,6 +252,20 @@ def test_an_abort_in_the_middle_is_taken_up_where_it_broke(
     until(lambda: states(database) == ["committed", "committed"])
 
 
+def test_an_object_on_which_the_peer_always_aborts_does_not_starve_the_others(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    culprit = rows(database)[0].sop_instance_uid
+    pacs.manners.aborts_on = culprit
+    pacs.start()
+    for _ in range(5):
+        deliverer.deliver(revision_id, pacs.aet)
+        time.sleep(0.05)
+    until(lambda: sorted(states(database)) == ["committed", "dead"])
+    assert list(pacs.stored) == [rows(database)[1].sop_instance_uid]
+    assert pacs.offered[culprit] == 3
+
+
 def test_the_next_alternative_goes_where_the_peer_lacks_the_class(
     database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int, archive: Archive
 ) -> None:

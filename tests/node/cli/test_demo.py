@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from node.cli.demo import _clear, list_of
+from node.dicom.synthetic import write_ct_series
+from node.errors import ConfigurationError
+
+
+def test_only_what_an_earlier_demo_made_is_removed(tmp_path: Path) -> None:
+    _clear(tmp_path / "new")
+    (tmp_path / "new" / "home").mkdir()
+    (tmp_path / "new" / "home" / "node.sqlite").touch()
+    (tmp_path / "new" / "notes.txt").write_text("mine", encoding="utf8")
+    _clear(tmp_path / "new")
+    assert not (tmp_path / "new" / "home").exists()
+    assert (tmp_path / "new" / "notes.txt").read_text(encoding="utf8") == "mine"
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(ConfigurationError, match="holds something else"):
+        _clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_what_is_no_image_is_not_sent(tmp_path: Path) -> None:
+    paths = write_ct_series(tmp_path, np.zeros((2, 16, 16), np.float32), (3.0, 1.0, 1.0))
+    (tmp_path / "readme.txt").write_text("x", encoding="utf8")
+    assert [found.path for found in list_of(tmp_path)] == paths
+
+
+def test_a_study_goes_all_the_way_round(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(1).normal(0, 30, (4, 64, 64)).astype(np.float32)
+    voxels[:, :8] = -1000
+    write_ct_series(tmp_path / "study", voxels, (3.0, 1.0, 1.0))
+    out = tmp_path / "out"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PACSNODE_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "node", "demo", "--study", str(tmp_path / "study"), "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**environment, "OMP_NUM_THREADS": "1", "PACSNODE_CLOCK_INTERVAL_S": "0.2"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 objects taken by the node" in done.stdout
+    assert "storage commitment" in done.stdout
+    assert "The report of Chest says:" in done.stdout
+    kept = [pydicom.dcmread(path, stop_before_pixels=True) for path in (out / "pacs").rglob("*.dcm")]
+    assert "SR" in {header.Modality for header in kept}
+    assert all(header.PatientID == "PHANTOM-1" for header in kept)
+    assert (out / "before-after-difference.png").exists() == ("picture     " in done.stdout)
+    assert not list((out / "home" / "run").glob("*.pid"))

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def pacsnode(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: a process of the node sets up logging and signals."""
+    command = [sys.executable, "-m", "node", "--home", str(home), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_no_process_works_on_a_database_of_another_release(home: Path) -> None:
+    for process in ("receive", "clock"):
+        refused = pacsnode(home, process)
+        assert refused.returncode == 2
+        assert "run `pacsnode migrate`" in refused.stderr
+
+
+def test_migrate_goes_there_and_back_and_says_where_it_is(run) -> None:
+    assert run("migrate", "--show").exit_code == 1
+    assert "database at 0001" in run("migrate").stdout
+    assert run("migrate", "--show").exit_code == 0
+    assert "nothing yet" in run("migrate", "--down", "base").stdout
+
+
+def test_going_down_needs_a_place_to_go_to(run) -> None:
+    result = run("migrate", "--down")
+    assert result.exit_code == 2
+    assert "pacsnode migrate --down REVISION" in result.stderr

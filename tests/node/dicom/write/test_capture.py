@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gate import made
+from node.dicom.write import page
+
+
+def _page(run: Any, read_back: Any) -> Any:
+    return read_back(next(result for result in run.images if result.kind == "sc"))
+
+
+def test_the_page_is_a_colour_image_without_the_patient_burned_in(ct_run: Any, read_back: Any) -> None:
+    ds = _page(ct_run, read_back)
+    assert ds.BurnedInAnnotation == "NO"
+    assert ds.ConversionType == "WSD"
+    assert ds.SeriesDescription == "AI summary CT Thorax 2.5 B40f"
+    assert ds.SeriesNumber == 9031
+    assert ds.pixel_array.shape == (900, 1200, 3)
+
+
+def test_the_name_of_the_patient_changes_no_pixel(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    one = run_of(made.ct_series(tmp_path / "a"))
+    other = run_of(made.ct_series(tmp_path / "b", PatientName="Other^Name", PatientID="P-99"))
+    assert np.array_equal(_page(one, read_back).pixel_array, _page(other, read_back).pixel_array)
+
+
+def test_panels_show_the_middle_slice_before_and_after(ct_run: Any, read_back: Any) -> None:
+    pixels = _page(ct_run, read_back).pixel_array
+    before, after, difference = (pixels[130:400, left : left + 300, 0] for left in (40, 430, 820))
+    assert before.std() > 10
+    assert 0 < np.abs(before.astype(int) - after).mean() < before.std()
+    assert abs(float(np.median(difference)) - 127.5) < 30
+
+
+def test_a_radiograph_gets_a_page_too(dx_run: Any, read_back: Any) -> None:
+    assert _page(dx_run, read_back).pixel_array[130:300, 40:300].std() > 10
+
+
+def test_long_words_and_many_lines_stay_on_the_page() -> None:
+    lines = [page.Line("word " * 60), page.Line("x" * 400, "warning")] * 12
+    pixels = page.summary("title", "subtitle " * 40, (), lines)
+    assert pixels.shape == (900, 1200, 3)
+    background = pixels[0, 0]
+    assert (pixels[:, -25:] == background).all()
+    assert (pixels[-25:] == background).all()
+
+
+def test_a_text_page_grows_with_its_text_up_to_a_limit() -> None:
+    assert page.text_page("t", "s", [page.Line("one")]).shape == (900, 1200, 3)
+    tall = page.text_page("t", "s", [page.Line(f"line {number}") for number in range(60)])
+    assert tall.shape[0] > 1800
+    assert page.text_page("t", "s", [page.Line("line")] * 1000).shape == (4000, 1200, 3)
+
+
+def test_the_same_words_make_the_same_pixels() -> None:
+    one, other = (page.text_page("t", "s", [page.Line("Rauschen σ, Ångström")]) for _ in range(2))
+    assert np.array_equal(one, other)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gate import made
+from models.contract import Analysis, Findings, Measurement
+from node.dicom.write import SeriesEntry, StudyEntry, sentences
+
+
+def _entry(**changes: Any) -> SeriesEntry:
+    return replace(SeriesEntry("1.2", 3, "Chest  B40f ", "CT", 102, "axial chest", "processed", ""), **changes)
+
+
+def test_each_series_is_named_as_the_viewer_names_it() -> None:
+    assert sentences.series_name(_entry()) == 'Series 3 "Chest B40f" (CT, 102 images, axial chest)'
+    bare = _entry(number=None, description="", modality="", role="", images=1)
+    assert sentences.series_name(bare) == "Series without number (no modality, 1 image)"
+
+
+def test_noise_before_and_after_stand_in_one_sentence() -> None:
+    measured = [Measurement(made.NOISE, v, made.HU, "in the liver", g) for v, g in ((17.2, "input"), (8.1, "denoised"))]
+    (sentence,) = sentences.of_measurements(measured)
+    assert sentence == "Image noise: 17.2 HU (input), 8.1 HU (denoised). Measured: in the liver."
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0"), (8.1, "8.1"), (17.24, "17.2"), (0.3, "0.3"), (1240.6, "1241"), (-3.456, "-3.46"), (0.00321, "0.00321")],
+)
+def test_numbers_have_three_figures_and_no_needless_zeros(value: float, words: str) -> None:
+    assert sentences.number(value) == words
+
+
+def test_nothing_found_names_what_was_looked_for() -> None:
+    looked = Analysis("lesion detection", "done", "", made.MODEL, looks_for="lung nodules from 4 mm on")
+    study = StudyEntry((_entry(findings=Findings("p", "1", (looked,))),))
+    (sentence,) = sentences.conclusion(study)
+    assert sentence == "Lesion detection found nothing. It looks only for lung nodules from 4 mm on."
+
+
+def test_a_denoiser_alone_makes_no_statement_about_disease() -> None:
+    study = StudyEntry((_entry(findings=Findings("p", "1", (Analysis("AI denoising", "done"),))),))
+    (sentence,) = sentences.conclusion(study)
+    assert sentence == "Not looked for disease: no such analysis was run. This report says nothing about findings."
+
+
+def test_not_done_withheld_and_failed_are_warnings_and_done_is_none() -> None:
+    for outcome in ("not done", "withheld", "failed"):
+        assert sentences.is_warning(sentences.of_analysis(Analysis("denoising", outcome, "why")))  # type: ignore[arg-type]
+    assert not sentences.is_warning(sentences.of_analysis(Analysis("denoising", "done")))
+
+
+def test_every_sentence_begins_with_a_capital_and_ends_in_a_full_stop(ct_run: Any) -> None:
+    entry = made.entry(ct_run.source, ct_run.findings, ct_run.grid)
+    study = made.study(entry, _entry(outcome="failed", reason="no memory"), notes=["the sender was slow"])
+    said = sentences.conclusion(study) + sentences.of_study(study, made.stamp(revision=2, replaces=1, new_images=1))
+    for each in study.series:
+        said += sentences.of_series(each, [1, 2, 3, 4, 5])
+    assert len(said) > 10
+    for sentence in said:
+        assert re.fullmatch(r"[A-Z0-9].*[.!?]", sentence), sentence
+        assert ".." not in sentence

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import math
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from seeded.rows import after
+
+
+def scrape(site) -> dict[tuple[str, ...], float]:
+    answer = site.client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_say_what_the_database_says(site) -> None:
+    found = scrape(site)
+    expected = {
+        ("pacsnode_associations_total", "released"): 4,
+        ("pacsnode_objects_received_total",): 10,
+        ("pacsnode_objects_conflicting_total",): 1,
+        ("pacsnode_objects_refused_total",): 0,
+        ("pacsnode_received_bytes_total",): 10_000,
+        ("pacsnode_audit_events_total",): 6,
+        ("pacsnode_last_image_timestamp_seconds", "CT1"): after(302).timestamp(),
+        ("pacsnode_study_revisions", "incomplete"): 1,
+        ("pacsnode_study_revisions", "complete"): 0,
+        ("pacsnode_jobs", "low_dose_ct", "running"): 1,
+        ("pacsnode_job_seconds_count", "low_dose_ct", "processed"): 2,
+        ("pacsnode_deliveries", "PACS", "dead"): 3,
+        ("pacsnode_peer_breaker_open", "PACS"): 0,
+        ("pacsnode_oldest_queued_job_seconds",): 0,
+    }
+    assert {key: found[key] for key in expected} == expected
+    assert math.isclose(found["pacsnode_job_seconds_sum", "low_dose_ct", "processed"], 20, abs_tol=0.1)
+    assert found["pacsnode_disk_free_bytes",] > 0
+
+
+def test_metrics_show_no_patient(site) -> None:
+    text = site.client.get("/metrics").text
+    for secret in ("P-1", "PHANTOM", "ACC1", "1.2.3"):
+        assert secret not in text

@@ -1,0 +1,226 @@
+"""Nothing lost, nothing doubled: every process killed in every stage, Redis flushed, the PACS away and back.
+
+Results say when their revision was complete, so two independent runs differ in that time. Both runs below therefore
+begin from one copied home whose revision is complete and not yet planned: then every byte must agree.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from system import dcmtk, studies
+from system.dcmtk import Address
+from system.ledger import Ledger
+from system.node_process import Node, PeerEntry, site_text
+from system.orthanc import Orthanc, Remote
+from system.processes import Process, alive, free_port, wait_until
+from system.standin import StandIn
+
+pytestmark = pytest.mark.timeout(600)
+
+SLICES = 16
+SIZE = 256
+PATIENT = {"PACSNODE_MAX_ATTEMPTS": "20", "PACSNODE_DELIVERY_ATTEMPTS": "1000"}
+"""More tries than a test can kill."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A home with one study in it that is complete, and nothing of it planned."""
+
+    home: Path
+    study: studies.Study
+    node_port: int
+    pacs_port: int
+
+    def node(self, folder: Path) -> Node:
+        """A node that goes on from a copy of this home."""
+        folder.mkdir()
+        shutil.copytree(self.home, folder / "home")
+        peers = [PeerEntry("MODALITY", may_receive=False), PeerEntry("PACS", port=self.pacs_port)]
+        return Node(folder, site=site_text(peers, {"*": ["PACS"]}), port=self.node_port, env=PATIENT)
+
+    def pacs(self, folder: Path) -> StandIn:
+        return StandIn(folder, reports_to=Address("NODE", self.node_port), aet="PACS", port=self.pacs_port)
+
+
+@pytest.fixture(scope="module")
+def received(tmp_path_factory: pytest.TempPathFactory) -> Received:
+    """Every process is killed while the study comes in. Then the clock, alone and without broker, calls it complete."""
+    folder = tmp_path_factory.mktemp("kill")
+    study = studies.ct_study(folder / "study", name="kill", slices=SLICES, size=SIZE)
+    pacs_port = free_port()
+    slow = site_text([PeerEntry("MODALITY", quiet_s=3600, deadline_s=7200, may_receive=False)], {})
+    node = Node(folder, site=slow, env=PATIENT)
+    with node:
+        ledger = Ledger(node)
+        kill_while_receiving(node, study)
+        assert dcmtk.storescu(node.address, study.files).ok
+        assert ledger.instances(study.uid) == study.instance_uids()
+        assert len(ledger.revisions(study.uid)) == 1
+    quick = folder / "quick.toml"
+    quick.write_text(site_text([PeerEntry("MODALITY", quiet_s=0.1, may_receive=False)], {}), encoding="utf8")
+    assert node.command("peers", "apply", quick).ok
+    clock = Process([*node.command_line(), "clock"], log=node.log, env=node.env)
+    try:
+        wait_until(lambda: ledger.revisions(study.uid)[0].state == "complete", "the clock calls the study complete")
+    finally:
+        clock.stop()
+    return Received(node.home, study, node.port, pacs_port)
+
+
+def kill_while_receiving(node: Node, study: studies.Study) -> None:
+    """Each process in turn, in the middle of an association; the sender sees an error at worst, and sends again."""
+    for parts in (("receive",), ("clock", "infer", "deliver", "redis"), ("receive",)):
+        sender = threading.Thread(target=dcmtk.storescu, args=(node.address, study.files))
+        sender.start()
+        node.kill(*parts)
+        sender.join()
+        wait_until(lambda: dcmtk.echoscu(node.address).ok, "the node takes associations again")
+
+
+def flush_broker(node: Node) -> None:
+    with redis.Redis(unix_socket_path=str(node.home / "run" / "redis.sock")) as client:
+        client.flushall()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of the study."""
+
+    produced: dict[str, str]
+    """SHA-256 of each result file by SOP Instance UID."""
+    stored: dict[str, str]
+    """Digest of each data set in the PACS."""
+
+
+def ended(ledger: Ledger, pacs: StandIn, study: studies.Study) -> Ended:
+    revision = ledger.wait_ended(study.uid, timeout_s=240)
+    assert revision.state == "delivered", ledger.summary(study.uid)
+    assert len(ledger.revisions(study.uid)) == 1
+    stored = {uid: studies.data_set_digest(path) for uid, path in pacs.stored.items()}
+    return Ended(ledger.digests(study.uid), stored)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(received: Received, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    folder = tmp_path_factory.mktemp("calm")
+    with received.pacs(folder / "pacs") as pacs, received.node(folder / "node") as node:
+        return ended(Ledger(node), pacs, received.study)
+
+
+def test_what_was_received_among_kills_is_what_was_sent(received: Received) -> None:
+    node = Node(received.home.parent, site="")
+    archived = {studies.data_set_digest(path) for path in Ledger(node).archived(received.study.uid)}
+    assert archived == {studies.data_set_digest(path) for path in received.study.files}
+
+
+OTHERS = ("clock", "receive", "redis")
+"""Parts that die together with a flushed broker, beside the one that does the work of the stage."""
+
+
+@pytest.mark.parametrize("parts", [("infer",), ("deliver", *OTHERS)], ids=["the worker", "all others and the broker"])
+def test_the_results_are_the_same_when_processes_die_while_a_job_runs(
+    received: Received, undisturbed: Ended, tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    with received.pacs(tmp_path / "pacs") as pacs, received.node(tmp_path / "node") as node:
+        ledger = Ledger(node)
+        ledger.wait_for_job(received.study.uid, "running", timeout_s=60)
+        disturb(node, parts)
+        assert ended(ledger, pacs, received.study) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "parts", [("deliver",), ("infer", *OTHERS)], ids=["the deliverer", "all others and the broker"]
+)
+def test_the_results_are_the_same_when_processes_die_while_results_are_sent(
+    received: Received, undisturbed: Ended, tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    with received.pacs(tmp_path / "pacs") as pacs, received.node(tmp_path / "node") as node:
+        pacs.manners.delay_s = 1.0
+        ledger = Ledger(node)
+        wait_until(lambda: pacs.offered, "the first result reaches the PACS", timeout_s=120)
+        disturb(node, parts)
+        pacs.manners.delay_s = 0.0
+        assert ended(ledger, pacs, received.study) == undisturbed
+
+
+def disturb(node: Node, parts: tuple[str, ...]) -> None:
+    if "redis" in parts:
+        flush_broker(node)
+    node.kill(*parts)
+
+
+def test_the_results_are_the_same_after_a_power_cut(received: Received, undisturbed: Ended, tmp_path: Path) -> None:
+    """Everything dies at once: while a job runs, and again while results are sent."""
+    with received.pacs(tmp_path / "pacs") as pacs, received.node(tmp_path / "node") as node:
+        pacs.manners.delay_s = 1.0
+        ledger = Ledger(node)
+        ledger.wait_for_job(received.study.uid, "running", timeout_s=60)
+        node.crash()
+        node.start()
+        wait_until(lambda: pacs.offered, "the first result reaches the PACS", timeout_s=120)
+        node.crash()
+        pacs.manners.delay_s = 0.0
+        node.start()
+        assert ended(ledger, pacs, received.study) == undisturbed
+
+
+def test_the_results_are_the_same_when_the_pacs_was_away(
+    received: Received, undisturbed: Ended, tmp_path: Path
+) -> None:
+    pacs = received.pacs(tmp_path / "pacs")
+    with received.node(tmp_path / "node") as node:
+        ledger = Ledger(node)
+        wait_until(
+            lambda: any(row.attempt for row in ledger.deliveries(received.study.uid)), "a delivery fails", timeout_s=120
+        )
+        assert not pacs.offered
+        with pacs:
+            assert ended(ledger, pacs, received.study) == undisturbed
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[tuple[Orthanc, Node]]:
+    port = free_port()
+    pacs = Orthanc(tmp_path / "orthanc", node=Remote("NODE", port))
+    site = site_text([PeerEntry("PACS", port=pacs.port, quiet_s=4)], {"*": ["PACS"]})
+    with Node(tmp_path / "node", site=site, port=port, env=PATIENT) as node:
+        pacs.start()
+        try:
+            yield pacs, node
+        finally:
+            pacs.stop()
+
+
+def test_orthanc_goes_away_after_routing_and_gets_everything_when_it_is_back(
+    orthanc: tuple[Orthanc, Node], tmp_path: Path
+) -> None:
+    pacs, node = orthanc
+    study = studies.ct_study(tmp_path / "study", name="away", slices=8)
+    ledger = Ledger(node)
+    pacs.upload(study.files)
+    pacs.route(study.uid)
+    pacs.stop()
+    wait_until(lambda: any(row.attempt for row in ledger.deliveries(study.uid)), "a delivery fails", timeout_s=120)
+    pacs.start()
+    revision = ledger.wait_ended(study.uid)
+    assert revision.state == "delivered", ledger.summary(study.uid)
+    delivered = {row.sop_instance_uid for row in ledger.deliveries(study.uid)}
+    assert set(pacs.fetch(study.uid, tmp_path / "back")) == study.instance_uids() | delivered
+
+
+def test_the_node_ends_cleanly_when_asked_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    node = Node(tmp_path, site=site_text([PeerEntry("MODALITY")], {}))
+    node.start()
+    pids = [node.pid(part) for part in ("receive", "infer", "deliver", "clock", "web", "redis")]
+    assert all(pids)
+    assert node.stop() == 0
+    assert not [pid for pid in pids if pid is not None and alive(pid)]
