@@ -15,19 +15,18 @@ class NetworkConfig:
     widths          channels per level, finest first
     unshuffle       side of the pixel block that is folded into channels before the first level: a quarter of the
                     work at 2, for noise that is correlated over several pixels anyway
-    hu_range        HU are clipped to this range on the way into the network (never on the way past it)
+    hu_range        HU are clipped to this range on the way into the network (never on the way past it); it reaches far
+                    below air, since noise does: what the network cannot see it cannot remove
     input_hu        HU that one unit of the network's input stands for
-    detail_hu       HU that one unit of its second input, the image without its level, stands for
-    residual_hu     HU that one unit of the network's output stands for
+    least_scale_hu  added to the local noise by which detail is divided: where there is none, nothing is blown up
     level_px        pixels of the block means below which the residual must vanish: a power of two
     """
 
     widths: tuple[int, ...] = (48, 96, 192)
     unshuffle: int = 2
-    hu_range: tuple[float, float] = (-1024.0, 3071.0)
+    hu_range: tuple[float, float] = (-3000.0, 3071.0)
     input_hu: float = 1000.0
-    detail_hu: float = 100.0
-    residual_hu: float = 100.0
+    least_scale_hu: float = 2.0
     level_px: int = 8
 
     @property
@@ -44,14 +43,16 @@ class PairConfig:
     fractions           lowest and highest dose fraction, drawn log-uniformly
     full_dose_share     part of the samples that stay at full dose: there the network must learn to do nothing
     photon_spread       standard deviation of ln(photons) around what the header says
+    clipped_share       part of the samples whose HU are cut at −1024, as many scanners store them
     other_kernel_share  part of the slices whose noise gets another kernel than the header's
     least_realisations  noise fields per patient at least: patients with few slices get several per slice
     """
 
     views: int = 800
-    fractions: tuple[float, float] = (0.08, 1.0)
+    fractions: tuple[float, float] = (0.08, 0.6)
     full_dose_share: float = 0.12
     photon_spread: float = 0.5
+    clipped_share: float = 0.4
     other_kernel_share: float = 0.35
     least_realisations: int = 6
 
@@ -69,15 +70,15 @@ class TrainConfig:
     patch_px: int
     learning_rate: float = 4e-4
     last_learning_rate: float = 1e-6
-    warmup_steps: int = 200
+    warmup_steps: int = 100
     gradient_clip: float = 1.0
-    ema_decay: float = 0.999
+    ema_decay: float = 0.998
     noise_floor_hu: float = 15.0
     checkpoint_every: int = 250
 
 
 TRAINING: dict[Preset, TrainConfig] = {
-    "cpu": TrainConfig(steps=8_000, batch=16, patch_px=64, learning_rate=8e-4),
+    "cpu": TrainConfig(steps=10_000, batch=16, patch_px=64, learning_rate=1e-3),
     "gpu": TrainConfig(steps=100_000, batch=64, patch_px=128),
 }
 

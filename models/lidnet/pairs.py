@@ -27,6 +27,7 @@ from models.simulation.kernels import KERNELS
 NOISE_STEP_HU = 0.125
 PADDING = np.iinfo(np.int16).min
 """Stands for "outside the reconstruction circle" in the first plane."""
+LEAST_STORED_HU = -1024.0
 AIR_ONLY_HU = -900.0
 PLACEMENT_TRIES = 4
 
@@ -117,7 +118,10 @@ class PairStore:
         added = np.where(padding, np.float32(0), fields.at(self._fraction(rng)).numpy())
         # Weighed by what there is to remove: else the noisiest patches alone would set the gradient.
         weight = np.float32(1 / (float(added.var()) + training.noise_floor_hu**2))
-        return full + added, full, np.where(padding, np.float32(0), weight)
+        low = full + added
+        if rng.random() < self._config.clipped_share:
+            low = np.maximum(low, np.float32(LEAST_STORED_HU))
+        return low, full, np.where(padding, np.float32(0), weight)
 
     def _fraction(self, rng: np.random.Generator) -> float:
         low, high = self._config.fractions

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.contract import ModelError
 from models.lidnet.config import TRAINING, LidnetConfig, Preset, TrainConfig
@@ -134,8 +135,12 @@ class Run:
 
 
 def pixel_loss(denoised: Tensor, full_dose: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean squared error: unlike the absolute error it draws no value away from the mean."""
-    return (weight * (denoised - full_dose).square()).mean()
+    """Huber loss of the error in units of the patch's noise: squared within it, absolute beyond.
+
+    Squared throughout, the edges of quiet patches would outweigh all noise, and the network would learn to do nothing.
+    """
+    error = (denoised - full_dose) * weight.sqrt()
+    return 2 * functional.smooth_l1_loss(error, torch.zeros_like(error))
 
 
 def learning_rate(step: int, training: TrainConfig) -> float:

@@ -55,6 +55,10 @@ def query(
         limit=limit,
     )
     found = trail.ask(open_database(ctx), question, actor=person())
+    _show(found, as_json=as_json)
+
+
+def _show(found: list[AuditEventRow], *, as_json: bool) -> None:
     if as_json:
         print_json([{name: getattr(event, name) for name in _FIELDS} for event in found])
     elif found:

@@ -19,7 +19,8 @@ from node.errors import ConfigurationError, NodeError
 if TYPE_CHECKING:
     from models.contract import FloatArray
     from node.cli.demo_node import DemoNode
-    from node.db.views import StudyLine, Timeline
+    from node.db.timeline import Timeline
+    from node.db.views import StudyLine
     from node.dicom.folder import Found
     from node.dicom.standin import Kept, StandInPacs
 
@@ -69,11 +70,10 @@ def demo(
             _show(node, pacs, files, to=to, truth=truth)
     finally:
         pacs.stop()
-    ended = all(line.state in _ENDED for line in lines)
-    if not ended:
-        complain(f"not everything was delivered within {patience_s:.0f} s; look at it with the commands above")
     say(f"took {duration(time.monotonic() - started)}; everything has been stopped")
-    raise typer.Exit(0 if ended and all(line.state == "delivered" for line in lines) else LATER)
+    if not all(line.state in _ENDED for line in lines):
+        complain(f"not everything was delivered within {patience_s:.0f} s; look at it with the commands above")
+    raise typer.Exit(0 if all(line.state == "delivered" for line in lines) else LATER)
 
 
 def _clear(to: Path) -> None:

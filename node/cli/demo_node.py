@@ -14,7 +14,7 @@ from types import TracebackType
 from node import wiring
 from node.cli import home as homes
 from node.cli.children import die_with_parent
-from node.db import views
+from node.db import timeline, views
 from node.db.session import Database
 from node.dicom.standin import LOOPBACK, StandInPacs
 from node.errors import ConfigurationError
@@ -38,6 +38,16 @@ to = ["{aet}"]
 """
 
 
+_EMBEDDED = {"database_url": "", "redis_url": ""}
+_KEPT = ("PACSNODE_DEVICE", "PACSNODE_THREADS", "PACSNODE_CLOCK_INTERVAL_S")
+
+
+def _environment() -> dict[str, str]:
+    """Whatever else is set for a real node here (its database, its broker) is not for the demonstration."""
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("PACSNODE_") or name in _KEPT}
+    return {**theirs, "PYTHONPATH": homes.python_path()}
+
+
 class DemoNode:
     """A context manager; `wait_ready` before anything is sent."""
 
@@ -59,7 +69,7 @@ class DemoNode:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": homes.python_path()},
+                env=_environment(),
                 start_new_session=True,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  (one prctl call; the threads of the stand-in PACS hold no lock that it needs)
             )
@@ -98,8 +108,7 @@ class DemoNode:
         return self._log.read_text(encoding="utf8", errors="replace").splitlines()
 
     def _settings(self) -> Settings:
-        remembered = homes.load(self.home)
-        return remembered.model_copy(update={"database_url": "", "redis_url": ""})
+        return Settings.load(home=self.home, **homes.recall(self.home), **_EMBEDDED)
 
     def _database(self) -> Database:
         if self._opened is None:
@@ -117,10 +126,10 @@ class DemoNode:
         with self._database().read() as session:
             return views.studies(session)
 
-    def timelines(self) -> list[views.Timeline]:
+    def timelines(self) -> list[timeline.Timeline]:
         with self._database().read() as session:
-            found = [views.timeline(session, line.study_instance_uid) for line in views.studies(session)]
-        return [timeline for timeline in found if timeline is not None]
+            found = [timeline.timeline(session, line.study_instance_uid) for line in views.studies(session)]
+        return [line for line in found if line is not None]
 
     def derived_series(self, modality: str) -> dict[str, str]:
         """Derived series of results → the received series each was made from."""

@@ -31,7 +31,7 @@ def load(home: Path | None, **given: Any) -> Settings:
     """Settings from, in falling order: the command line, the environment, what this home remembers, the defaults."""
     bare = Settings.load(home=home)
     asked = {name: value for name, value in given.items() if value is not None}
-    known = {name: value for name, value in _recall(bare.home).items() if not _in_environment(name)}
+    known = {name: value for name, value in recall(bare.home).items() if not _in_environment(name)}
     return Settings.load(**{"home": home, **known, **asked})
 
 
@@ -39,7 +39,8 @@ def _in_environment(name: str) -> bool:
     return any(f"PACSNODE_{name.upper()}{end}" in os.environ for end in ("", "_FILE"))
 
 
-def _recall(home: Path) -> dict[str, Any]:
+def recall(home: Path) -> dict[str, Any]:
+    """What `remember` wrote; empty where nothing has been started yet. raises ConfigurationError"""
     path = settings_file(home)
     try:
         found = json.loads(path.read_text(encoding="utf8"))

@@ -101,11 +101,12 @@ def study(
     pacsnode --home DIR study 1.2.826.0.1.3680043.8.498.1
     """
     from node.cli import timeline
+    from node.db import timeline as timelines
     from node.db import views
 
     with open_database(ctx).read() as session:
         found = views.find_studies(session, uid)
-        line = views.timeline(session, found[0]) if len(found) == 1 else None
+        line = timelines.timeline(session, found[0]) if len(found) == 1 else None
     if line is None:
         complain(f"{uid} may be any of:\n  " + "\n  ".join(found) if found else f"no study {uid} was received here")
         raise typer.Exit(1)

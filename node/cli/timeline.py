@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.cli.words import clock_time, duration, size
-from node.db.views import DeliveryLine, JobLine, RevisionLine, Timeline
+from node.db.timeline import DeliveryLine, JobLine, RevisionLine, Timeline
 
 _Entry = tuple[dt.datetime | None, str, str, str]
 """(when, what, took, details)."""
@@ -59,10 +59,7 @@ def _took(start: dt.datetime | None, end: dt.datetime | None) -> str:
 
 def entries(revision: RevisionLine) -> Iterator[_Entry]:
     """The lines of one revision, in the order of the path of a study."""
-    for link in revision.associations:
-        end = "still open" if link.outcome == "open" else link.outcome
-        details = f"{link.images} images, {size(link.bytes)} from {link.calling_aet} ({link.host}), association {end}"
-        yield link.first_image_at, "received", _took(link.first_image_at, link.last_image_at), details
+    yield from _received(revision)
     if revision.completed_at is None:
         yield (
             None,
@@ -98,6 +95,13 @@ def entries(revision: RevisionLine) -> Iterator[_Entry]:
             _took(revision.reported_at, revision.delivered_at),
             "",
         )
+
+
+def _received(revision: RevisionLine) -> Iterator[_Entry]:
+    for link in revision.associations:
+        end = "still open" if link.outcome == "open" else link.outcome
+        details = f"{link.images} images, {size(link.bytes)} from {link.calling_aet} ({link.host}), association {end}"
+        yield link.first_image_at, "received", _took(link.first_image_at, link.last_image_at), details
 
 
 def _decision(series: dict[str, object]) -> str:

@@ -74,7 +74,7 @@ class InstanceHeader:
 
     def to_json(self) -> dict[str, Any]:
         """For a JSON column; `from_json` is its inverse."""
-        return {**dataclasses.asdict(self), "image_type": list(self.image_type)}
+        return {**vars(self), "image_type": list(self.image_type)}  # all flat: asdict would copy each value
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> InstanceHeader:

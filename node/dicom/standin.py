@@ -60,8 +60,6 @@ class StandInPacs:
         self._reports_to: tuple[str, str, int] | None = None
         self._reporters: list[threading.Thread] = []
         self._server: Any = None
-        self.commitments = 0
-        """Storage commitment requests that were reported on."""
 
     def start(self) -> int:
         """The port, on loopback, that it listens on."""
@@ -151,8 +149,6 @@ class StandInPacs:
             return  # the other side asks by query when its patience ends
         association.send_n_event_report(report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
         association.release()
-        with self._lock:
-            self.commitments += 1
 
     def _judged(self, request: Dataset) -> tuple[Dataset, int]:
         """(event information, event type) of PS3.4 Table J.3-2: 1 all is safe, 2 some is not."""

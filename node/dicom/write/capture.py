@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,19 @@ DIFFERENCE_HU = (-50.0, 50.0)
 TITLE = "AI results - research use only"
 
 
+@dataclass(frozen=True)
+class Page:
+    """Which object a page becomes, and of which series it is the only one."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    series_number: int
+    series_description: str
+    label: str
+    group: str
+    fallback: int = 0
+
+
 def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp) -> Produced:
     """What was done to one series, with small pictures of its middle slice before, after and their difference."""
     header = source.first
@@ -41,55 +55,59 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
         f"revision {stamp.revision}, {made_at:%Y-%m-%d %H:%M} {made_at:%z}"
     )
     pixels = page.summary(TITLE, subtitle, panels, lines)
-    return capture(
-        pixels,
-        header,
-        stamp,
+    page_of_series = Page(
         sop_instance_uid=uids.instance_uid(origin, "summary"),
-        series=(
-            uids.series_uid(origin, "summary"),
-            series_number(header, stamp, 1),
-            series_description("summary", header, stamp),
-        ),
+        series_instance_uid=uids.series_uid(origin, "summary"),
+        series_number=series_number(header, stamp, 1),
+        series_description=series_description("summary", header, stamp),
         label="AI summary page",
         group=f"{findings.pipeline}/summary/{source.series_instance_uid}",
     )
+    return capture(pixels, page_of_series, header, stamp)
 
 
-def capture(
-    pixels: NDArray[np.uint8],
-    header: Any,
-    stamp: Stamp,
-    *,
-    sop_instance_uid: str,
-    series: tuple[str, int, str],
-    label: str,
-    group: str,
-    fallback: int = 0,
-) -> Produced:
+def capture(pixels: NDArray[np.uint8], which: Page, header: Any, stamp: Stamp) -> Produced:
     """An RGB secondary capture image of our own making (PS3.3 A.8.1).
 
     pixels          uint8 (Y, X, 3)
-    series          (UID, number, description)
     """
-    ds = headers.start(header, str(SecondaryCaptureImageStorage), sop_instance_uid, stamp)
-    uid, number, description = series
-    headers.add_series(ds, uid=uid, number=number, modality="OT", description=plain(description))
+    ds = headers.start(header, str(SecondaryCaptureImageStorage), which.sop_instance_uid, stamp)
+    headers.add_series(
+        ds,
+        uid=which.series_instance_uid,
+        number=which.series_number,
+        modality="OT",
+        description=plain(which.series_description),
+    )
     headers.add_equipment(ds, stamp)
-    headers.add_contribution(ds, stamp, None, label)
-    body_part = header.get("BodyPartExamined")
-    if body_part:
-        ds.BodyPartExamined = body_part
+    headers.add_contribution(ds, stamp, None, which.label)
+    if header.get("BodyPartExamined"):
+        ds.BodyPartExamined = header.BodyPartExamined
     headers.add_laterality(ds, header)
     ds.ConversionType = "WSD"
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     ds.SecondaryCaptureDeviceManufacturer = ds.Manufacturer
     ds.SecondaryCaptureDeviceManufacturerModelName = ds.ManufacturerModelName
     ds.SecondaryCaptureDeviceSoftwareVersions = ds.SoftwareVersions
+    ds.ImageComments = plain(stamp.note)
+    _add_picture(ds, pixels)
+    return Produced(
+        kind="sc",
+        sop_class_uid=str(ds.SOPClassUID),
+        sop_instance_uid=which.sop_instance_uid,
+        series_instance_uid=which.series_instance_uid,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        data=headers.encode(ds),
+        label=which.label,
+        group=which.group,
+        fallback=which.fallback,
+    )
+
+
+def _add_picture(ds: Any, pixels: NDArray[np.uint8]) -> None:
     ds.ImageType = ["DERIVED", "SECONDARY", "OTHER", "AI_SUMMARY"]
     ds.InstanceNumber = 1
     ds.PatientOrientation = None
-    ds.ImageComments = plain(stamp.note)
     ds.BurnedInAnnotation = "NO"
     ds.LossyImageCompression = "00"
     ds.SamplesPerPixel = 3
@@ -99,17 +117,6 @@ def capture(
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
     ds.PixelData = pixels.tobytes() + (b"\0" if pixels.nbytes % 2 else b"")
     ds["PixelData"].VR = "OB"
-    return Produced(
-        kind="sc",
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=sop_instance_uid,
-        series_instance_uid=uid,
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        data=headers.encode(ds),
-        label=label,
-        group=group,
-        fallback=fallback,
-    )
 
 
 def _line(text: str) -> page.Line:

@@ -13,7 +13,6 @@ from models.contract import Code, Findings, Lesion, ModelIdentity, SourceRef
 from node.dicom import uids
 from node.dicom.write import codes, content
 from node.dicom.write.objects import ResultRef, SeriesEntry, Stamp, StudyEntry
-from node.dicom.write.sentences import number as figure
 from node.dicom.write.source import SeriesSource
 
 BIDIRECTIONAL = "Cornerstone3DTools@^0.1.0:Bidirectional"
@@ -86,7 +85,7 @@ def _lesion(place: int, lesion: Lesion, findings: Findings, where: Place, stamp:
         content.numeric(codes.LONG_AXIS, _rounded(lesion.long_axis_mm), codes.MILLIMETRE, [long_axis]),
         content.numeric(codes.SHORT_AXIS, _rounded(lesion.short_axis_mm), codes.MILLIMETRE, [short_axis]),
         content.numeric(codes.CERTAINTY, _rounded(100 * lesion.score), codes.PERCENT, [long_axis]),
-        content.text(codes.COMMENT, f"Operating point {figure(lesion.operating_point)}; seen in: {_seen(lesion)}"),
+        content.text(codes.COMMENT, f"Lesion {place}"),  # the name that viewers show in their list
     ]
     return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
 
@@ -113,24 +112,22 @@ def _head(identifier: str, tracking_id: str, lesion: Lesion, findings: Findings,
 
 
 def _numbers(group: str, entry: SeriesEntry, findings: Findings, source: SeriesSource, stamp: Stamp) -> Any:
-    """What was measured on the whole series, shown on its middle image (layout P of the viewers' trials)."""
+    """What was measured on the whole series, shown on its middle image.
+
+    Methods and scales stand in the sentences only: viewers draw every text of a group over the image.
+    """
     where = _derived_place(entry, source, group) or _place(entry, source, len(entry.volume_sources) // 2)
     series = "" if entry.number is None else f" {entry.number}"
     tracking = uids.tracking_uid(stamp.study_instance_uid, entry.series_instance_uid, f"numbers/{group}")
     items = [
-        *_tracking(f"AI measurements, series{series}{f', {group}' if group else ''}", tracking),
+        *_tracking(f"AI measurements of the whole series{series}{f', {group}' if group else ''}", tracking),
         content.code(codes.FINDING, codes.IMAGE_QUALITY),
         *algorithm(models_of(findings), findings.pipeline, findings.version),
     ]
     for m in (m for m in findings.measurements if m.group == group):
         items.append(content.numeric(m.name, _rounded(m.value), m.unit, [where.outline()]))
-        if m.method:
-            items.append(content.text(codes.COMMENT, f"{m.name[2]}: {m.method}"))
     for s in (s for s in findings.scores if s.applies_to == group):
         items.append(content.numeric(s.name, _rounded(s.value), codes.NO_UNITS, [where.outline()]))
-        scale = f"{s.name[2]}: scale from {figure(s.scale[0])} to {figure(s.scale[1])}. {s.note}"
-        items.append(content.text(codes.COMMENT, scale.strip()))
-    items.append(content.text(codes.COMMENT, "Numbers are about the whole series; they are shown on its middle image."))
     return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
 
 
@@ -184,7 +181,3 @@ def _of_header(header: Any, frame: int | None) -> Place:
 def _rounded(value: float) -> float:
     """Four figures: more would claim what no measurement here has, and NumericValue holds sixteen characters."""
     return float(f"{value:.4g}")
-
-
-def _seen(lesion: Lesion) -> str:
-    return ", ".join(lesion.seen_in)

@@ -104,7 +104,7 @@ def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel,
     unit = f" {panel.unit}" if panel.unit else ""
     for text, y, anchor in (
         (f"{high:.0f}{unit}", _PANEL_TOP + 2, "ra"),
-        (f"{low:.0f}{unit}", _PANEL_TOP + _PANEL, "rd"),
+        (f"{low:.0f}{unit}", _PANEL_TOP + size[1] - 2, "rd"),
     ):
         draw.text((bar - 4, y), text, font=font, fill=_INK, anchor=anchor, stroke_width=2, stroke_fill=_BACKGROUND)
     centre, width = (low + high) / 2, high - low

@@ -196,13 +196,13 @@ def _text_page(said: list[tuple[Code, str]], header: Any, origin: uids.Origin, s
         for name, sentence in said
     ]
     again = f" (rev {stamp.revision})" if stamp.revision > 1 else ""
-    return capture.capture(
-        page.text_page(capture.TITLE, subtitle, lines),
-        header,
-        stamp,
+    which = capture.Page(
         sop_instance_uid=uids.instance_uid(origin, "page"),
-        series=(uids.series_uid(origin, "page"), stamp.series_number_base, f"AI report page{again}"),
+        series_instance_uid=uids.series_uid(origin, "page"),
+        series_number=stamp.series_number_base,
+        series_description=f"AI report page{again}",
         label="AI report (page)",
         group=GROUP,
         fallback=3,
     )
+    return capture.capture(page.text_page(capture.TITLE, subtitle, lines), which, header, stamp)

@@ -135,7 +135,8 @@ def of_lesion(place: int, lesion: Lesion, image_numbers: Sequence[int]) -> str:
     return (
         f"Lesion {place}: {lesion.category[2]}, {lesion.site[2]}{side}, {where}. "
         f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm, {lesion.volume_mm3 / 1000:.2f} ml. "
-        f"Score {lesion.score:.2f}, shown from {lesion.operating_point:.2f} on."
+        f"Score {lesion.score:.2f}, shown from {lesion.operating_point:.2f} on. "
+        f"Seen in the {' and the '.join(lesion.seen_in)} images."
     )
 
 

@@ -45,6 +45,9 @@ _IDENTITY = (
     "SeriesDescription",
     "Modality",
     "SOPClassUID",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
     "SOPInstanceUID",
 )
 

@@ -23,7 +23,7 @@ def test_untrained_it_changes_nothing(small):
 
 def test_it_has_the_size_that_the_card_states():
     parameters = sum(p.numel() for p in build(LidnetConfig().network).parameters())
-    assert parameters == 1_371_172
+    assert parameters == 1_375_832
 
 
 def test_the_residual_has_no_level(network):
@@ -44,8 +44,15 @@ def test_values_beyond_the_range_pass_by_it(network):
     torch.testing.assert_close(network.residual(hu), network.residual(clipped))
 
 
+def test_noise_twice_as_strong_is_removed_twice_as_much(network):
+    """Beside the image itself, the network sees noise in units of itself."""
+    noise = torch.randn(1, 1, 128, 128)
+    weak, strong = (network.residual(level * noise).std() for level in (30.0, 60.0))
+    assert strong / weak == pytest.approx(2, rel=0.25)
+
+
 def test_constants_travel_with_the_weights(network):
-    other = build(NetworkConfig(widths=(8, 12), input_hu=1.0, residual_hu=1.0))
+    other = build(NetworkConfig(widths=(8, 12), input_hu=1.0, least_scale_hu=50.0))
     other.load_state_dict(network.state_dict())
     hu = 200 * torch.randn(1, 1, 64, 64)
     assert torch.equal(other(hu), network(hu))

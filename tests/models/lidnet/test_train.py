@@ -79,7 +79,7 @@ def test_trains_from_a_folder_to_weights_without_those_held_out(small, slices, t
     )
     tensors = load_file(weights)
     assert tensors["body.head.weight"].dtype == torch.float16
-    assert tensors["hu_range"].tolist() == [-1024, 3071]
+    assert tensors["hu_range"].tolist() == [-3000, 3071]
     assert ("training", 2, 2) in seen
     patients = {path.name.split("-")[0] for path in (tmp_path / "pairs").iterdir()}
     assert len(patients) == 3
@@ -99,4 +99,11 @@ def test_the_loss_is_blind_where_the_weight_is_zero():
     wrong = target.clone()
     wrong[..., :2] = 1e6
     assert pixel_loss(wrong, target, weight) == 0
-    assert math.isclose(float(pixel_loss(target + 2, target, weight)), 2.0)
+    assert math.isclose(float(pixel_loss(target + 0.5, target, weight)), 0.25 / 2)
+
+
+def test_the_loss_is_squared_within_the_noise_and_absolute_beyond():
+    target, noise_hu = torch.zeros(1, 1, 4, 4), 20.0
+    weight = torch.full_like(target, noise_hu**-2)
+    assert float(pixel_loss(target + 10, target, weight)) == pytest.approx(0.25)
+    assert float(pixel_loss(target + 200, target, weight)) == pytest.approx(2 * 10 - 1)

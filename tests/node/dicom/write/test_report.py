@@ -77,6 +77,7 @@ def test_lesions_are_drawn_half_a_pixel_on_and_keep_their_name(ct_run: Any, read
     lesion = ct_run.findings.lesions[0]
     (x0, y0), (x1, y1) = lesion.long_axis_px
     assert list(lines[0].GraphicData) == [x0 + 0.5, y0 + 0.5, x1 + 0.5, y1 + 0.5]
+    assert {"Lesion 1", "Lesion 2"} <= set(_texts(ds))
     names = {text for text in _texts(ds) if "Bidirectional" in text}
     assert names == {f"Cornerstone3DTools@^0.1.0:Bidirectional:Lesion {n}" for n in (1, 2)}
     lesion_image = lines[0].ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
