@@ -5,6 +5,7 @@ source  PS3.8 9.3.5 (P-DATA-TF), Annex E (presentation data values)
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,8 +62,7 @@ class Reader:
     def __init__(self, receive: Callable[[memoryview], int], size: int = 1 << 20) -> None:
         self._receive = receive
         self._size = size
-        self._buffer = bytearray(size)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(mmap.mmap(-1, size))  # unlike a bytearray, costs only the pages that are used
         self._start = self._end = 0
         self._pdu_left = 0
         self._pending: list[memoryview] = []
@@ -81,7 +81,7 @@ class Reader:
 
     def release(self) -> None:
         """Give the buffer up."""
-        self._buffer, self._view = bytearray(), memoryview(b"")
+        self._view = memoryview(b"")
 
     def command(self) -> tuple[int, bytes]:
         """(context id, encoded command set) of the next message. Raises NotData, Malformed."""
@@ -133,7 +133,7 @@ class Reader:
     def _fragment(self) -> Fragment:
         if not self._pdu_left:
             self._need(_HEADER.size)
-            kind, _, length = _HEADER.unpack_from(self._buffer, self._start)
+            kind, _, length = _HEADER.unpack_from(self._view, self._start)
             if kind != P_DATA:
                 raise NotData(f"PDU of type {kind} within the message")
             if not _PDV.size <= length <= MOST_P_DATA:
@@ -143,7 +143,7 @@ class Reader:
         if self._pdu_left < _PDV.size:
             raise Malformed("P-DATA-TF ends within a fragment header")
         self._need(_PDV.size)
-        size, context_id, control = _PDV.unpack_from(self._buffer, self._start)
+        size, context_id, control = _PDV.unpack_from(self._view, self._start)
         self._start += _PDV.size
         self._pdu_left -= _PDV.size
         if size < 2 or size - 2 > self._pdu_left:
@@ -176,7 +176,7 @@ class Reader:
         elif self._end > self._size - self._ROOM:
             self._flush()
             rest = self._end - self._start
-            self._buffer[:rest] = self._buffer[self._start : self._end]
+            self._view[:rest] = self._view[self._start : self._end]
             self._start, self._end = 0, rest
         self._end += self._receive(self._view[self._end :])
 
