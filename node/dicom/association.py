@@ -1,210 +1,251 @@
-"""The node as association requestor, in the calling thread: contexts, requests, responses, release.
+"""The node as association requestor: pynetdicom's AE, with an end to every wait and failures as errors of ours.
 
-source  PS3.8 7.1 to 7.3, PS3.7 8 and 9
+Internals of pynetdicom 3.0.4 that this rests on (the version is pinned), besides those of transport.py:
+  AE                   ._create_socket, called before the association starts
+  AssociationSocket    .connect, ._create_socket, .provider_queue, ._ready
+  DULServiceProvider   ._is_transport_event
+  Association          ._reactor_checkpoint, ._is_paused; .dul and .dimse may be replaced before its start
+  DIMSEServiceProvider .get_msg, .msg_queue
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import ssl
-import struct
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
-from node.dicom import messages
-from node.dicom.messages import Command
-from node.dicom.negotiation import Accepted, read_answer, rejection_in_words, write_request
-from node.dicom.streaming import (
-    ASSOCIATE_AC,
-    ASSOCIATE_RJ,
-    RELEASE_RP,
-    RELEASE_RQ,
-    SOURCE_PROVIDER,
-    SOURCE_USER,
-    Connection,
-    Malformed,
-    Reader,
-    TimedOut,
-    WireError,
-    p_data,
-)
+from pynetdicom import AE, evt
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE
+from pynetdicom.presentation import build_context
+
+from node.dicom.fragments import Malformed
+from node.dicom.negotiation import rejection_in_words
 from node.dicom.tls import client_context
-from node.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable
+from node.dicom.transport import PatientDUL, PatientSocket, handshake, prepare
+from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.errors import NoCommonContext, NodeError, PeerBusy, PeerRefused, PeerUnreachable
 from node.settings import Peer, Settings
 
 LOGGER = logging.getLogger(__name__)
 
 MOST_CONTEXTS = 128
-MOST_DATA = 1 << 25
-"""Longest data set that an answer may have, in bytes."""
 
-_BUFFER = 1 << 18
-_STEP = 1 << 17
 _CLOSE_WAIT_S = 1.0
+_PAUSE_WAIT_S = 0.1
 
 
-@dataclass(frozen=True)
-class Message:
-    """A received message; `data` is empty where it has no data set."""
-
-    context: Accepted
-    command: Command
-    data: bytes
+class Broken(Exception):
+    """pynetdicom has no answer to give: the association broke, or the peer kept silent."""
 
 
-class Association:
-    """An established association. Its methods raise WireError; `associate` turns that into PeerUnreachable."""
+class CallingSocket(PatientSocket):
+    """Connects as the peer is configured to be reached.
 
-    def __init__(
-        self, connection: Connection, reader: Reader, contexts: Mapping[int, Accepted], *, max_length: int
-    ) -> None:
-        self.contexts = contexts
-        self._connection = connection
-        self._reader = reader
-        self._step = min(_STEP, max_length - 6) if max_length else _STEP
-        self._last_id = 0
+    reached      there was a TCP connection to begin a TLS handshake on
+    established  there was a connection to talk DICOM on
+    """
 
-    def context(self, abstract_syntax: str, transfer_syntax: str | None = None) -> Accepted | None:
-        """The accepted context for this class, in this syntax where one is given."""
-        for context in self.contexts.values():
-            if context.abstract_syntax == abstract_syntax and transfer_syntax in (None, context.transfer_syntax):
-                return context
-        return None
+    def __init__(self, assoc: Any, settings: Settings, peer: Peer) -> None:
+        self._settings = settings
+        self._peer = peer
+        self.reached = self.established = False
+        super().__init__(assoc, patience=settings.dimse_timeout_s, address=assoc.acceptor.address_info)
 
-    def request(self, context: Accepted, elements: Mapping[int, bytes], data: bytes | memoryview | None = None) -> int:
-        """Send a request; returns its message id. The data set goes out as it lies in memory, uncopied."""
-        self._last_id = self._last_id % 0xFFFF + 1
-        self._send(context, {**elements, messages.MESSAGE_ID: messages.short(self._last_id)}, data)
-        return self._last_id
+    def _create_socket(self, address: Any) -> None:
+        """Nothing to bind before it is known where to."""
 
-    def respond(self, request: Message, status: int) -> None:
-        """Answer a request of the peer's."""
-        self._send(request.context, messages.response_to(request.command, status), None)
-
-    def receive(self, *, patience_s: float | None = None) -> Message:
-        """The next message, a response or a request of the peer's. Raises TimedOut where none comes within patience."""
-        usual = self._connection.patience
-        if patience_s is not None:
-            self._connection.patience = patience_s
+    def connect(self, primitive: Any) -> None:
+        """What happened is in `failure`."""
         try:
-            self._reader.peek()
-        finally:
-            self._connection.patience = usual
-        context_id, encoded = self._reader.command()
-        context, command = self.contexts.get(context_id), Command.parse(encoded)
-        if context is None:
-            raise Malformed("message on a presentation context that was not agreed on")
-        data = self._reader.data(context_id, most=MOST_DATA) if command.has_data_set else b""
-        return Message(context, command, data)
+            self.socket = self._connected()
+            self._is_connected = self.established = True
+            primitive.result = "Evt2"
+        except OSError as exc:
+            self.failure = exc
+            primitive.result = "Evt17"
+        self.provider_queue.put(primitive)
+        self._ready.set()
 
-    def response(self, message_id: int) -> Message:
-        """The response to this request. Raises Malformed where another message comes."""
-        message = self.receive()
-        if message.command.number(messages.RESPONDED_ID) != message_id:
-            raise Malformed("response to another request")
-        return message
-
-    def release(self) -> None:
-        """All has been answered before: a peer that fumbles the release changes nothing."""
-        self._connection.patience = _CLOSE_WAIT_S
+    def _connected(self) -> socket.socket:
+        settings, peer = self._settings, self._peer
+        sock: socket.socket = socket.create_connection((peer.host, peer.port), timeout=settings.connection_timeout_s)
         try:
-            self._connection.send([struct.pack(">BBII", RELEASE_RQ, 0, 4, 0)])
-            self._reader.pdu(expected=RELEASE_RP)
-        except WireError as exc:
-            LOGGER.info("release: %s", exc)
+            prepare(sock)
+            if not peer.tls:
+                return sock
+            context = client_context(settings)
+            sock = wrapped = context.wrap_socket(sock, server_hostname=peer.host, do_handshake_on_connect=False)
+            self.reached = True
+            handshake(wrapped, settings.tls_handshake_timeout_s)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
-    def _send(self, context: Accepted, elements: Mapping[int, bytes], data: bytes | memoryview | None) -> None:
-        kind = messages.NO_DATA_SET if data is None else messages.DATA_SET
-        command = messages.encode_command({**elements, messages.DATA_SET_TYPE: messages.short(kind)})
-        parts = p_data(context.context_id, command, is_command=True, step=self._step)
-        if data is not None:
-            parts += p_data(context.context_id, data, is_command=False, step=self._step)
-        self._connection.send(parts)
+
+class YieldingDUL(PatientDUL):
+    """Leaves the socket alone while `direct` is set."""
+
+    def __init__(self, assoc: Any) -> None:
+        super().__init__(assoc)
+        self.direct = threading.Event()
+        self.yielded = threading.Event()
+        self.resume = threading.Event()
+
+    def _is_transport_event(self) -> bool:
+        if self.direct.is_set():
+            self.yielded.set()
+            self.resume.wait(0.1)
+            return False
+        return bool(super()._is_transport_event())
+
+
+class SafeDIMSE(DIMSEServiceProvider):
+    """Keeps the association's own thread from taking a response that a send_*() call is waiting for.
+
+    That thread marks itself paused just before it waits on its checkpoint, also when the checkpoint is open. A send_*()
+    call that closes the checkpoint in that instant believes it paused while it is about to read the message queue.
+    """
+
+    def get_msg(self, block: bool = False) -> tuple[Any, Any]:
+        if block:
+            return tuple(super().get_msg(True))
+        is_open = self.assoc._reactor_checkpoint.is_set
+        if not is_open():
+            return None, None
+        item = super().get_msg(False)
+        if item[1] is not None and not is_open():
+            with self.msg_queue.mutex:
+                self.msg_queue.queue.appendleft(item)
+                self.msg_queue.not_empty.notify()
+            return None, None
+        return tuple(item)
+
+
+class Requestor(AE):
+    """Application entity that calls one peer."""
+
+    def __init__(self, settings: Settings, peer: Peer) -> None:
+        super().__init__(settings.aet)
+        self._settings = settings
+        self._peer = peer
+        self.acse_timeout = settings.association_timeout_s
+        self.dimse_timeout = settings.dimse_timeout_s
+        self.network_timeout = None  # nobody but us makes pauses
+        self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+
+    def _create_socket(self, assoc: Any, address: Any, _: Any) -> CallingSocket:
+        assoc.dul, assoc.dimse = YieldingDUL(assoc), SafeDIMSE(assoc)
+        assoc.acse_timeout, assoc.network_timeout = self.acse_timeout, self.network_timeout
+        assoc.acceptor.address_info = address
+        return CallingSocket(assoc, self._settings, self._peer)
 
 
 @contextmanager
-def associate(settings: Settings, peer: Peer, contexts: Sequence[tuple[str, Sequence[str]]]) -> Iterator[Association]:
-    """An association with `peer` for these (abstract syntax, transfer syntaxes), released at the end.
+def associate(
+    settings: Settings,
+    peer: Peer,
+    contexts: Sequence[tuple[str, Sequence[str]]],
+    *,
+    handlers: Sequence[tuple[Any, ...]] = (),
+) -> Iterator[Any]:
+    """A pynetdicom association with `peer` for these (abstract syntax, transfer syntaxes), released at the end.
 
-    raises  PeerUnreachable   no connection, silence, or the association broke, also later in the block
+    raises  PeerUnreachable   no connection, silence, or the association broke (Broken, OSError, Malformed in the block)
             PeerBusy          rejected for now
             PeerRefused       rejected for good, not a node that is sent to, or a certificate that does not hold
+            NoCommonContext   accepted, but none of the contexts
     An error of the block's own aborts the association, so that nothing half said is taken as said.
     """
-    connection = _connect(settings, peer)
+    association = _associated(settings, peer, contexts, handlers)
     try:
-        association = _negotiate(settings, peer, connection, contexts)
         yield association
-        association.release()
-    except Malformed as exc:
-        connection.abort(SOURCE_PROVIDER, exc.reason)
-        raise PeerUnreachable(f"{peer.aet}: association aborted: {exc}") from exc
-    except WireError as exc:
-        connection.abort(SOURCE_USER)
-        raise PeerUnreachable(f"{peer.aet}: {exc}") from exc
-    except NodeError:
-        connection.abort(SOURCE_USER)
-        raise
+        _release(association)
+    except (Broken, OSError, Malformed) as exc:
+        raise PeerUnreachable(f"{peer.aet}: {_words(association, exc)}") from exc
     finally:
-        connection.close()
+        if not association.is_released:
+            association.dul.socket.patience = _CLOSE_WAIT_S
+            association.abort()
 
 
-def _connect(settings: Settings, peer: Peer) -> Connection:
+def _associated(
+    settings: Settings, peer: Peer, contexts: Sequence[tuple[str, Sequence[str]]], handlers: Sequence[tuple[Any, ...]]
+) -> Any:
     if peer.port is None:
         raise PeerRefused(f"{peer.aet} has no port: it only sends")
-    where = f"{peer.aet} at {peer.host} port {peer.port}"
-    tls = client_context(settings) if peer.tls else None
+    if peer.tls:
+        client_context(settings)  # what is wrong with it is ours, not the peer's
+    heard: list[Any] = []
     try:
-        sock = socket.create_connection((peer.host, peer.port), timeout=settings.connection_timeout_s)
-    except TimeoutError as exc:
-        raise PeerUnreachable(f"{where}: no connection within {settings.connection_timeout_s:g} s") from exc
-    except OSError as exc:
-        raise PeerUnreachable(f"{where}: no connection ({exc.strerror or exc})") from exc
-    connection = Connection(sock, settings.dimse_timeout_s)
-    if tls is not None:
-        try:
-            connection.deadline = time.monotonic() + settings.tls_handshake_timeout_s
-            connection.start_tls(tls, server_name=peer.host)
-            connection.deadline = math.inf
-        except ssl.SSLCertVerificationError as exc:
-            connection.close()
-            raise PeerRefused(f"{where}: its certificate does not hold ({exc.verify_message})") from exc
-        except (OSError, WireError) as exc:
-            connection.close()
-            raise PeerUnreachable(f"{where}: TLS handshake failed ({exc})") from exc
-    return connection
+        association = Requestor(settings, peer).associate(
+            peer.host,
+            peer.port,
+            contexts=[build_context(abstract, list(syntaxes)) for abstract, syntaxes in contexts],
+            ae_title=peer.aet,
+            max_pdu=settings.max_pdu,
+            evt_handlers=[(evt.EVT_ACSE_RECV, lambda event: heard.append(event.primitive)), *handlers],
+        )
+    except OSError as exc:  # the name is not known
+        raise PeerUnreachable(f"{peer.aet} at {peer.host}: no connection ({exc.strerror or exc})") from exc
+    if not association.is_established:
+        raise _why_not(settings, peer, association, heard)
+    return association
 
 
-def _negotiate(
-    settings: Settings, peer: Peer, connection: Connection, contexts: Sequence[tuple[str, Sequence[str]]]
-) -> Association:
-    reader = Reader(connection, _BUFFER)
-    pdu, proposed = write_request(settings.aet, peer.aet, contexts=contexts, max_pdu=settings.max_pdu)
-    connection.deadline = time.monotonic() + settings.association_timeout_s
-    connection.send([pdu])
-    try:
-        kind = reader.peek()
-    except TimedOut as exc:
-        seconds = settings.association_timeout_s
-        raise PeerUnreachable(
-            f"{peer.aet}: connected, but no answer to the association request in {seconds:g} s"
-        ) from exc
-    if kind == ASSOCIATE_RJ:
-        _rejected(peer, reader.pdu(expected=ASSOCIATE_RJ))
-    accepted, max_length = read_answer(reader.pdu(expected=ASSOCIATE_AC), proposed)
-    connection.deadline = math.inf
-    if 0 < max_length < 8:
-        raise Malformed(f"a maximum PDU length of {max_length}")
-    return Association(connection, reader, accepted, max_length=max_length)
+def _why_not(settings: Settings, peer: Peer, association: Any, heard: list[Any]) -> NodeError:
+    where, wire = f"{peer.aet} at {peer.host} port {peer.port}", association.dul.socket
+    # a peer that rejects and closes at once may have done so before pynetdicom looked whether there is a connection
+    while association.dul.receive_pdu() is not None:
+        continue
+    for answer in heard:
+        if isinstance(answer, A_ASSOCIATE) and answer.result:
+            words = rejection_in_words(answer.result, answer.result_source, answer.diagnostic)
+            kind = PeerRefused if answer.result == 1 else PeerBusy
+            return kind(f"{peer.aet} rejects the association: {words}")
+    if isinstance(wire.failure, ssl.SSLCertVerificationError):
+        return PeerRefused(f"{where}: its certificate does not hold ({wire.failure.verify_message})")
+    if not wire.established:
+        return PeerUnreachable(f"{where}: {_connection_words(settings, wire)}")
+    if association.acceptor.primitive is not None and not association.accepted_contexts:
+        return NoCommonContext(f"{peer.aet} accepts none of the presentation contexts")
+    if any(isinstance(primitive, A_ABORT) for primitive in heard):
+        return PeerUnreachable(f"{where}: the peer aborted instead of answering the association request")
+    if heard:
+        return PeerUnreachable(f"{where}: {_words(association, 'no valid answer to the association request')}")
+    seconds = settings.association_timeout_s
+    return PeerUnreachable(f"{where}: connected, but no answer to the association request in {seconds:g} s")
 
 
-def _rejected(peer: Peer, pdu: bytes) -> None:
-    if len(pdu) != 10:
-        raise Malformed("A-ASSOCIATE-RJ of a wrong length")
-    result, source, reason = pdu[7:10]
-    words = f"{peer.aet} rejects the association: {rejection_in_words(result, source, reason)}"
-    raise PeerRefused(words) if result == 1 else PeerBusy(words)
+def _connection_words(settings: Settings, wire: CallingSocket) -> str:
+    failure = wire.failure
+    if wire.reached:
+        return f"TLS handshake failed ({failure})"
+    if isinstance(failure, TimeoutError):
+        return f"no connection within {settings.connection_timeout_s:g} s"
+    return f"no connection ({getattr(failure, 'strerror', None) or failure})"
+
+
+def _words(association: Any, otherwise: object) -> str:
+    return str(association.dul.socket.failure or otherwise)
+
+
+def _release(association: Any) -> None:
+    """All has been answered before: a peer that fumbles the release changes nothing."""
+    if not association.is_established:
+        return
+    association.acse_timeout = association.dul.socket.patience = _CLOSE_WAIT_S
+    association._reactor_checkpoint.clear()
+    # not Association.release: it waits without end where a thread that serves an event has said "not paused" last
+    until = time.monotonic() + _PAUSE_WAIT_S
+    while not association._is_paused and time.monotonic() < until:
+        time.sleep(0.001)
+    association.acse.negotiate_release()
+    association._reactor_checkpoint.set()

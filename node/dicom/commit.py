@@ -6,17 +6,21 @@ source  PS3.4 Annex J
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import evt
 
-from node.dicom import messages, status
-from node.dicom.association import Association, associate
-from node.dicom.messages import decode_data_set, encode_data_set
+from node.dicom import status
+from node.dicom.association import Broken, associate
+from node.dicom.fragments import Malformed
+from node.dicom.messages import decode_data_set, is_uid
 from node.dicom.negotiation import STORAGE_COMMITMENT
-from node.dicom.streaming import Malformed, WireError
 from node.errors import NoCommonContext
 from node.settings import Peer, Settings
 
@@ -51,19 +55,48 @@ def request_commitment(
     request = Dataset()
     request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = [_reference(*reference) for reference in references]
+    reports = _Reports(transaction_uid)
     syntaxes = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
-    with associate(settings, peer, [(STORAGE_COMMITMENT, syntaxes)]) as association:
-        context = association.context(STORAGE_COMMITMENT)
-        if context is None:
-            raise NoCommonContext(f"{peer.aet} does not offer storage commitment")
-        elements = {
-            messages.REQUESTED_CLASS: messages.uid(STORAGE_COMMITMENT),
-            messages.COMMAND_FIELD: messages.short(messages.N_ACTION_RQ),
-            messages.REQUESTED_INSTANCE: messages.uid(COMMITMENT_INSTANCE),
-            messages.ACTION_TYPE: messages.short(1),
-        }
-        message_id = association.request(context, elements, encode_data_set(request, context.transfer_syntax))
-        return _await_report(association, peer, message_id, transaction_uid)
+    handlers = [(evt.EVT_N_EVENT_REPORT, reports.heard)]
+    try:
+        with associate(settings, peer, [(STORAGE_COMMITMENT, syntaxes)], handlers=handlers) as association:
+            answer, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT, COMMITMENT_INSTANCE)
+            if "Status" not in answer:
+                raise Broken("no answer to N-ACTION")
+            error = status.peer_error(int(answer.Status), f"{peer.aet}: N-ACTION")
+            if error is not None:
+                raise error
+            return reports.wait()
+    except NoCommonContext as exc:
+        raise NoCommonContext(f"{peer.aet} does not offer storage commitment") from exc
+
+
+class _Reports:
+    """Reports that come on the association of the request: before the response, shortly after it, or not at all."""
+
+    def __init__(self, transaction_uid: str) -> None:
+        self._transaction_uid = transaction_uid
+        self._heard: queue.Queue[tuple[CommitmentReport, threading.Thread]] = queue.Queue()
+
+    def heard(self, event: Any) -> tuple[int, None]:
+        """Handler of EVT_N_EVENT_REPORT; pynetdicom gives each a thread of its own, which also sends the answer."""
+        encoded = event.request.EventInformation
+        try:
+            report = read_report(encoded.getvalue() if encoded else b"", str(event.context.transfer_syntax))
+        except Malformed as exc:
+            LOGGER.warning("commitment report not taken: %s", exc)
+            return status.PROCESSING_FAILURE, None
+        if report.transaction_uid == self._transaction_uid:
+            self._heard.put((report, threading.current_thread()))
+        return status.SUCCESS, None
+
+    def wait(self) -> CommitmentReport | None:
+        try:
+            report, thread = self._heard.get(timeout=REPORT_WAIT_S)
+        except queue.Empty:
+            return None
+        thread.join(REPORT_WAIT_S)  # it has to answer before the release is asked for
+        return report
 
 
 def read_report(encoded: bytes, transfer_syntax_uid: str) -> CommitmentReport:
@@ -78,7 +111,7 @@ def read_report(encoded: bytes, transfer_syntax_uid: str) -> CommitmentReport:
         }
     except (AttributeError, TypeError, ValueError) as exc:
         raise Malformed("storage commitment report without its mandatory elements") from exc
-    if not all(messages.is_uid(uid) for uid in (transaction_uid, *committed, *failed)):
+    if not all(is_uid(uid) for uid in (transaction_uid, *committed, *failed)):
         raise Malformed("storage commitment report with something else in place of a UID")
     return CommitmentReport(transaction_uid, frozenset(committed) - failed.keys(), failed)
 
@@ -87,32 +120,3 @@ def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
     return item
-
-
-def _await_report(
-    association: Association, peer: Peer, message_id: int, transaction_uid: str
-) -> CommitmentReport | None:
-    """The report may come before the response, shortly after it, or not here at all."""
-    report: CommitmentReport | None = None
-    accepted = False
-    while report is None or not accepted:
-        try:
-            message = association.receive(patience_s=REPORT_WAIT_S if accepted else None)
-        except WireError as exc:
-            if not accepted:
-                raise
-            LOGGER.debug("%s: no report on the association of the request: %s", peer.aet, exc)
-            return None
-        operation = message.command.need(messages.COMMAND_FIELD)
-        if operation == messages.N_EVENT_REPORT_RQ:
-            found = read_report(message.data, message.context.transfer_syntax)
-            association.respond(message, status.SUCCESS)
-            report = found if found.transaction_uid == transaction_uid else report
-        elif message.command.number(messages.RESPONDED_ID) == message_id:
-            error = status.peer_error(message.command.need(messages.STATUS), f"{peer.aet}: N-ACTION")
-            if error is not None:
-                raise error
-            accepted = True
-        else:
-            raise Malformed("message out of place")
-    return report

@@ -15,9 +15,9 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 
-from node.dicom.streaming import Malformed
+from node.dicom.fragments import Malformed
+from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 AFFECTED_CLASS = 0x0002
 REQUESTED_CLASS = 0x0003
@@ -34,10 +34,8 @@ EVENT_TYPE = 0x1002
 ACTION_TYPE = 0x1008
 
 C_STORE_RQ = 0x0001
-C_FIND_RQ = 0x0020
 C_ECHO_RQ = 0x0030
 N_EVENT_REPORT_RQ = 0x0100
-N_ACTION_RQ = 0x0130
 C_CANCEL_RQ = 0x0FFF
 RESPONSE = 0x8000
 
@@ -155,8 +153,8 @@ def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: st
         + element(0x02, b"UI", uid(sop_class_uid))
         + element(0x03, b"UI", uid(sop_instance_uid))
         + element(0x10, b"UI", uid(transfer_syntax_uid))
-        + element(0x12, b"UI", uid(str(PYNETDICOM_IMPLEMENTATION_UID)))
-        + element(0x13, b"SH", text(PYNETDICOM_IMPLEMENTATION_VERSION, 16))
+        + element(0x12, b"UI", uid(IMPLEMENTATION_CLASS_UID))
+        + element(0x13, b"SH", text(IMPLEMENTATION_VERSION_NAME, 16))
     )
     if source_aet:
         body += element(0x16, b"AE", text(source_aet, 16))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -24,11 +25,10 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from node.dicom import messages, status
-from node.dicom.association import Association, associate
-from node.dicom.messages import decode_data_set, encode_data_set
-from node.dicom.negotiation import STORAGE_COMMITMENT, STUDY_ROOT_FIND, VERIFICATION, Accepted
-from node.dicom.streaming import Malformed
+from node.dicom import status
+from node.dicom.association import Broken, associate
+from node.dicom.fragments import Malformed
+from node.dicom.negotiation import STORAGE_COMMITMENT, STUDY_ROOT_FIND, VERIFICATION
 from node.errors import NoCommonContext
 from node.settings import Peer, Settings
 
@@ -65,14 +65,17 @@ class EchoReport:
 def echo(settings: Settings, peer: Peer) -> EchoReport:
     """Raises PeerUnreachable, PeerBusy, PeerRefused: in words that tell a refused AE title from silence."""
     offered = [VERIFICATION, *RESULT_CLASSES.values(), STORAGE_COMMITMENT, STUDY_ROOT_FIND]
-    with associate(settings, peer, [(uid, _SYNTAXES) for uid in offered]) as association:
-        context = association.context(VERIFICATION)
-        return EchoReport(
-            round_trip_s=None if context is None else _echo(association, context, peer),
-            stores=tuple(name for name, uid in RESULT_CLASSES.items() if association.context(uid)),
-            commitment=association.context(STORAGE_COMMITMENT) is not None,
-            find=association.context(STUDY_ROOT_FIND) is not None,
-        )
+    try:
+        with associate(settings, peer, [(uid, _SYNTAXES) for uid in offered]) as association:
+            taken = {str(context.abstract_syntax) for context in association.accepted_contexts if context.as_scu}
+            return EchoReport(
+                round_trip_s=_echo(association, peer) if VERIFICATION in taken else None,
+                stores=tuple(name for name, uid in RESULT_CLASSES.items() if uid in taken),
+                commitment=STORAGE_COMMITMENT in taken,
+                find=STUDY_ROOT_FIND in taken,
+            )
+    except NoCommonContext:
+        return EchoReport(None, (), commitment=False, find=False)
 
 
 def find_instances(
@@ -84,47 +87,44 @@ def find_instances(
     source  PS3.4 C.4.1, C.6.2
     """
     found: set[str] = set()
-    with associate(settings, peer, [(STUDY_ROOT_FIND, _SYNTAXES)]) as association:
-        context = association.context(STUDY_ROOT_FIND)
-        if context is None:
-            raise NoCommonContext(f"{peer.aet} does not offer C-FIND by study root")
-        for series_instance_uid in series_instance_uids:
-            keys = Dataset()
-            keys.QueryRetrieveLevel = "IMAGE"
-            keys.StudyInstanceUID = study_instance_uid
-            keys.SeriesInstanceUID = series_instance_uid
-            keys.SOPInstanceUID = ""
-            found.update(str(match.get("SOPInstanceUID") or "") for match in _find(association, context, peer, keys))
+    try:
+        with associate(settings, peer, [(STUDY_ROOT_FIND, _SYNTAXES)]) as association:
+            for series_instance_uid in series_instance_uids:
+                keys = Dataset()
+                keys.QueryRetrieveLevel = "IMAGE"
+                keys.StudyInstanceUID = study_instance_uid
+                keys.SeriesInstanceUID = series_instance_uid
+                keys.SOPInstanceUID = ""
+                found.update(str(match.get("SOPInstanceUID") or "") for match in _find(association, peer, keys))
+    except NoCommonContext as exc:
+        raise NoCommonContext(f"{peer.aet} does not offer C-FIND by study root") from exc
     return found - {""}
 
 
-def _echo(association: Association, context: Accepted, peer: Peer) -> float:
-    elements = {
-        messages.AFFECTED_CLASS: messages.uid(VERIFICATION),
-        messages.COMMAND_FIELD: messages.short(messages.C_ECHO_RQ),
-    }
+def _echo(association: Any, peer: Peer) -> float:
     began = time.perf_counter()
-    answer = association.response(association.request(context, elements))
-    error = status.peer_error(answer.command.need(messages.STATUS), f"{peer.aet}: C-ECHO")
+    answer = association.send_c_echo()
+    seconds = time.perf_counter() - began
+    if "Status" not in answer:
+        raise Broken("no answer to C-ECHO")
+    error = status.peer_error(int(answer.Status), f"{peer.aet}: C-ECHO")
     if error is not None:
         raise error
-    return time.perf_counter() - began
+    return seconds
 
 
-def _find(association: Association, context: Accepted, peer: Peer, keys: Dataset) -> Iterator[Dataset]:
-    elements = {
-        messages.AFFECTED_CLASS: messages.uid(STUDY_ROOT_FIND),
-        messages.COMMAND_FIELD: messages.short(messages.C_FIND_RQ),
-        messages.PRIORITY: messages.short(0),
-    }
-    message_id = association.request(context, elements, encode_data_set(keys, context.transfer_syntax))
-    for _ in range(_MOST_MATCHES):
-        answer = association.response(message_id)
-        code = answer.command.need(messages.STATUS)
+def _find(association: Any, peer: Peer, keys: Dataset) -> Iterator[Dataset]:
+    for count, (answer, match) in enumerate(association.send_c_find(keys, STUDY_ROOT_FIND)):
+        if "Status" not in answer:
+            raise Broken("no answer to C-FIND")
+        code = int(answer.Status)
         if code not in status.PENDING:
             error = status.peer_error(code, f"{peer.aet}: C-FIND")
             if error is not None:
                 raise error
             return
-        yield decode_data_set(answer.data, context.transfer_syntax)
-    raise Malformed("matches without end")
+        if match is None:
+            raise Malformed("a match that cannot be decoded")
+        if count >= _MOST_MATCHES:
+            raise Malformed("matches without end")
+        yield match

@@ -1,9 +1,11 @@
-"""The node as Storage and Verification SCP, and as the listener for storage commitment reports.
+"""The node as Storage and Verification SCP, and as the listener for storage commitment reports: pynetdicom's server.
 
-The upper layer is our own (session.py): pynetdicom's service loop hands every fragment through two threads that poll
-each other and several copies, and waits without an end for a PDU that was begun. Here each connection has one thread
-that does nothing else, so nobody, however slow or hostile, can hold up another; what is limited is the number of
-associations, in all and from one host, and of connections without one.
+Each connection has threads of its own, from the TLS handshake on, so nobody, however slow or hostile, can hold up
+another; what is limited is the number of associations, in all and from one host, and of connections without one.
+C-STORE goes the short way of streaming.py.
+
+Internals of pynetdicom 3.0.4 that this rests on (the version is pinned), besides those of transport.py and
+streaming.py: RequestHandler.handle and .local, what RequestHandler._create_association sets, Association._server.
 """
 
 from __future__ import annotations
@@ -14,12 +16,22 @@ import ssl
 import threading
 import time
 from pathlib import Path
+from socketserver import BaseServer
+from typing import Any
 
+from pynetdicom import AE, evt
+from pynetdicom.association import MODE_ACCEPTOR, Association
+from pynetdicom.presentation import build_context
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from node.dicom.negotiation import VERIFICATION
 from node.dicom.session import Arrival, Caller, Desk, Service, Session
 from node.dicom.slots import Slots
 from node.dicom.spool import Spool
-from node.dicom.streaming import Connection
-from node.dicom.tls import server_context
+from node.dicom.streaming import StreamingDUL
+from node.dicom.tls import server_context, subject
+from node.dicom.transport import Lobby, PatientSocket, handshake, prepare
+from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import ConfigurationError
 from node.settings import Settings
 
@@ -27,9 +39,10 @@ __all__ = ["Arrival", "Caller", "Desk", "StorageScp"]
 
 LOGGER = logging.getLogger(__name__)
 
-_BACKLOG = 128
 _MOST_WAITING = 128
 """Connections without an association; beyond, the oldest of them is dropped."""
+_NO_LIMIT = 1 << 30
+"""pynetdicom would count silent connections as associations."""
 
 
 class StorageScp:
@@ -46,11 +59,18 @@ class StorageScp:
         self.tls_port = settings.tls_port
         self._settings = settings
         self._tls = server_context(settings) if settings.tls_port is not None else None
-        self._service = Service(settings, desk, Spool(spool), Slots(settings.max_associations))
-        self._listeners: list[socket.socket] = []
-        self._sessions: dict[Session, threading.Thread] = {}
-        self._lock = threading.Lock()
-        self._stopping = False
+        lobby, slots = Lobby(_MOST_WAITING), Slots(settings.max_associations)
+        self._service = Service(settings, desk, Spool(spool), lobby, slots)
+        self._servers: list[_Server] = []
+        self._live: set[StreamingDUL] = set()
+        self._ae = AE(settings.aet)
+        self._ae.maximum_pdu_size = settings.max_pdu
+        self._ae.maximum_associations = _NO_LIMIT
+        self._ae.acse_timeout = settings.association_timeout_s
+        self._ae.dimse_timeout = settings.dimse_timeout_s
+        self._ae.network_timeout = settings.idle_timeout_s
+        self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self._ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
 
     def start(self) -> int:
         """Bind, listen, return the port. Raises ConfigurationError where a port or the spool cannot be used."""
@@ -60,7 +80,6 @@ class StorageScp:
             raise ConfigurationError(f"the spool folder cannot be used ({exc.strerror})") from exc
         if left:
             LOGGER.warning("%d unfinished objects of an earlier run removed from the spool", left)
-        self._stopping = False
         try:
             self.port = self._listen(self._settings.port, None)
             if self._tls is not None and self._settings.tls_port is not None:
@@ -72,80 +91,120 @@ class StorageScp:
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Take no new connection, let objects that are coming in be completed for so long, end every association."""
-        with self._lock:
-            self._stopping = True
-            sessions = dict(self._sessions)
-        for listener in self._listeners:
-            try:
-                listener.shutdown(socket.SHUT_RDWR)
-            except OSError as exc:
-                LOGGER.debug("listener: %s", exc)
-            listener.close()
-        self._listeners.clear()
-        for session in sessions:
-            session.finish()
-        _join(sessions, time.monotonic() + grace_s)
-        for session in sessions:
-            session.cut()
-        _join(sessions, time.monotonic() + 1.0)
+        for server in self._servers:
+            server.shutdown()
+        self._servers.clear()
+        self._service.lobby.clear()
+        live = set(self._live)
+        for dul in live:
+            dul.finish()
+        _join(live, time.monotonic() + grace_s)
+        for dul in live:
+            dul.cut()
+        _join(live, time.monotonic() + 1.0)
 
     def _listen(self, port: int, tls: ssl.SSLContext | None) -> int:
         host = self._settings.host
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+            # some context must be there; what is supported is decided when an association is asked for
+            server = self._ae.make_server(
+                (host, port), contexts=[build_context(VERIFICATION)], server_class=_Server, request_handler=_Handler
+            )
         except OSError as exc:
             raise ConfigurationError(f"cannot listen on {host} port {port} ({exc.strerror})") from exc
-        self._listeners.append(listener)
-        threading.Thread(target=self._accept, args=(listener, tls), name="dicom-accept", daemon=True).start()
-        return int(listener.getsockname()[1])
+        server.service, server.tls, server.live = self._service, tls, self._live
+        self._servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.1,), name="dicom-accept", daemon=True).start()
+        return int(server.server_address[1])
 
-    def _accept(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        while True:
-            try:
-                sock, address = listener.accept()
-            except OSError as exc:
-                if self._stopping or listener.fileno() < 0:
-                    return
+
+class _Server(ThreadedAssociationServer):
+    """Accepts; everything else, the TLS handshake too, is done in a thread of the connection's own."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    service: Service
+    tls: ssl.SSLContext | None
+    live: set[StreamingDUL]
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return self.socket.accept()
+        except OSError as exc:
+            if self.socket.fileno() >= 0:
                 LOGGER.error("a connection could not be accepted: %s", exc)
                 time.sleep(0.1)  # out of descriptors: let some connections end
-                continue
-            self._begin(sock, (str(address[0]).removeprefix("::ffff:"), int(address[1])), tls)
+            raise
 
-    def _begin(self, sock: socket.socket, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
+    def process_request(self, request: socket.socket, client_address: Any) -> None:
+        self.service.lobby.enter(request)
+        super().process_request(request, client_address)
+
+    def handle_error(self, _: Any, client_address: Any) -> None:
+        LOGGER.exception("connection of %s broken by a fault of ours", client_address[0])
+
+    def service_actions(self) -> None:
+        """pynetdicom collects garbage here, at intervals that have nothing to do with how much there is."""
+
+    def shutdown(self) -> None:
+        BaseServer.shutdown(self)
+        self.server_close()
+
+
+class _Handler(RequestHandler):
+    """From an accepted connection to a running association."""
+
+    server: _Server
+
+    def handle(self) -> None:
+        settings, lobby = self.server.service.settings, self.server.service.lobby
+        host, port = str(self.client_address[0]).removeprefix("::ffff:"), int(self.client_address[1])
+        sock, certificate = self.request, None
         try:
-            session = Session(self._service, Connection(sock, self._settings.association_timeout_s), address, tls)
+            prepare(sock)
+            if self.server.tls is not None:
+                lobby.leave(sock)
+                sock = self.server.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                lobby.enter(sock)
+                handshake(sock, settings.tls_handshake_timeout_s)
+                certificate = sock.getpeercert()
+            self._association(sock, Session(self.server.service, (host, port), subject(certificate))).start()
         except OSError as exc:
-            LOGGER.debug("%s: gone already: %s", address[0], exc)
+            LOGGER.info("%s port %d: no association: %s", host, port, exc)
+            lobby.leave(sock)
             sock.close()
-            return
-        thread = threading.Thread(target=self._run, args=(session,), name="dicom-association", daemon=True)
-        with self._lock:
-            waiting = [other for other in self._sessions if other.expendable]
-            self._sessions[session] = thread
-        if len(waiting) >= _MOST_WAITING:
-            waiting[0].cut()
-        try:
-            thread.start()
-        except RuntimeError as exc:
-            LOGGER.error("%s: no thread for a connection: %s", address[0], exc)
-            self._forget(session)
-            sock.close()
-        if self._stopping:
-            session.finish()
 
-    def _run(self, session: Session) -> None:
-        try:
-            session.run()
-        finally:
-            self._forget(session)
+    def _association(self, sock: socket.socket, session: Session) -> Any:
+        """As RequestHandler._create_association, with our provider, socket and handlers, and no contexts as yet."""
+        settings = self.server.service.settings
+        association = Association(self.ae, MODE_ACCEPTOR)
+        association.name = "dicom-AcceptorThread"  # pynetdicom knows its acceptors by this name
+        association._server = self.server
+        association.dul = StreamingDUL(
+            association, session, linger_s=settings.connection_timeout_s, on_end=lambda dul: self._ended(dul, sock)
+        )
+        association.acse_timeout, association.network_timeout = self.ae.acse_timeout, self.ae.network_timeout
+        wire = PatientSocket(association, patience=settings.association_timeout_s, client_socket=sock)
+        wire.deadline = time.monotonic() + settings.association_timeout_s
+        association.set_socket(wire)
+        association.acceptor.maximum_length = self.ae.maximum_pdu_size
+        association.acceptor.ae_title = self.ae.ae_title
+        association.acceptor.address_info = self.local
+        association.acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        association.acceptor.implementation_version_name = self.ae.implementation_version_name
+        association.requestor.address_info = self.remote
+        association.bind(evt.EVT_REQUESTED, session.requested)
+        association.bind(evt.EVT_N_EVENT_REPORT, session.event_report)
+        self.server.live.add(association.dul)
+        return association
 
-    def _forget(self, session: Session) -> None:
-        with self._lock:
-            del self._sessions[session]
+    def _ended(self, dul: StreamingDUL, sock: socket.socket) -> None:
+        self.server.live.discard(dul)
+        self.server.service.lobby.leave(sock)
 
 
-def _join(sessions: dict[Session, threading.Thread], deadline: float) -> None:
-    for thread in sessions.values():
-        if thread.ident is not None:
-            thread.join(max(0.0, deadline - time.monotonic()))
+def _join(live: set[StreamingDUL], deadline: float) -> None:
+    for dul in live:
+        if dul.ident is not None:
+            dul.join(max(0.0, deadline - time.monotonic()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import mmap
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,8 +17,9 @@ import pydicom
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from node.dicom import messages, status
-from node.dicom.association import MOST_CONTEXTS, Association, associate
-from node.dicom.negotiation import Accepted
+from node.dicom.association import MOST_CONTEXTS, associate
+from node.dicom.direct import DirectLine
+from node.dicom.negotiation import Accepted, accepted
 from node.errors import NoCommonContext, NodeError, Permanent, ResultLost, Transient
 from node.settings import Peer, Settings
 
@@ -29,6 +30,7 @@ _CONVERTIBLE = frozenset({*_FALLBACKS, str(DeflatedExplicitVRLittleEndian)})
 """Between these pydicom changes no pixel. Big endian pixels would have to be turned round: never ours."""
 
 Progress = Callable[[int, int], None]
+Contexts = Mapping[tuple[str, str], Accepted]
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,14 @@ def send(
         try:
             with associate(settings, peer, _contexts(batch)) as association:
                 reached = True
-                for outgoing in batch:
-                    note(_send_one(association, peer, outgoing))
+                contexts = {(it.abstract_syntax, it.transfer_syntax): it for it in accepted(association).values()}
+                with DirectLine(association) as line:
+                    for outgoing in batch:
+                        note(_send_one(line, contexts, peer, outgoing))
+        except NoCommonContext:
+            reached = True
+            for outgoing in batch:
+                note(_not_taken(peer, outgoing))
         except (Transient, Permanent) as exc:
             if not reached:
                 raise
@@ -108,15 +116,19 @@ def _batches(objects: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
         yield batch
 
 
-def _send_one(association: Association, peer: Peer, outgoing: Outgoing) -> Sent:
-    """Raises WireError where the association breaks; all else is the object's own affair."""
+def _not_taken(peer: Peer, outgoing: Outgoing) -> Sent:
+    error = NoCommonContext(f"{peer.aet} does not take {UID(outgoing.sop_class_uid).name}")
+    return Sent(outgoing.sop_instance_uid, None, error)
+
+
+def _send_one(line: DirectLine, contexts: Contexts, peer: Peer, outgoing: Outgoing) -> Sent:
+    """Raises what DirectLine does where the association breaks; all else is the object's own affair."""
     instance = outgoing.sop_instance_uid
-    context = _context_for(association, outgoing)
+    context = _context_for(contexts, outgoing)
     if context is None:
-        return Sent(instance, None, NoCommonContext(f"{peer.aet} does not take {UID(outgoing.sop_class_uid).name}"))
+        return _not_taken(peer, outgoing)
     elements = {
         messages.AFFECTED_CLASS: messages.uid(outgoing.sop_class_uid),
-        messages.COMMAND_FIELD: messages.short(messages.C_STORE_RQ),
         messages.PRIORITY: messages.short(0),
         messages.AFFECTED_INSTANCE: messages.uid(instance),
     }
@@ -124,20 +136,16 @@ def _send_one(association: Association, peer: Peer, outgoing: Outgoing) -> Sent:
         data = _encoded(outgoing, context.transfer_syntax)
     except ResultLost as exc:
         return Sent(instance, None, exc)
-    message_id = association.request(context, elements, data)
-    code = association.response(message_id).command.need(messages.STATUS)
+    code = line.store(context, elements, data)
     return Sent(instance, code, status.peer_error(code, f"{peer.aet}: C-STORE"))
 
 
-def _context_for(association: Association, outgoing: Outgoing) -> Accepted | None:
+def _context_for(contexts: Contexts, outgoing: Outgoing) -> Accepted | None:
     syntaxes: tuple[str, ...] = (outgoing.transfer_syntax_uid,)
     if outgoing.transfer_syntax_uid in _CONVERTIBLE:
         syntaxes += _FALLBACKS
-    for syntax in syntaxes:
-        context = association.context(outgoing.sop_class_uid, syntax)
-        if context is not None:
-            return context
-    return None
+    keys = ((outgoing.sop_class_uid, syntax) for syntax in syntaxes)
+    return next((contexts[key] for key in keys if key in contexts), None)
 
 
 def _encoded(outgoing: Outgoing, transfer_syntax: str) -> memoryview:

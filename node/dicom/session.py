@@ -1,61 +1,43 @@
-"""One association as acceptor, in one thread: agreed on, served, and brought to its end.
+"""One association as acceptor: who calls, what is done with each message, and that its end is told once.
 
-source  PS3.8 9.2 (states), PS3.7 9.3 and 10.3 (messages), PS3.4 Annex A, B and J (services)
+source  PS3.7 9.3 and 10.3 (messages), PS3.4 Annex A, B and J (services)
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import socket
-import ssl
-import struct
+import threading
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from node.dicom import messages, status
 from node.dicom.commit import MOST_REPORT, CommitmentReport, read_report
+from node.dicom.fragments import Malformed, NotData, Reader, p_data
 from node.dicom.messages import Command
 from node.dicom.negotiation import (
     APPLICATION_CONTEXT,
     STORAGE_COMMITMENT,
+    VERIFICATION,
     Accepted,
-    Request,
-    accept,
+    accepted,
     is_storage,
-    read_request,
-    rejection,
     rejection_in_words,
+    settle,
 )
 from node.dicom.slots import Slots
 from node.dicom.spool import Spool, SpoolFile
-from node.dicom.streaming import (
-    ASSOCIATE_RQ,
-    RELEASE_RP,
-    SOURCE_PROVIDER,
-    SOURCE_USER,
-    Aborted,
-    Connection,
-    Lost,
-    Malformed,
-    Reader,
-    Released,
-    TimedOut,
-    WireError,
-    p_data,
-)
-from node.dicom.tls import subject
+from node.dicom.streaming import Foreign
+from node.dicom.transport import Lobby
 from node.errors import NodeError, NotUnderstood, OutOfResources, Refused, WrongClass
 from node.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 
-_RELEASE_RP = struct.pack(">BBII", RELEASE_RP, 0, 4, 0)
 _RESPONSE_STEP = 1 << 14
-_LAST_WORDS_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -120,188 +102,131 @@ class Service:
     settings: Settings
     desk: Desk
     spool: Spool
+    lobby: Lobby
     slots: Slots
 
 
 class Session:
-    """One connection from accept to close.
+    """What an association is to the node. One thread serves its messages; admission and end may come from others."""
 
-    expendable   there is no association on it (yet, or any more): it may be dropped to make room
-    """
-
-    def __init__(
-        self, service: Service, connection: Connection, address: tuple[str, int], tls: ssl.SSLContext | None
-    ) -> None:
-        self.expendable = True
+    def __init__(self, service: Service, address: tuple[str, int], tls_subject: str | None) -> None:
         self._service = service
-        self._connection = connection
-        self._host, self._port = address
-        self._tls = tls
-        self._reader = Reader(connection)
-        self._stopping = self._busy = False
-        self._caller = Caller("", "", self._host, self._port, None)
-        self._association = ""
+        self._address = address
+        self._tls_subject = tls_subject
+        self._caller = Caller("", "", *address, tls_subject)
+        self._association: str | None = None
+        self._wire: Any = None
         self._contexts: dict[int, Accepted] = {}
         self._step = _RESPONSE_STEP
         self._stored = self._refused = 0
+        self._over = False
+        self._slot = ExitStack()
+        self._lock = threading.Lock()
 
-    def finish(self) -> None:
-        """From another thread: end after the object that is coming in, or at once where there is none."""
-        self._stopping = True
-        if not self._busy:
-            self._connection.interrupt()
+    # admission, and the end
 
-    def cut(self) -> None:
-        """From another thread: end now, whatever is under way."""
-        self._connection.interrupt(socket.SHUT_RDWR)
-
-    def run(self) -> None:
-        """Entry point of the thread."""
-        try:
-            self._serve()
-        except WireError as exc:
-            LOGGER.info("%s port %d: no association: %s", self._host, self._port, exc)
-        except Exception:
-            LOGGER.exception("%s port %d: association broken by a fault of ours", self._host, self._port)
-            self._connection.abort(SOURCE_USER)
-        self._connection.close()
-
-    def _serve(self) -> None:
-        settings, connection = self._service.settings, self._connection
-        certificate = None
-        if self._tls is not None:
-            connection.deadline = time.monotonic() + settings.tls_handshake_timeout_s
-            try:
-                certificate = connection.start_tls(self._tls)
-            except OSError as exc:
-                raise Lost(f"TLS handshake failed: {exc}") from exc
-        connection.deadline = time.monotonic() + settings.association_timeout_s
-        try:
-            request = read_request(self._reader.pdu(expected=ASSOCIATE_RQ))
-        except Malformed as exc:
-            LOGGER.warning("%s port %d: %s", self._host, self._port, exc)
-            connection.abort(SOURCE_PROVIDER, exc.reason)
-            return connection.linger(settings.connection_timeout_s)
-        self._caller = Caller(request.calling_aet, request.called_aet, self._host, self._port, subject(certificate))
-        refusal: tuple[int, int, int] | None = status.REJECT_LOCAL_LIMIT
-        with self._service.slots.one(self._host) as free:
-            if free:
-                refusal = self._admission(request)
-            if refusal is None:
-                self._converse(request)
-        self.expendable = True
+    def requested(self, event: Any) -> None:
+        """Handler of EVT_REQUESTED, in the association's own thread: reject, or say what is supported."""
+        association, request = event.assoc, event.assoc.requestor.primitive
+        self._wire = association.dul.socket
+        self._wire.deadline = math.inf
+        association.acceptor.supported_contexts = settle(request.presentation_context_definition_list)
+        titles = str(request.calling_ae_title).strip(), str(request.called_ae_title).strip()
+        self._caller = Caller(*titles, *self._address, self._tls_subject)
+        refusal = self._admission(str(request.application_context_name or ""))
         if refusal is not None:
             why = rejection_in_words(*refusal)
-            LOGGER.warning("%s port %d: %s rejected: %s", self._host, self._port, request.calling_aet, why)
-            connection.send([rejection(*refusal)])
-        return connection.linger(_LAST_WORDS_S if self._stopping else settings.connection_timeout_s)
+            LOGGER.warning("%s port %d: %s rejected: %s", *self._address, self._caller.calling_aet, why)
+            association.acse.send_reject(*refusal)
+            association.kill()
 
-    def _admission(self, request: Request) -> tuple[int, int, int] | None:
+    def _admission(self, application_context: str) -> tuple[int, int, int] | None:
         """None: admitted, and `left` is owed. Else why not, in the terms of PS3.8 Table 9-21."""
-        if not request.protocol_version & 1:
-            return status.REJECT_PROTOCOL_VERSION
-        if request.application_context != APPLICATION_CONTEXT:
+        if application_context != APPLICATION_CONTEXT:
             return status.REJECT_APPLICATION_CONTEXT
+        if not self._slot.enter_context(self._service.slots.one(self._caller.host)):
+            return status.REJECT_LOCAL_LIMIT
+        association, refusal = None, status.REJECT_FOR_NOW
         try:
-            self._association = self._service.desk.admit(self._caller)
+            association = self._service.desk.admit(self._caller)
         except Refused as exc:
-            return status.rejection_of(exc)
+            refusal = status.rejection_of(exc)
         except Exception:
             LOGGER.exception("admission failed")
-            return status.REJECT_FOR_NOW
+        if association is None:
+            self._slot.close()
+            return refusal
+        self._service.lobby.leave(self._wire.socket)
+        with self._lock:
+            self._association = association
+            gone, self._over = self._over, False
+        if gone:  # while the desk was thinking
+            self.leave("lost")
         return None
 
-    def _converse(self, request: Request) -> None:
-        """From A-ASSOCIATE-AC to the end."""
-        connection, outcome = self._connection, "aborted"
-        try:
-            self.expendable = False
-            connection.deadline, connection.patience = math.inf, self._service.settings.dimse_timeout_s
-            answer, self._contexts = accept(request, max_pdu=self._service.settings.max_pdu)
-            self._step = max(1, min(_RESPONSE_STEP, (request.max_length or _RESPONSE_STEP) - 6))
-            connection.send([answer])
-            while True:
-                self._message()
-        except Released:
-            outcome = "released"
-            connection.send([_RELEASE_RP])
-        except Aborted as exc:
-            LOGGER.info("association %s: %s", self._association, exc)
-            connection.close()  # PS3.8 9.2.1, AA-3: nothing is left to be said
-        except TimedOut as exc:
-            outcome = "timed out"
-            LOGGER.warning("association %s: %s", self._association, exc)
-            connection.abort(SOURCE_PROVIDER)
-        except Malformed as exc:
-            LOGGER.warning("association %s: %s", self._association, exc)
-            connection.abort(SOURCE_PROVIDER, exc.reason)
-        except Lost as exc:
-            if self._stopping:
-                connection.abort(SOURCE_USER)
-            else:
-                outcome = "lost"
-                LOGGER.warning("association %s: %s", self._association, exc)
-        finally:
-            self._service.desk.left(self._association, outcome, self._stored, self._refused)
+    def leave(self, outcome: str) -> None:
+        """No more messages. Only the first call counts."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        if self._association is None:
+            return
+        self._slot.close()
+        self._service.lobby.enter(self._wire.socket)
+        self._service.desk.left(self._association, outcome, self._stored, self._refused)
 
-    def _message(self) -> None:
-        """Wait for one message and answer it."""
-        settings, connection = self._service.settings, self._connection
-        self._busy = False
-        if self._stopping:
-            raise Lost("the node stops")
-        connection.patience = settings.idle_timeout_s
-        self._reader.peek()
-        self._busy = True
-        connection.patience = settings.dimse_timeout_s
-        connection.deadline = time.monotonic() + settings.dimse_timeout_s  # nobody needs longer for a command
-        context_id, encoded = self._reader.command()
-        connection.deadline = math.inf
+    # messages
+
+    def serve(self, association: Any, reader: Reader) -> list[bytes | memoryview] | Foreign:
+        """One message: its answer as PDUs, or its fragments where pynetdicom is to answer. Raises as Reader."""
+        if not self._contexts:
+            self._contexts = accepted(association)
+            self._step = max(1, min(_RESPONSE_STEP, (association.requestor.maximum_length or _RESPONSE_STEP) - 6))
+        patience = self._service.settings.dimse_timeout_s
+        self._wire.patience = patience
+        self._wire.deadline = time.monotonic() + patience  # nobody needs longer for a command
+        context_id, encoded = reader.command()
+        self._wire.deadline = math.inf
         if context_id not in self._contexts:
             raise Malformed(f"message on presentation context {context_id}, which was not accepted")
         context, command = self._contexts[context_id], Command.parse(encoded)
         operation = command.need(messages.COMMAND_FIELD)
         if operation == messages.C_CANCEL_RQ:
-            return  # nothing of ours takes long enough to be cancelled
+            return []  # nothing of ours takes long enough to be cancelled
         if operation & messages.RESPONSE:
             raise Malformed("response to a request that was never made")
         command.need(messages.MESSAGE_ID)  # before anything is kept that could not be answered for
-        services: dict[int, Callable[[Accepted, Command], tuple[int, str]]] = {
-            messages.C_STORE_RQ: self._store,
-            messages.C_ECHO_RQ: self._echo,
-            messages.N_EVENT_REPORT_RQ: self._event_report,
-        }
-        code, comment = services.get(operation, self._unknown)(context, command)
+        if operation == messages.C_STORE_RQ:
+            code, comment = self._store(context, command, reader)
+        elif _is_pynetdicoms(context, command):
+            fragments = [(context_id, b"\x03" + encoded)]
+            if command.has_data_set:
+                fragments.append((context_id, b"\x02" + reader.data(context_id, most=MOST_REPORT)))
+            return Foreign(fragments)
+        else:
+            if command.has_data_set:
+                reader.pour(context_id, _let_go)
+            code, comment = status.UNRECOGNISED_OPERATION, ""
         answer = messages.encode_command(messages.response_to(command, code, comment=comment))
-        connection.send(p_data(context_id, answer, is_command=True, step=self._step))
+        return p_data(context_id, answer, is_command=True, step=self._step)
 
-    def _echo(self, context: Accepted, command: Command) -> tuple[int, str]:
-        self._skip(context, command)
-        return status.SUCCESS, ""
-
-    def _unknown(self, context: Accepted, command: Command) -> tuple[int, str]:
-        self._skip(context, command)
-        return status.UNRECOGNISED_OPERATION, ""
-
-    def _event_report(self, context: Accepted, command: Command) -> tuple[int, str]:
-        """PS3.4 J.3.3: the report on a commitment, on an association that the PACS has opened."""
-        if context.abstract_syntax != STORAGE_COMMITMENT or not command.has_data_set:
-            return self._unknown(context, command)
-        encoded = self._reader.data(context.context_id, most=MOST_REPORT)
+    def event_report(self, event: Any) -> tuple[int, None]:
+        """Handler of EVT_N_EVENT_REPORT, PS3.4 J.3.3: a commitment reported on an association that the PACS opened."""
+        encoded = event.request.EventInformation
+        if encoded is None:
+            return status.MISTYPED_ARGUMENT, None
         try:
-            self._service.desk.committed(read_report(encoded, context.transfer_syntax))
+            self._service.desk.committed(read_report(encoded.getvalue(), str(event.context.transfer_syntax)))
         except (Malformed, NodeError) as exc:
-            return status.PROCESSING_FAILURE, str(exc)
+            LOGGER.warning("association %s: commitment report not taken: %s", self._association, exc)
+            return status.PROCESSING_FAILURE, None
         except Exception:
             LOGGER.exception("association %s: commitment report failed", self._association)
-            return status.PROCESSING_FAILURE, ""
-        return status.SUCCESS, ""
+            return status.PROCESSING_FAILURE, None
+        return status.SUCCESS, None
 
-    def _skip(self, context: Accepted, command: Command) -> None:
-        if command.has_data_set:
-            self._reader.pour(context.context_id, _let_go)
-
-    def _store(self, context: Accepted, command: Command) -> tuple[int, str]:
+    def _store(self, context: Accepted, command: Command, reader: Reader) -> tuple[int, str]:
         """PS3.4 B.2: success only once the object is synced and the desk has committed its row."""
         instance = command.text(messages.AFFECTED_INSTANCE)
         known = instance if messages.is_uid(instance) else ""
@@ -313,11 +238,11 @@ class Session:
             file = self._service.spool.file(meta)
         try:
             if command.has_data_set:
-                self._reader.pour(context.context_id, file.write if file else _let_go)
-        except WireError as exc:
+                reader.pour(context.context_id, file.write if file else _let_go)
+        except (OSError, Malformed, NotData) as exc:
             if file is not None:
                 file.discard()
-            self._service.desk.lost(self._association, known, str(exc))
+            self._service.desk.lost(self._association or "", known, str(exc))
             raise
         if file is not None:
             file.sync()
@@ -327,7 +252,7 @@ class Session:
             return status.SUCCESS, ""
         self._refused += 1
         if file is None or file.failure:
-            self._service.desk.lost(self._association, known, error.reason)
+            self._service.desk.lost(self._association or "", known, error.reason)
         return status.status_of(error), error.reason
 
     def _objection(self, context: Accepted, command: Command) -> Refused | None:
@@ -344,7 +269,7 @@ class Session:
     def _offer(self, context: Accepted, command: Command, file: SpoolFile) -> NodeError | None:
         priority = command.number(messages.PRIORITY)
         arrival = Arrival(
-            association=self._association,
+            association=self._association or "",
             caller=self._caller,
             path=file.path,
             sop_class_uid=context.abstract_syntax,
@@ -364,6 +289,19 @@ class Session:
         finally:
             file.discard()
         return None
+
+
+def _is_pynetdicoms(context: Accepted, command: Command) -> bool:
+    """Whether this is a request of a service that pynetdicom answers, whole enough that it will."""
+    operation, kind = command.number(messages.COMMAND_FIELD), context.abstract_syntax
+    if command.text(messages.AFFECTED_CLASS) != kind:
+        return False
+    if operation == messages.C_ECHO_RQ:
+        return kind == VERIFICATION
+    named = (
+        messages.is_uid(command.text(messages.AFFECTED_INSTANCE)) and command.number(messages.EVENT_TYPE) is not None
+    )
+    return operation == messages.N_EVENT_REPORT_RQ and kind == STORAGE_COMMITMENT and named
 
 
 def _let_go(pieces: list[memoryview]) -> None:

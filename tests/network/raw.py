@@ -36,6 +36,25 @@ def associate_rq(
     return struct.pack(">BBI", 1, 0, len(body)) + body
 
 
+def associate_ac(request: bytes, *, max_length: int = 16384) -> bytes:
+    """A-ASSOCIATE-AC to the body of a request: every context, in the first syntax proposed for it (PS3.8 9.3.3)."""
+    body, position = request[:68] + item(0x10, b"1.2.840.10008.3.1.1.1"), 68
+    while position < len(request):
+        kind, _, length = struct.unpack_from(">BBH", request, position)
+        if kind == 0x20:
+            inner = position + 8
+            inner += 4 + struct.unpack_from(">H", request, inner + 2)[0]
+            syntax = request[inner + 4 : inner + 4 + struct.unpack_from(">H", request, inner + 2)[0]]
+            body += item(0x21, struct.pack(">BBBB", request[position + 4], 0, 0, 0) + item(0x40, syntax))
+        position += 4 + length
+    body += item(0x50, item(0x51, struct.pack(">I", max_length)) + item(0x52, b"1.2.3.4"))
+    return struct.pack(">BBI", 2, 0, len(body)) + body
+
+
+def associate_rj(result: int, source: int, reason: int) -> bytes:
+    return struct.pack(">BBIBBBB", 3, 0, 4, 0, result, source, reason)
+
+
 def command(**elements: int | str) -> bytes:
     """A command set; names are e0002=… in ascending order, numbers go as US, texts as UI."""
     rest = b""

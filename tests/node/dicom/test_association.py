@@ -10,9 +10,8 @@ import pytest
 
 from network.objects import CT, EXPLICIT
 from network.pacs import scripted
-from network.raw import ABORT, RELEASE_RQ, VERIFICATION, RawPeer
-from node.dicom.association import associate
-from node.dicom.negotiation import accept, read_request, rejection
+from network.raw import ABORT, RELEASE_RQ, VERIFICATION, RawPeer, associate_ac, associate_rj
+from node.dicom.association import Broken, associate
 from node.errors import NodeError, PeerBusy, PeerRefused, PeerUnreachable
 from node.settings import Peer, Settings
 
@@ -23,9 +22,8 @@ Script = Callable[[RawPeer], None]
 
 def try_it(peer: Peer) -> None:
     with associate(SETTINGS, peer, CONTEXTS) as association:
-        context = association.context(VERIFICATION)
-        assert context is not None
-        association.response(association.request(context, {0x0100: b"\x30\0"}))
+        if "Status" not in association.send_c_echo():
+            raise Broken("no answer to C-ECHO")
 
 
 def failing(script: Script, kind: type[NodeError], words: str) -> None:
@@ -36,17 +34,16 @@ def failing(script: Script, kind: type[NodeError], words: str) -> None:
 def rejects(*codes: int) -> Script:
     def play(peer: RawPeer) -> None:
         assert peer.hear()[0] == 1
-        peer.say(rejection(*codes))
+        peer.say(associate_rj(*codes))
 
     return play
 
 
-def accepts(then: Script, *, max_pdu: int = 16384) -> Script:
+def accepts(then: Script) -> Script:
     def play(peer: RawPeer) -> None:
         kind, body = peer.hear()
         assert kind == 1
-        answer, _ = accept(read_request(struct.pack(">BBI", kind, 0, len(body)) + body), max_pdu=max_pdu)
-        peer.say(answer)
+        peer.say(associate_ac(body))
         then(peer)
 
     return play
@@ -112,16 +109,12 @@ def test_nonsense_for_an_answer_is_unreachable(words: bytes) -> None:
     failing(says(words), PeerUnreachable, "PACS")
 
 
-def test_an_impossible_maximum_length_is_refused() -> None:
-    failing(accepts(lambda peer: peer.hear() and None, max_pdu=7), PeerUnreachable, "maximum PDU length of 7")
-
-
 def test_an_abort_instead_of_a_response_is_unreachable() -> None:
     def abort(peer: RawPeer) -> None:
         assert peer.hear()[0] == 4
         peer.say(ABORT)
 
-    failing(accepts(abort), PeerUnreachable, "the peer aborted")
+    failing(accepts(abort), PeerUnreachable, "no answer")
 
 
 def test_silence_instead_of_a_response_is_unreachable_and_aborts() -> None:
@@ -130,7 +123,7 @@ def test_silence_instead_of_a_response_is_unreachable_and_aborts() -> None:
     def wait(peer: RawPeer) -> None:
         heard.extend((peer.hear()[0], peer.hear()[0]))
 
-    failing(accepts(wait), PeerUnreachable, "silent")
+    failing(accepts(wait), PeerUnreachable, "no answer")
     assert heard == [4, 7]
 
 
@@ -157,14 +150,3 @@ def test_an_error_of_the_caller_aborts() -> None:
     ):
         raise PeerRefused("ours")
     assert heard == [7]
-
-
-def test_a_response_to_another_request_is_no_response() -> None:
-    def answer(peer: RawPeer) -> None:
-        _, body = peer.hear()
-        response = struct.pack("<HHIH", 0, 0x0100, 2, 0x8030) + struct.pack("<HHIH", 0, 0x0120, 2, 99)
-        response += struct.pack("<HHIH", 0, 0x0800, 2, 0x0101) + struct.pack("<HHIH", 0, 0x0900, 2, 0)
-        peer.say(struct.pack(">BBIIBB", 4, 0, len(response) + 6, len(response) + 2, body[4], 3) + response)
-        assert peer.hear()[0] == 7
-
-    failing(accepts(answer), PeerUnreachable, "another request")

@@ -15,13 +15,12 @@ from pynetdicom import AE, build_role, evt
 from network.desk import RecordingDesk
 from network.objects import CT, EXPLICIT, STUDY, ct_image, write
 from network.pacs import pynetdicom_scp, scripted
-from network.raw import RawPeer, command, message
+from network.raw import RawPeer, associate_ac, command, message
 from node.dicom.commit import read_report, request_commitment
+from node.dicom.fragments import Malformed
 from node.dicom.messages import encode_data_set
-from node.dicom.negotiation import accept, read_request
 from node.dicom.receive import StorageScp
 from node.dicom.send import Outgoing, send
-from node.dicom.streaming import Malformed
 from node.errors import NoCommonContext, PeerBusy, PeerRefused, PeerUnreachable
 from node.settings import Peer, Settings
 from system.orthanc import Orthanc, Remote
@@ -79,8 +78,7 @@ def reporting(*, transaction_uid: str, before: bool) -> Any:
     """A PACS that reports on the association of the request, before or after its response."""
 
     def play(peer: RawPeer) -> None:
-        kind, body = peer.hear()
-        peer.say(accept(read_request(bytes([kind, 0]) + len(body).to_bytes(4, "big") + body), max_pdu=16384)[0])
+        peer.say(associate_ac(peer.hear()[1]))
         assert peer.hear()[0] == 4
         assert peer.hear()[0] == 4
         response = message(

@@ -11,8 +11,8 @@ from pydicom import dcmread
 
 from network.objects import ct_image
 from node.dicom import messages
+from node.dicom.fragments import Malformed
 from node.dicom.messages import Command, decode_data_set, encode_data_set
-from node.dicom.streaming import Malformed
 
 elements = st.dictionaries(st.integers(1, 0xFFFF), st.binary(max_size=40), max_size=10)
 
@@ -60,7 +60,7 @@ def test_a_response_names_what_it_answers() -> None:
     request = Command.parse(
         messages.encode_command(
             {
-                messages.COMMAND_FIELD: messages.short(messages.N_ACTION_RQ),
+                messages.COMMAND_FIELD: messages.short(0x0130),
                 messages.MESSAGE_ID: messages.short(5),
                 messages.REQUESTED_CLASS: messages.uid("1.2.3"),
                 messages.REQUESTED_INSTANCE: messages.uid("1.2.4"),

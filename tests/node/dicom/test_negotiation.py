@@ -1,64 +1,45 @@
-"""Both halves of a negotiation, agreeing with each other and with pynetdicom's own decoder."""
+"""What we take, and what pynetdicom then agrees to."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
-from pynetdicom.presentation import build_context, build_role
+from pynetdicom.presentation import build_context, negotiate_as_acceptor
 from pynetdicom.sop_class import _STORAGE_CLASSES, CTImageStorage, ModalityPerformedProcedureStep  # type: ignore[attr-defined]
 
-from network.raw import associate_rq
-from node.dicom.negotiation import (
-    TRANSFER_SYNTAXES,
-    Proposed,
-    Request,
-    accept,
-    is_storage,
-    read_answer,
-    read_request,
-    rejection,
-    rejection_in_words,
-    write_request,
-)
-from node.dicom.streaming import Malformed
+from node.dicom.negotiation import STORAGE_COMMITMENT, TRANSFER_SYNTAXES, is_storage, rejection_in_words, settle
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 CT = str(CTImageStorage)
-COMMITMENT = "1.2.840.10008.1.20.1"
 
 
-def agree(*contexts: tuple[str, tuple[str, ...]], max_pdu: int = 65536) -> dict[int, tuple[str, str]]:
-    pdu, proposed = write_request("US", "THEM", contexts=contexts, max_pdu=max_pdu)
-    answer, theirs = accept(read_request(pdu), max_pdu=131072)
-    ours, max_length = read_answer(answer, proposed)
-    assert ours == theirs
-    assert max_length == 131072
-    return {number: (context.abstract_syntax, context.transfer_syntax) for number, context in ours.items()}
+def agree(*contexts: tuple[str, list[str]], roles: dict[str, tuple[bool, bool]] | None = None) -> dict[int, str]:
+    """Transfer syntax of each context that is agreed on."""
+    proposed = [build_context(abstract, syntaxes) for abstract, syntaxes in contexts]
+    for number, context in enumerate(proposed):
+        context.context_id = 2 * number + 1
+    results, _ = negotiate_as_acceptor(proposed, settle(proposed), roles)
+    return {context.context_id: str(context.transfer_syntax[0]) for context in results if context.result == 0}
 
 
-def test_both_sides_see_the_same_contexts() -> None:
+def test_each_context_is_settled_by_itself() -> None:
     refused = str(ModalityPerformedProcedureStep)
-    assert agree((CT, (EXPLICIT,)), (refused, (EXPLICIT,)), (CT, (IMPLICIT, "1.2.3"))) == {
-        1: (CT, EXPLICIT),
-        5: (CT, IMPLICIT),
+    assert agree((CT, [EXPLICIT]), (refused, [EXPLICIT]), (CT, [IMPLICIT, "1.2.3"]), (CT, ["1.2.3"])) == {
+        1: EXPLICIT,
+        5: IMPLICIT,
     }
 
 
-def test_a_request_names_both_titles_and_the_length() -> None:
-    pdu, _ = write_request("US", "THEM", contexts=[(CT, (EXPLICIT,))], max_pdu=16384)
-    request = read_request(pdu)
-    assert (request.calling_aet, request.called_aet, request.max_length) == ("US", "THEM", 16384)
-    assert request.protocol_version & 1
+def test_a_pacs_may_be_scp_of_commitment_and_nobody_of_storage() -> None:
+    asked = {STORAGE_COMMITMENT: (False, True), CT: (False, True)}
+    assert agree((STORAGE_COMMITMENT, [EXPLICIT]), (CT, [EXPLICIT]), roles=asked) == {1: EXPLICIT}
 
 
-def test_reads_a_request_made_of_bytes() -> None:
-    request = read_request(associate_rq([(CT, (EXPLICIT, IMPLICIT))], calling="CT 2", max_length=0))
-    assert request.calling_aet == "CT 2"
-    assert request.max_length == 0
-    assert request.contexts[0].transfer_syntaxes == (EXPLICIT, IMPLICIT)
+@given(st.lists(st.sampled_from(TRANSFER_SYNTAXES), min_size=1, max_size=5, unique=True))
+def test_nothing_is_chosen_that_was_not_proposed(syntaxes: list[str]) -> None:
+    chosen = agree((CT, syntaxes))[1]
+    assert chosen == syntaxes[0] or (chosen == EXPLICIT and EXPLICIT in syntaxes)
 
 
 @pytest.mark.parametrize("uid", sorted(_STORAGE_CLASSES.values()))
@@ -85,106 +66,7 @@ def test_knows_the_syntaxes_of_today() -> None:
     assert htj2k | {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5"} <= set(TRANSFER_SYNTAXES)
 
 
-@given(st.data())
-@settings(max_examples=200)
-def test_any_bytes_are_a_request_or_malformed(data: st.DataObject) -> None:
-    pdu = bytearray(associate_rq())
-    for _ in range(data.draw(st.integers(1, 5))):
-        at = data.draw(st.integers(0, len(pdu) - 1))
-        pdu[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
-        if not pdu:
-            break
-    try:
-        request = read_request(bytes(pdu))
-    except Malformed:
-        return
-    answer, accepted = accept(request, max_pdu=131072)
-    decoded = A_ASSOCIATE_AC()
-    decoded.decode(answer)
-    assert {item.context_id for item in decoded.presentation_context if item.result == 0} == set(accepted)
-
-
-def test_pynetdicom_decodes_what_we_write() -> None:
-    pdu, _ = write_request("US", "THEM", contexts=[(CT, (EXPLICIT, IMPLICIT)), (CT, (IMPLICIT,))], max_pdu=16384)
-    request = A_ASSOCIATE_RQ()
-    request.decode(pdu)
-    primitive = request.to_primitive()
-    assert (primitive.calling_ae_title, primitive.called_ae_title) == ("US", "THEM")
-    assert primitive.maximum_length_received == 16384
-    assert [context.context_id for context in primitive.presentation_context_definition_list] == [1, 3]
-    assert primitive.presentation_context_definition_list[0].transfer_syntax == [EXPLICIT, IMPLICIT]
-
-    answer = A_ASSOCIATE_AC()
-    answer.decode(accept(read_request(pdu), max_pdu=65536)[0])
-    primitive = answer.to_primitive()
-    assert primitive.maximum_length_received == 65536
-    assert [context.result for context in primitive.presentation_context_definition_results_list] == [0, 0]
-
-
-def test_reads_what_pynetdicom_writes() -> None:
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
-    primitive.calling_ae_title, primitive.called_ae_title = "US", "THEM"
-    context = build_context(COMMITMENT, EXPLICIT)
-    context.context_id = 5
-    primitive.presentation_context_definition_list = [context]
-    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    length.maximum_length_received, implementation.implementation_class_uid = 4096, "1.2.3"
-    role = build_role(COMMITMENT, scp_role=True)
-    primitive.user_information = [length, implementation, role]
-    pdu = A_ASSOCIATE_RQ()
-    pdu.from_primitive(primitive)
-    request = read_request(pdu.encode())
-    assert request.contexts == [Proposed(5, COMMITMENT, (EXPLICIT,))]
-    assert (request.max_length, request.roles) == (4096, {COMMITMENT: (False, True)})
-
-
-@pytest.mark.parametrize(
-    ("uid", "role", "taken"),
-    [
-        (CT, None, True),
-        (CT, (True, True), True),
-        (CT, (False, True), False),
-        (COMMITMENT, (False, True), True),
-        (COMMITMENT, (False, False), False),
-    ],
-)
-def test_only_a_commitment_report_may_come_from_an_scp(uid: str, role: tuple[bool, bool] | None, taken: bool) -> None:
-    request = Request(1, "THEM", "US", contexts=[Proposed(1, uid, (EXPLICIT,))], roles={uid: role} if role else {})
-    _, accepted = accept(request, max_pdu=65536)
-    assert bool(accepted) is taken
-
-
-def test_a_peer_that_accepts_what_was_not_proposed_is_malformed() -> None:
-    _, proposed = write_request("US", "THEM", contexts=[(CT, (IMPLICIT,))], max_pdu=16384)
-    answer, _ = accept(Request(1, "THEM", "US", contexts=[Proposed(1, CT, (EXPLICIT,))]), max_pdu=16384)
-    with pytest.raises(Malformed, match="not proposed"):
-        read_answer(answer, proposed)
-
-
-@pytest.mark.parametrize("calling", ["CT\n", "CT\x1b[0m", "C\u00f6ln"])
-def test_names_with_strange_signs_are_malformed(calling: str) -> None:
-    with pytest.raises(Malformed):
-        read_request(associate_rq(calling=calling))
-
-
-def test_names_longer_than_any_uid_are_malformed() -> None:
-    with pytest.raises(Malformed):
-        read_request(associate_rq([("1." * 40 + "1", (EXPLICIT,))]))
-
-
-@given(st.binary(max_size=100))
-def test_any_bytes_are_an_answer_or_malformed(rubbish: bytes) -> None:
-    _, proposed = write_request("US", "THEM", contexts=[(CT, (EXPLICIT,))], max_pdu=16384)
-    try:
-        contexts, _ = read_answer(b"\x02\x00" + rubbish, proposed)
-    except Malformed:
-        return
-    assert set(contexts) <= {1}
-
-
 def test_rejections_in_words() -> None:
-    assert rejection(1, 1, 7)[-3:] == bytes([1, 1, 7])
     assert rejection_in_words(1, 1, 7) == "called AE title not recognised (permanent)"
     assert rejection_in_words(2, 3, 2) == "local limit exceeded (transient)"
     assert rejection_in_words(1, 1, 1) == "no reason given (permanent)"

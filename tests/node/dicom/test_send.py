@@ -15,9 +15,9 @@ from pynetdicom import evt
 from network.desk import RecordingDesk
 from network.objects import CT, EXPLICIT, STUDY, ct_image, data_set_of, write
 from network.pacs import pynetdicom_scp, scripted
-from network.raw import RawPeer
+from network.raw import RawPeer, associate_ac
 from node.dicom.messages import is_uid
-from node.dicom.negotiation import accept, is_storage, read_request
+from node.dicom.negotiation import is_storage
 from node.dicom.receive import StorageScp
 from node.dicom.send import Outgoing, data_set_start, send
 from node.errors import (
@@ -182,8 +182,7 @@ def test_an_abort_midway_leaves_the_rest_unreached(tmp_path: Path) -> None:
 
 def test_a_connection_closed_within_a_large_object_is_told(tmp_path: Path) -> None:
     def play(peer: RawPeer) -> None:
-        kind, body = peer.hear()
-        peer.say(accept(read_request(bytes([kind, 0]) + len(body).to_bytes(4, "big") + body), max_pdu=16384)[0])
+        peer.say(associate_ac(peer.hear()[1]))
         peer.hear()
 
     with scripted(play) as peer:

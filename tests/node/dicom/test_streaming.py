@@ -1,167 +1,117 @@
-"""The reader, whatever way its bytes are cut; the connection, whoever is at its other end."""
+"""The short way of C-STORE and pynetdicom's own, on one association; how it ends."""
 
 from __future__ import annotations
 
-import socket
+import importlib.metadata
+import os
 import threading
 import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from network.raw import ABORT, RELEASE_RQ, message, p_data, pdv
-from node.dicom import streaming
-from node.dicom.streaming import Aborted, Connection, Lost, Malformed, Reader, Released, TimedOut, WireError
+from network.desk import RecordingDesk
+from network.objects import data_set_of
+from network.raw import ABORT, RELEASE_RQ, associate_rq, associated, connected, echo_rq, message, store_rq
+from node.dicom.receive import StorageScp
 
-
-class Script(Connection):
-    """A connection that brings these bytes, so many at a time, and then ends."""
-
-    def __init__(self, data: bytes, steps: list[int]) -> None:
-        self.data, self.steps = data, steps
-
-    def recv_into(self, view: memoryview) -> int:
-        step = min(self.steps[0] if self.steps else len(self.data), len(view), len(self.data))
-        if not step:
-            raise Lost("the script has ended")
-        self.steps = self.steps[1:] + self.steps[:1]
-        view[:step], self.data = self.data[:step], self.data[step:]
-        return step
+StartScp = Callable[..., StorageScp]
 
 
-steps = st.lists(st.integers(1, 5000), min_size=1, max_size=5)
+def test_pynetdicom_is_the_version_whose_internals_are_known() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    assert f"pynetdicom=={importlib.metadata.version('pynetdicom')}" in project["dependencies"]
 
 
-@given(st.binary(max_size=300), st.binary(max_size=20_000), st.integers(1, 9000), steps)
-@settings(max_examples=150)
-def test_a_message_comes_out_as_it_went_in(command: bytes, data: bytes, step: int, cuts: list[int]) -> None:
-    stream = message(5, command, data, step=step) + message(7, b"next") + RELEASE_RQ
-    reader = Reader(Script(stream, cuts), size=1 << 17)
-    assert reader.command() == (5, command)
-    poured: list[bytes] = []
-    reader.pour(5, lambda pieces: poured.extend(bytes(piece) for piece in pieces))
-    assert b"".join(poured) == data
-    assert reader.command() == (7, b"next")
-    with pytest.raises(Released):
-        reader.command()
+def test_an_association_is_parked_while_there_is_nothing_to_do(scp: StorageScp) -> None:
+    """pynetdicom's own thread would wake a thousand times a second."""
+    with associated(scp.port) as peer:
+        for talk in (message(1, store_rq("1.2.3"), b"1234"), message(3, echo_rq())):
+            peer.say(talk)
+            assert peer.hear_status() == 0
+            until = time.monotonic() + 20
+            while not all(parked()) and time.monotonic() < until:
+                time.sleep(0.01)
+            assert parked() == [True]
 
 
-@given(st.binary(max_size=3000), st.integers(1, 700), steps)
-def test_a_data_set_in_memory_is_the_same(data: bytes, step: int, cuts: list[int]) -> None:
-    reader = Reader(Script(message(1, b"c", data, step=step), cuts), size=1 << 17)
-    reader.command()
-    assert reader.data(1, most=3000) == data
+def parked() -> list[bool]:
+    associations = [thread for thread in threading.enumerate() if "AcceptorThread" in thread.name]
+    return [not association._reactor_checkpoint.is_set() for association in associations]  # type: ignore[attr-defined]
 
 
-@given(st.binary(max_size=400))
-@settings(max_examples=300)
-def test_any_bytes_end_in_a_message_or_a_wire_error(rubbish: bytes) -> None:
-    reader = Reader(Script(b"\x04\x00" + rubbish, []), size=1 << 17)
-    try:
-        context_id, _ = reader.command()
-        reader.pour(context_id, lambda pieces: None)
-    except WireError:
-        return
+def test_an_echo_before_the_object_is_complete_waits_for_nothing_but_its_turn(
+    scp: StorageScp, desk: RecordingDesk
+) -> None:
+    data = os.urandom(300_000)
+    with associated(scp.port) as peer:
+        for number in range(20):
+            peer.say(message(3, echo_rq(number)) + message(1, store_rq("1.2.3"), data))
+            heard = {peer.hear_response()[0x0100] for _ in range(2)}
+            assert heard == {0x8030, 0x8001}
+    assert all(data_set_of(taken.file) == data for taken in desk.taken)
 
 
-def test_what_we_cut_reads_back() -> None:
-    data = bytes(range(256)) * 40
-    for step in (1, 6, 1000, 100_000):
-        parts = streaming.p_data(3, b"command", is_command=True, step=step)
-        parts += streaming.p_data(3, data, is_command=False, step=step)
-        reader = Reader(Script(b"".join(parts), []), size=1 << 17)
-        assert reader.command() == (3, b"command")
-        assert reader.data(3, most=len(data)) == data
+def test_a_caller_that_says_everything_at_once_is_served(scp: StorageScp, desk: RecordingDesk) -> None:
+    """The first objects are there before the acceptance has been sent."""
+    talk = b"".join(message(1, store_rq(f"1.2.{number}"), b"1234") for number in range(5))
+    for _ in range(20):
+        with connected(scp.port) as peer:
+            peer.say(associate_rq())
+            assert peer.hear()[0] == 2
+            peer.say(talk + message(3, echo_rq()) + RELEASE_RQ)
+            heard = [peer.hear()[0] for _ in range(7)]
+            assert sorted(heard) == [4] * 6 + [6]
+    desk.wait(lambda desk: len(desk.ends) == 20)
+    assert {end[1:] for end in desk.ends} == {("released", 5, 0)}
 
 
-def test_a_data_set_too_long_for_its_service_is_malformed() -> None:
-    reader = Reader(Script(message(1, b"c", bytes(1000), step=400), []), size=1 << 17)
-    reader.command()
-    with pytest.raises(Malformed, match="too long"):
-        reader.data(1, most=999)
+@pytest.mark.parametrize("words", [ABORT, RELEASE_RQ, b""])
+def test_whoever_leaves_while_the_desk_still_thinks_is_admitted_and_gone(
+    scp: StorageScp, desk: RecordingDesk, words: bytes
+) -> None:
+    may_go = threading.Event()
+    desk.on_admit = lambda caller: may_go.wait(20) and None
+    with connected(scp.port) as peer:
+        peer.say(associate_rq() + words)
+        time.sleep(0.05)  # the request must have been read
+    may_go.set()
+    desk.wait(lambda desk: desk.ends)
+    assert len(desk.ends) == 1
+    assert desk.ends[0][1] in ("aborted", "lost")
 
 
-def test_an_abort_within_an_object_is_told() -> None:
-    reader = Reader(Script(message(1, b"c") + p_data(pdv(1, 0, b"1234")) + ABORT, []), size=1 << 17)
-    reader.command()
-    with pytest.raises(Aborted):
-        reader.pour(1, lambda pieces: None)
+def test_slots_come_back_however_associations_end(start_scp: StartScp, desk: RecordingDesk) -> None:
+    scp = start_scp(max_associations=1, idle_timeout_s=0.3, dimse_timeout_s=0.3)
+    endings = (ABORT, RELEASE_RQ, b"", b"\x04\0\xff\xff\xff\xff", message(1, store_rq("1.2.3"), bytes(100))[:-1])
+    for number, words in enumerate(endings, 1):
+        with associated(scp.port) as peer:
+            peer.say(words)
+            if words != ABORT:
+                peer.hear()
+        desk.wait(lambda desk, number=number: len(desk.ends) == number)
+    outcomes = [end[1] for end in desk.ends]
+    assert outcomes == ["aborted", "released", "timed out", "aborted", "timed out"]
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[Connection, socket.socket]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
-        theirs, _ = listener.accept()
-    with ours, theirs:
-        theirs.settimeout(20)
-        yield Connection(ours, patience=0.2), theirs
+def test_threads_and_descriptors_come_back(scp: StorageScp, desk: RecordingDesk) -> None:
+    def use() -> None:
+        for _ in range(10):
+            with associated(scp.port) as peer:
+                peer.say(message(1, store_rq("1.2.3"), b"1234"))
+                assert peer.hear_status() == 0
+            with connected(scp.port) as peer:
+                peer.say(b"nonsense")
 
+    def settle() -> tuple[int, int]:
+        until = time.monotonic() + 20
+        while any("dicom-Acceptor" in thread.name for thread in threading.enumerate()) and time.monotonic() < until:
+            time.sleep(0.02)
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
-def test_silence_ends_the_wait(pair: tuple[Connection, socket.socket]) -> None:
-    with pytest.raises(TimedOut):
-        pair[0].recv_into(memoryview(bytearray(10)))
-
-
-def test_a_deadline_holds_however_busy_the_line_is(pair: tuple[Connection, socket.socket]) -> None:
-    connection, peer = pair
-    connection.patience = 20
-    connection.deadline = time.monotonic() + 0.3
-    stop = threading.Event()
-
-    def drip() -> None:
-        while not stop.wait(0.02):
-            peer.send(b"x")
-
-    dripping = threading.Thread(target=drip)
-    dripping.start()
-    try:
-        with pytest.raises(TimedOut):
-            endlessly(connection)
-    finally:
-        stop.set()
-        dripping.join()
-
-
-def endlessly(connection: Connection) -> None:
-    while True:
-        connection.recv_into(memoryview(bytearray(1)))
-
-
-def test_a_peer_that_takes_nothing_ends_the_sending(pair: tuple[Connection, socket.socket]) -> None:
-    with pytest.raises(TimedOut):
-        pair[0].send([bytes(1 << 24)])
-
-
-def test_a_peer_that_closes_ends_the_reading(pair: tuple[Connection, socket.socket]) -> None:
-    pair[1].close()
-    with pytest.raises(Lost):
-        pair[0].recv_into(memoryview(bytearray(10)))
-
-
-def test_another_thread_may_interrupt_the_wait(pair: tuple[Connection, socket.socket]) -> None:
-    connection, _ = pair
-    connection.patience = 20
-    threading.Timer(0.1, connection.interrupt).start()
-    with pytest.raises(Lost):
-        connection.recv_into(memoryview(bytearray(10)))
-
-
-def test_many_parts_go_out_in_order(pair: tuple[Connection, socket.socket]) -> None:
-    connection, peer = pair
-    connection.patience = 20
-    parts = [bytes([number % 251]) * (number % 3000) for number in range(2000)]
-    heard = bytearray()
-
-    def listen() -> None:
-        while piece := peer.recv(65536):
-            heard.extend(piece)
-
-    listening = threading.Thread(target=listen)
-    listening.start()
-    connection.send(parts)
-    connection.close()
-    listening.join(20)
-    assert bytes(heard) == b"".join(parts)
+    use()
+    before = settle()
+    use()
+    assert settle() <= before
