@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +86,11 @@ class Desk(Protocol):
     def lost(self, association: str, sop_instance_uid: str, reason: str) -> None:
         """An object was begun but never offered to take(). The UID is empty where the sender gave none that is one."""
 
-    def left(self, association: str, outcome: str, stored: int, refused: int) -> None:
-        """The association is over: "released", "aborted", "lost" or "timed out"."""
+    def left(self, association: str, outcome: str, stored: int, refused: int, not_accepted: Sequence[str]) -> None:
+        """The association is over: "released", "aborted", "lost" or "timed out".
+
+        not_accepted    SOP classes that were proposed and got no presentation context: what was never sent
+        """
 
     def committed(self, report: CommitmentReport) -> None:
         """A PACS reports on a commitment that was asked of it."""
@@ -116,6 +120,7 @@ class Session:
         self._caller = Caller("", "", *address, tls_subject)
         self._association: str | None = None
         self._wire: Any = None
+        self._not_accepted: Callable[[], list[str]] = list
         self._contexts: dict[int, Accepted] = {}
         self._step = _RESPONSE_STEP
         self._stored = self._refused = 0
@@ -129,6 +134,7 @@ class Session:
         """Handler of EVT_REQUESTED, in the association's own thread: reject, or say what is supported."""
         association, request = event.assoc, event.assoc.requestor.primitive
         self._wire = association.dul.socket
+        self._not_accepted = lambda: sorted({str(cx.abstract_syntax) for cx in association.rejected_contexts})
         self._wire.deadline = math.inf
         association.acceptor.supported_contexts = settle(request.presentation_context_definition_list)
         titles = str(request.calling_ae_title).strip(), str(request.called_ae_title).strip()
@@ -174,7 +180,7 @@ class Session:
             return
         self._slot.close()
         self._service.lobby.enter(self._wire.socket)
-        self._service.desk.left(self._association, outcome, self._stored, self._refused)
+        self._service.desk.left(self._association, outcome, self._stored, self._refused, self._not_accepted())
 
     # messages
 

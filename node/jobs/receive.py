@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 from node.archive import Archive
 from node.audit.events import FAILED, Action
@@ -103,7 +104,7 @@ class ReceivingDesk:
             return UnknownCaller(f"peer {caller.calling_aet!r} is registered for {peer.host}, not {caller.host}")
         return None
 
-    def left(self, association: str, outcome: str, stored: int, refused: int) -> None:
+    def left(self, association: str, outcome: str, stored: int, refused: int, not_accepted: Sequence[str]) -> None:
         self._senders.pop(association, None)
         with self._database.write() as session:
             row = receiving.close_association(
@@ -115,7 +116,13 @@ class ReceivingDesk:
                 outcome="success" if outcome == "released" else FAILED,
                 peer=row.calling_aet if row is not None else "",
                 actor=self._receiver,
-                detail={"association": association, "outcome": outcome, "stored": stored, "refused": refused},
+                detail={
+                    "association": association,
+                    "outcome": outcome,
+                    "stored": stored,
+                    "refused": refused,
+                    "not_accepted": list(not_accepted),
+                },
             )
 
     def has_room(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,6 +33,7 @@ class RecordingDesk:
         self.callers: list[Caller] = []
         self.taken: list[Taken] = []
         self.losses: list[tuple[str, str, str]] = []
+        self.not_accepted: list[tuple[str, ...]] = []
         self.ends: list[tuple[str, str, int, int]] = []
         self.reports: list[CommitmentReport] = []
         self._changed = threading.Condition()
@@ -52,7 +53,8 @@ class RecordingDesk:
     def lost(self, association: str, sop_instance_uid: str, reason: str) -> None:
         self._note(self.losses, (association, sop_instance_uid, reason))
 
-    def left(self, association: str, outcome: str, stored: int, refused: int) -> None:
+    def left(self, association: str, outcome: str, stored: int, refused: int, not_accepted: Sequence[str]) -> None:
+        self._note(self.not_accepted, tuple(not_accepted))
         self._note(self.ends, (association, outcome, stored, refused))
 
     def committed(self, report: CommitmentReport) -> None:

@@ -465,3 +465,14 @@ def test_a_title_with_control_characters_gets_no_association(scp: StorageScp, de
         peer.say(associate_rq(calling="CT\n2\x1b[0m"))
         assert peer.hear()[0] == 7
     assert desk.callers == []
+
+
+def test_classes_without_a_context_are_told_when_the_association_ends(scp: StorageScp, desk: RecordingDesk) -> None:
+    entity = AE(ae_title="MODALITY")
+    entity.add_requested_context("1.2.840.10008.1.1")
+    entity.add_requested_context("1.2.840.10008.5.1.4.31")  # worklist: never ours
+    association = entity.associate("127.0.0.1", scp.port, ae_title="PACSNODE")
+    assert association.is_established
+    association.release()
+    desk.wait(lambda it: it.ends)
+    assert desk.not_accepted == [("1.2.840.10008.5.1.4.31",)]
