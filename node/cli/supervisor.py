@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from node.cli.children import Child
 from node.cli.words import WRONG
-from node.errors import ConfigurationError, NodeError
+from node.errors import ConfigurationError, Transient
 
 LOGGER = logging.getLogger("pacsnode.up")
 _TICK_S = 0.25
@@ -26,8 +26,8 @@ Died = Callable[[str, int, float], None]
 """(name, exit code, seconds until it is started again)."""
 
 
-class NotStarted(NodeError):
-    """A process could not even begin."""
+class NotStarted(Transient):
+    """A process does not come up; its log says why."""
 
 
 @dataclass

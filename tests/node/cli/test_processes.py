@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from node.db.session import Database
 
 
 def pacsnode(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -12,10 +15,17 @@ def pacsnode(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_process_works_on_a_database_of_another_release(home: Path) -> None:
-    for process in ("receive", "clock"):
-        refused = pacsnode(home, process)
-        assert refused.returncode == 2
-        assert "run `pacsnode migrate`" in refused.stderr
+    refused = pacsnode(home, "receive")
+    assert refused.returncode == 2
+    assert "run `pacsnode migrate`" in refused.stderr
+
+
+def test_a_taken_port_is_a_wrong_setting_and_named(home: Path, empty: Database) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = pacsnode(home, "receive", "--host", "127.0.0.1", "--port", port)
+    assert refused.returncode == 2
+    assert port in refused.stderr
 
 
 def test_migrate_goes_there_and_back_and_says_where_it_is(run) -> None:
