@@ -170,6 +170,8 @@ def _begin(ctx: typer.Context, *, migrated: bool = True, **given: str | int | No
         level=logging.INFO, stream=sys.stderr, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # it tells of a scanner's garbage in tracebacks with the bytes in them; ours tells in a line without them
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     settings = homes.load(ctx.obj, **given)
     homes.prepare(settings)
     if migrated:
