@@ -174,6 +174,8 @@ def _begin(ctx: typer.Context, *, migrated: bool = True, **given: str | int | No
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     settings = homes.load(ctx.obj, **given)
     homes.prepare(settings)
+    if any(value is not None for value in given.values()):
+        homes.remember(settings)
     if migrated:
         _need_migrated(settings)
     return settings

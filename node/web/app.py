@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from node.archive import Archive
+from node.db import readiness
 from node.db.session import Database
 from node.settings import VERSION, Settings
 from node.web import health, metrics
@@ -45,6 +46,9 @@ def make_app(settings: Settings, *, database: Database, archive: Archive, ping_b
 
     @app.get("/metrics")
     def scrape() -> Response:
+        lack = readiness.lack(database)
+        if lack is not None:  # said, not thrown: a traceback in a log could hold values of a statement
+            return Response(f"# the database {lack}\n", status_code=503, media_type=metrics.CONTENT_TYPE)
         return Response(exposition.scrape(), media_type=metrics.CONTENT_TYPE)
 
     return app

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from node.cli import home as homes
 from node.db.session import Database
 
 
@@ -26,6 +27,7 @@ def test_a_taken_port_is_a_wrong_setting_and_named(home: Path, empty: Database) 
         refused = pacsnode(home, "receive", "--host", "127.0.0.1", "--port", port)
     assert refused.returncode == 2
     assert port in refused.stderr
+    assert str(homes.load(home).port) == port  # what a process was given, other commands know
 
 
 def test_migrate_goes_there_and_back_and_says_where_it_is(run) -> None:

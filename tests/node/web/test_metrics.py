@@ -4,6 +4,7 @@ import math
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from node.db import migrate
 from seeded.rows import after
 
 
@@ -44,3 +45,10 @@ def test_metrics_show_no_patient(site) -> None:
     text = site.client.get("/metrics").text
     for secret in ("P-1", "PHANTOM", "ACC1", "1.2.3"):
         assert secret not in text
+
+
+def test_a_scrape_without_a_usable_database_is_503_and_says_why(site) -> None:
+    migrate.downgrade(site.database, "base")
+    answer = site.client.get("/metrics")
+    assert answer.status_code == 503
+    assert "pacsnode migrate" in answer.text
