@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ class Ledger:
         return found
 
     def wait_for_job(self, study_uid: str, state: str, *, timeout_s: float = 90) -> None:
-        self._wait(lambda: any(job.state == state for job in self.jobs(study_uid)), f"a job {state}", timeout_s)
+        seen = partial(self._has_job, study_uid, state)
+        self._wait(seen, f"a job {state}", timeout_s, every_s=0.02)  # it may take no longer than a fraction of a second
 
     def wait_for_images(self, study_uid: str, number: int, *, timeout_s: float = 60) -> None:
         self._wait(lambda: len(self.instances(study_uid)) >= number, f"{number} images received", timeout_s)
@@ -121,9 +123,14 @@ class Ledger:
         sent = Counter((row.peer_aet, row.state, row.attempt, row.reason) for row in self.deliveries(study_uid))
         return f"images {len(self.instances(study_uid))}\nrevisions {revisions}\njobs {jobs}\ndeliveries {dict(sent)}"
 
-    def _wait(self, condition: Any, what: str, timeout_s: float) -> None:
+    def _has_job(self, study_uid: str, state: str) -> bool:
+        job, revision = tables.JobRow, tables.RevisionRow
+        found = select(job.id).join(revision, revision.id == job.revision_id)
+        return bool(self.rows(found.where(revision.study_instance_uid == study_uid, job.state == state)))
+
+    def _wait(self, condition: Any, what: str, timeout_s: float, *, every_s: float = 0.2) -> None:
         try:
-            wait_until(condition, what, timeout_s=timeout_s, every_s=0.2)
+            wait_until(condition, what, timeout_s=timeout_s, every_s=every_s)
         except NotReady as exc:
             uids = self.rows(select(tables.StudyRow.study_instance_uid))
             told = "\n".join(f"{uid}\n{self.summary(uid)}" for uid in uids[-5:])

@@ -22,7 +22,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from system.dcmtk import Address
-from system.processes import free_port
+from system.processes import free_port, listens
 
 COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1.1")
 REPORT_TRIES = 5
@@ -169,19 +169,17 @@ class StandIn:
 
     def _send_report(self, report: Dataset, *, event_type: int) -> None:
         """Tries for a while: the node may be away just now."""
+        ae = AE(ae_title=self.aet)
+        ae.add_requested_context(StorageCommitmentPushModel)
+        role = build_role(StorageCommitmentPushModel, scp_role=True)
+        to = self.reports_to
         for _ in range(REPORT_TRIES):
-            ae = AE(ae_title=self.aet)
-            ae.add_requested_context(StorageCommitmentPushModel)
-            role = build_role(StorageCommitmentPushModel, scp_role=True)
-            to = self.reports_to
-            association = ae.associate(to.host, to.port, ae_title=to.aet, ext_neg=[role])
-            if association.is_established:
-                association.send_n_event_report(report, event_type, StorageCommitmentPushModel, COMMITMENT_INSTANCE)
-                association.release()
-                return
-            unconnected = association.dul.socket
-            if unconnected is not None and unconnected.socket is not None:
-                unconnected.socket.close()  # pynetdicom leaves it to the garbage collector
+            if listens(to.port):
+                association = ae.associate(to.host, to.port, ae_title=to.aet, ext_neg=[role])
+                if association.is_established:
+                    association.send_n_event_report(report, event_type, StorageCommitmentPushModel, COMMITMENT_INSTANCE)
+                    association.release()
+                    return
             time.sleep(1)
 
 

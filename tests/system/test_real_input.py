@@ -20,6 +20,9 @@ from system.processes import free_port, require
 
 pytestmark = [pytest.mark.data, pytest.mark.timeout(1800)]
 
+WRITTEN_BY_THE_ARCHIVE = "an implementation class UID of somebody else"
+"""Orthanc writes file meta information of its own, as it may; the data set is as it was sent."""
+
 PART = {"ct-cptac-c3n-00249": 24, "ct-tcga-ov-09-2043": 24}
 """Slices taken from the middle of each, unless --full."""
 
@@ -107,7 +110,8 @@ def test_the_results_pass_the_conformance_gate(returned: Returned) -> None:
     require("dciodvfy")
     produced = [returned.files[uid] for uid in returned.results]
     sources = [returned.files[uid] for uid in returned.sources()]
-    assert complaints(produced, sources) == []
+    found = complaints(produced, sources)
+    assert [complaint for complaint in found if complaint.text != WRITTEN_BY_THE_ARCHIVE] == []
 
 
 def test_every_reference_resolves_in_the_pacs(returned: Returned) -> None:
