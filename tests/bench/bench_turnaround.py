@@ -1,7 +1,7 @@
 """From the last image of a CT to its last result in the PACS, with its parts, on the embedded node.
 
-A stand-in PACS (DCMTK storescp) gets the results; the parts are those that `pacsnode study UID --json` tells: waiting for
-quiet, planning, each step of each job, sending and proof. The quiet time is a setting, so it is told apart.
+A stand-in PACS (DCMTK storescp) gets the results; the parts are those that `pacsnode study UID --json` tells: waiting
+for quiet, planning, each step of each job, sending and proof. The quiet time is a setting, so it is told apart.
 """
 
 from __future__ import annotations
