@@ -1,7 +1,7 @@
 """The only place where things are put together. Nothing here starts at import, and nothing is global.
 
-Torch is imported by the inference worker alone: the receiver, the clock, the deliverer and the pages must outlive
-a broken GPU, so what leads to it is imported inside `_worker`.
+Each process imports what it needs when it starts: the receiver, the clock, the deliverer and the pages must outlive a
+broken GPU, so what leads to torch is imported inside `_worker` alone; and a query on the command line waits for nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from node.archive import Archive
 from node.db.session import Database
 from node.jobs import broker, record, tasks
 from node.jobs.broker import Broker
-from node.jobs.plan import plan
-from node.jobs.sweep import Clock
 from node.jobs.wake import Waker
 from node.settings import Settings
 
@@ -77,6 +75,8 @@ def receive(node: Node, stop: threading.Event, on_ready: Callable[[int], None]) 
 
 def clock(node: Node, stop: threading.Event) -> None:
     """Run the clock until `stop`."""
+    from node.jobs.sweep import Clock
+
     waker = Waker(node.database, node.broker)
     Clock(node.settings, node.database, waker, actor=record.process_name("clock")).run(stop)
 
@@ -103,6 +103,7 @@ def work(node: Node, queue: Queue) -> None:
 def bind(node: Node, queue: Queue) -> None:
     """Give the three tasks their meaning in a process that serves `queue`."""
     from node.jobs.deliver import Deliverer
+    from node.jobs.plan import plan
 
     actor = record.process_name(queue)
     deliverer = Deliverer(node.settings, node.database, node.archive, actor)
