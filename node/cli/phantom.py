@@ -28,7 +28,7 @@ DOSE = 0.1
 _COARSE_SHAPE, _COARSE_SPACING_MM = (120, 160, 200), (3.0, 2.25, 2.1)
 _BEAM = ParallelBeam(views=180)
 """Enough views to shape the noise; a scanner's thousand would take minutes and look the same."""
-_TOGETHER = 2
+_TOGETHER = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def _low_dose(voxels: FloatArray, *, seed: int, on_progress: OnProgress) -> Floa
 
 def _radiograph(folder: Path, patient: str, seed: int) -> Path:
     whole_chest = chest_phantom(seed=seed, shape_zyx=_COARSE_SHAPE, spacing_zyx_mm=_COARSE_SPACING_MM, nodules=2)
-    exposure = Exposure(photons=1500.0)
+    exposure = Exposure(detector_px=(768, 768), pixel_mm=0.47, photons=2700.0)
     labels = Labels(
         patient_id=patient,
         study="dx",
