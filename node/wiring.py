@@ -1,7 +1,7 @@
 """The only place where things are put together. Nothing here starts at import, and nothing is global.
 
 Each process imports what it needs when it starts: the receiver, the clock, the deliverer and the pages must outlive a
-broken GPU, so what leads to torch is imported inside `_worker` alone; and a query on the command line waits for nothing.
+broken GPU, so what leads to torch is imported inside `_worker` alone; and a query by command waits for nothing.
 """
 
 from __future__ import annotations
