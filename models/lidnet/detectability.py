@@ -115,11 +115,12 @@ def _water_noise(fraction: float, count: int, seed: int) -> FloatArray:
     parts = []
     for start in range(0, count, batch):
         fields = noise_fields(
-            water.expand(min(batch, count - start), -1, -1),
+            water[None],
             SPACING_MM,
             scanner,
             seed=seed + start,
             field_px=(FIELD_PX, FIELD_PX),
+            repeats=min(batch, count - start),
         )
         parts.append(fields.at(fraction).numpy())
     return np.concatenate(parts)

@@ -26,6 +26,8 @@ from models.simulation.geometry import FanBeam
 
 Filter = Callable[[FloatArray], FloatArray]
 OnProgress = Callable[[int, int], None]
+Values = defaultdict[tuple[str, str], defaultdict[str, defaultdict[str, list[float]]]]
+"""(condition, method) → metric → patient → one number per slice."""
 
 UNKNOWN_NOISE_HU = 40.0
 """Noise that the filters assume where a slice has too little soft tissue to measure it."""
@@ -79,9 +81,7 @@ def evaluate(
     kept, held_out = split(slice_files(data), config.held_out)
     tested = [load_slice(path) for path in _spread(held_out, how.slices_per_patient)]
     tuning = [load_slice(path) for path in _spread(kept, 1)[: how.tuning_slices]]
-    values: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
+    values: Values = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     done, total = 0, len(tested) * len(how.fractions)
     for fraction in how.fractions:
         condition = f"{100 * fraction:.0f} % dose"
@@ -92,9 +92,8 @@ def evaluate(
         }
         for image in tested:
             low = low_dose(image, fraction, views=how.views, seed=seed)
-            results = {name: apply(low) for name, apply in methods.items()}
-            for method, result in results.items():
-                for metric, value in compare(result, image).items():
+            for method, apply in methods.items():
+                for metric, value in compare(apply(low), image).items():
                     values[condition, method][metric][image.patient].append(value)
             done += 1
             if on_progress is not None:

@@ -116,14 +116,21 @@ class NoiseFields:
 
 
 def noise_fields(
-    slices: Tensor, spacing_mm: float, scanner: Scanner, *, seed: int, field_px: tuple[int, int] | None = None
+    slices: Tensor,
+    spacing_mm: float,
+    scanner: Scanner,
+    *,
+    seed: int,
+    field_px: tuple[int, int] | None = None,
+    repeats: int = 1,
 ) -> NoiseFields:
     """Noise of a scan of these slices, reconstructed alone: the anatomy keeps its own resolution.
 
     slices   float (B, H, W), HU, padding already set to air     field_px  reconstruct only the middle, (rows, columns)
+    repeats  scans of every slice: the fields are (repeats × B, …)
     """
     expected = expected_photons(_coarse_line_integrals(slices, spacing_mm, scanner.geometry), scanner)
-    expected = expected.clamp_min(LEAST_EXPECTED_AT_INSERTION)
+    expected = expected.clamp_min(LEAST_EXPECTED_AT_INSERTION).repeat(repeats, 1, 1)
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for weight in (expected.rsqrt(), scanner.electronic_sigma / expected):
