@@ -98,7 +98,7 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
 def of_analysis(analysis: Analysis) -> str:
     model = analysis.model
     by = "" if model is None else f" Network {model.name} {model.version}."
-    training = "" if model is None or not model.training else f" Trained on: {_stop(model.training)}"
+    training = "" if model is None or not model.training else f" {_stop(model.training)}"
     reason = "" if not analysis.reason else f" {_stop(analysis.reason)}"
     if analysis.outcome == "done":
         return f"{_capital(analysis.name)} done.{reason}{by}{training}"
