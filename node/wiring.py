@@ -83,7 +83,11 @@ def clock(node: Node, stop: threading.Event) -> None:
 
 def work(node: Node, queue: Queue) -> None:
     """Run the Celery worker of one queue in this process until SIGTERM."""
+    from node.jobs.sweep import release_dead
+
     bind(node, queue)
+    if queue == broker.INFER:
+        release_dead(node.database, node.settings, actor=record.process_name(queue))
     options = [
         "worker",
         f"--queues={queue}",

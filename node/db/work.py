@@ -109,6 +109,10 @@ def lapsed(session: Session, now: dt.datetime) -> Sequence[JobRow]:
     return session.scalars(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until < now)).all()
 
 
+def running(session: Session) -> Sequence[JobRow]:
+    return session.scalars(select(JobRow).where(JobRow.state == JobState.RUNNING)).all()
+
+
 def due(session: Session, now: dt.datetime) -> Sequence[JobRow]:
     return session.scalars(_due(now).order_by(JobRow.id)).all()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -27,6 +28,13 @@ def now() -> dt.datetime:
 def process_name(role: str) -> str:
     """Who acts: role, host and process id."""
     return f"{role}@{socket.gethostname()}:{os.getpid()}"
+
+
+def is_dead(process: str) -> bool:
+    """Whether this is a process of this host that is no more. Of other hosts nothing is known, so: False."""
+    _, _, place = process.partition("@")
+    host, _, pid = place.rpartition(":")
+    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
 
 
 def record(session: Session, action: Action, **fields: Any) -> None:

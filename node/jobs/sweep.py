@@ -14,7 +14,7 @@ from node.db.lifecycle import DeliveryState
 from node.db.session import Database
 from node.db.tables import DeliveryRow, JobRow
 from node.jobs import intake
-from node.jobs.record import now, record
+from node.jobs.record import is_dead, now, record
 from node.jobs.run import fail_job, record_job
 from node.jobs.wake import Waker
 from node.settings import Settings
@@ -52,24 +52,7 @@ class Clock:
         with self._database.read() as session:
             lapsed = work.lapsed(session, now())
         for job in lapsed:
-            self._take_back_job(job)
-
-    def _take_back_job(self, job: JobRow) -> None:
-        reason = f"worker {job.worker} went silent in step {job.step or 'start'!r}"
-        with self._database.write() as session:
-            revision = receiving.revision(session, job.revision_id)
-            if job.attempt >= self._settings.max_attempts:
-                fail_job(session, job, revision, f"{reason}, {job.attempt} times", actor=self._actor)
-            elif work.give_back(session, job.id, job.attempt, not_before=now(), reason=reason):
-                record_job(
-                    session,
-                    Action.JOB_REQUEUED,
-                    job,
-                    revision,
-                    actor=self._actor,
-                    outcome=FAILED_FOR_NOW,
-                    reason=reason,
-                )
+            take_back(self._database, self._settings, job, actor=self._actor)
 
     def _take_back_deliveries(self) -> None:
         with self._database.read() as session:
@@ -90,3 +73,23 @@ class Clock:
                     actor=self._actor,
                     detail={"sop_instance_uid": row.sop_instance_uid, "attempt": row.attempt, "reason": reason},
                 )
+
+
+def take_back(database: Database, settings: Settings, job: JobRow, *, actor: str) -> None:
+    """A job whose worker is gone: another attempt, or, once they are used up, a failure that is told."""
+    reason = f"worker {job.worker} went silent in step {job.step or 'start'!r}"
+    with database.write() as session:
+        revision = receiving.revision(session, job.revision_id)
+        if job.attempt >= settings.max_attempts:
+            fail_job(session, job, revision, f"{reason}, {job.attempt} times", actor=actor)
+        elif work.give_back(session, job.id, job.attempt, not_before=now(), reason=reason):
+            record_job(session, Action.JOB_REQUEUED, job, revision, actor=actor, outcome=FAILED_FOR_NOW, reason=reason)
+
+
+def release_dead(database: Database, settings: Settings, *, actor: str) -> None:
+    """At the start of a worker: what one that died on this host still holds need not wait for its lease to lapse."""
+    with database.read() as session:
+        running = work.running(session)
+    for job in running:
+        if is_dead(job.worker):
+            take_back(database, settings, job, actor=actor)

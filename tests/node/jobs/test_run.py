@@ -1,6 +1,9 @@
 """The worker around an analysis: claim, lease, retries, one transaction at the end."""
 
 import datetime as dt
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -19,9 +22,9 @@ from node.errors import NotEligible, OutOfResources, PeerBusy
 from node.jobs.intake import complete_due
 from node.jobs.plan import plan
 from node.jobs.receive import ReceivingDesk
-from node.jobs.record import now
+from node.jobs.record import now, process_name
 from node.jobs.run import Attempt, Outcome, Worker, keep_produced
-from node.jobs.sweep import Clock
+from node.jobs.sweep import Clock, release_dead
 from node.jobs.wake import Waker
 from node.settings import Settings
 
@@ -183,6 +186,23 @@ def test_the_job_of_a_killed_worker_comes_back_and_in_the_end_fails_in_words(
     assert "infer@gone:1" in job.reason
     assert report.pipeline == work.REPORT
     assert [action for action in actions(database) if action.startswith("job")] == ["job.requeued", "job.failed"]
+
+
+def test_a_new_worker_takes_back_what_a_dead_one_of_this_host_held_at_once(
+    settings: Settings, database: Database, planned: int
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for worker_name, expected in (
+        (process_name("infer"), "running"),
+        ("infer@another-host:1", "running"),
+        (f"infer@{socket.gethostname()}:{gone.pid}", "queued"),
+    ):
+        with database.write() as session:
+            session.get_one(JobRow, jobs(database)[0].id).worker = worker_name
+            session.get_one(JobRow, jobs(database)[0].id).state = "running"
+        release_dead(database, settings, actor="infer")
+        assert jobs(database)[0].state == expected, worker_name
 
 
 def test_the_clock_wakes_a_job_once_and_again_when_the_call_was_lost(
