@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -28,6 +28,9 @@ from node.settings import Peer, Settings
 
 _PROOF_GRACE_S = 30.0
 """Between "sent" and the request for proof; only a deliverer that dies there leaves it to the clock."""
+
+_MOST_BREAKS = 5
+"""Associations in one go to a peer that breaks them."""
 
 
 @dataclass(frozen=True)
@@ -69,34 +72,61 @@ class Deliverer:
     def _send(self, peer: Peer, rows: Sequence[DeliveryRow], results: dict[str, ResultRow]) -> None:
         outgoing, outcomes = self._readable(rows, results)
         ids = [row.id for row in rows]
+        sent, unreachable = self._send_all(peer, outgoing, ids)
+        outcomes.update({item.sop_instance_uid: item for item in sent})
+        with self.database.write() as session:
+            for row in rows:
+                outcome = outcomes[row.sop_instance_uid]
+                if unreachable is None and isinstance(outcome.error, PeerUnreachable):
+                    self._put_back(session, row, outcome.error)
+                else:
+                    self._settle(session, row, results[row.sop_instance_uid], outcome, peer)
+            self._note_peer(session, peer, unreachable)
+            self._finish(session, rows[0].revision_id)
+
+    def _send_all(
+        self, peer: Peer, outgoing: Sequence[Outgoing], ids: Sequence[int]
+    ) -> tuple[list[Sent], NodeError | None]:
+        """(one outcome per object, why no association could be had).
+
+        Where a standing association breaks, the object at which it broke has failed (PeerBusy), and those behind it
+        go over another association, a few times; what is then still untried has PeerUnreachable.
+        """
+        answers: list[Sent] = []
+        rest = list(outgoing)
+        for _ in range(_MOST_BREAKS):
+            if not rest:
+                break
+            self._renew(ids)
+            try:
+                sent = send(self.settings, peer, rest, on_progress=self._renewal(ids))
+            except (Transient, Permanent) as exc:
+                return answers + [Sent(item.sop_instance_uid, None, exc) for item in rest], exc
+            broken = [place for place, item in enumerate(sent) if isinstance(item.error, PeerUnreachable)]
+            place = broken[0] if broken else len(sent)
+            answers += sent[:place]
+            if broken and sent[place].error is not None:
+                error = PeerBusy(f"the association broke while this object was sent: {sent[place].error}")
+                answers.append(Sent(sent[place].sop_instance_uid, None, error))
+            rest = rest[place + 1 :]
+        untried = PeerUnreachable("not tried: the association broke at the objects before it")
+        return answers + [Sent(item.sop_instance_uid, None, untried) for item in rest], None
+
+    def _renew(self, ids: Sequence[int]) -> None:
+        with self.database.write() as session:
+            deliveries.renew(session, ids, lease_until=self._lease())
+
+    def _renewal(self, ids: Sequence[int]) -> Callable[[int, int], None]:
+        """A progress callback that keeps the lease alive."""
         renewed = now()
 
         def renew(_done: int, _total: int) -> None:
             nonlocal renewed
             if now() - renewed > dt.timedelta(seconds=self.settings.lease_s / 4):
                 renewed = now()
-                with self.database.write() as session:
-                    deliveries.renew(session, ids, lease_until=self._lease())
+                self._renew(ids)
 
-        unreachable: NodeError | None = None
-        sent: list[Sent] = []
-        if outgoing:
-            try:
-                sent = send(self.settings, peer, outgoing, on_progress=renew)
-            except (Transient, Permanent) as exc:
-                unreachable = exc
-                sent = [Sent(item.sop_instance_uid, None, exc) for item in outgoing]
-            outcomes.update({item.sop_instance_uid: item for item in sent})
-        broke_at = _broke_at(sent) if unreachable is None else None
-        with self.database.write() as session:
-            for row in rows:
-                outcome = outcomes[row.sop_instance_uid]
-                if broke_at is not None and isinstance(outcome.error, PeerUnreachable):
-                    self._broken(session, row, outcome.error, culprit=row.sop_instance_uid == broke_at)
-                else:
-                    self._settle(session, row, results[row.sop_instance_uid], outcome, peer)
-            self._note_peer(session, peer, unreachable)
-            self._finish(session, rows[0].revision_id)
+        return renew
 
     def _readable(
         self, rows: Sequence[DeliveryRow], results: dict[str, ResultRow]
@@ -151,11 +181,8 @@ class Deliverer:
                 again_in_s=wait_s,
             )  # fmt: skip
 
-    def _broken(self, session: Session, row: DeliveryRow, error: NodeError, *, culprit: bool) -> None:
-        """The association broke at one object: that one's attempt counts, those behind it were not tried."""
-        if culprit:
-            self._defer(session, row, PeerBusy(f"the association broke while this object was sent: {error.reason}"))
-            return
+    def _put_back(self, session: Session, row: DeliveryRow, error: NodeError) -> None:
+        """It was not tried: no attempt is counted, and it goes first the next time."""
         soon = now() + dt.timedelta(seconds=self.settings.retry_first_s)
         deliveries.move(
             session, row, DeliveryState.WAITING, not_before=soon, attempt=row.attempt - 1, reason=error.reason
@@ -256,12 +283,6 @@ class Deliverer:
         self, session: Session, action: Action, row: DeliveryRow, *, outcome: str = "success", **more: object
     ) -> None:
         _record(session, action, row, self.actor, outcome=outcome, **more)
-
-
-def _broke_at(sent: Sequence[Sent]) -> str | None:
-    """The object at which an association that stood broke: the first that could not be reached."""
-    broken = (item.sop_instance_uid for item in sent if isinstance(item.error, PeerUnreachable))
-    return next(broken, None)
 
 
 def new_delivery(result: ResultRow, peer_aet: str, *, urgent: bool) -> DeliveryRow:
