@@ -38,7 +38,7 @@ MANNERS = {
     "SILENT": Manners(silent=True),
     "ABORTS": Manners(aborts_after=0),
 }
-TAKES = {"TEXTONLY": ("sr-text", "sc")}
+TAKES = {"TEXTONLY": ("sr-text", "sc"), "ABORTS": ("sr", "sc")}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             peers[aet] = stack.enter_context(stand_in)
         entries = [PeerEntry("MODALITY", quiet_s=1.5, may_receive=False)]
         entries += [PeerEntry(aet, port=peer.port, takes=TAKES.get(aet)) for aet, peer in peers.items()]
-        quick = {"PACSNODE_DELIVERY_ATTEMPTS": "4", "PACSNODE_COMMITMENT_WAIT_S": "4"}
+        quick = {"PACSNODE_DELIVERY_ATTEMPTS": "3", "PACSNODE_COMMITMENT_WAIT_S": "4"}
         site = site_text(entries, {"*": list(peers)})
         node = stack.enter_context(Node(folder / "node", site=site, port=port, env=quick))
         study = studies.ct_study(folder / "study", name="dest", slices=8)
