@@ -16,6 +16,7 @@ HOUNSFIELD_UNIT: Code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
 SMOOTHING: Code = ("113087", "DCM", "Smoothing")
 
 _NOT_OFFERED = "No trained network for it is part of this version."
+_CAUTION = "Denoising can weaken small and faint detail: read the original images beside the denoised ones."
 _NOT_TRUNK = frozenset({"HEAD", "BRAIN", "SKULL", "FACE", "EAR", "ORBIT", "SINUS", "EXTREMITY", "HAND", "FOOT", "KNEE"})
 """Body Part Examined (PS3.16 L-1) for which the denoiser was not made: it saw chests, abdomens and pelves only."""
 
@@ -33,7 +34,8 @@ def low_dose_ct(volume: Volume, models: Models, on_progress: Progress) -> Findin
         reason = f"The network was trained on images of the trunk, and this is the {part}."
         return Findings(NAME, VERSION, (Analysis("Denoising", "not done", reason), *others))
     denoising, images, measurements = _denoise(volume, models.denoiser, on_progress)
-    return Findings(NAME, VERSION, (denoising, *others), images=images, measurements=measurements)
+    notes = (_CAUTION,) if images else ()
+    return Findings(NAME, VERSION, (denoising, *others), images=images, measurements=measurements, notes=notes)
 
 
 def _denoise(

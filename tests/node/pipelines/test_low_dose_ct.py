@@ -43,6 +43,7 @@ def test_a_denoised_series_that_passes_is_returned_with_its_numbers() -> None:
     findings = low_dose_ct(tissue(20), offer(lambda voxels: 50 + (voxels - 50) / 4), ignore)
     [image] = findings.images
     assert image.model == IDENTITY
+    assert "read the original images" in findings.notes[0]
     assert findings.analyses[0].outcome == "done"
     before, after = findings.measurements
     assert (before.group, after.group) == ("input", "denoised")
