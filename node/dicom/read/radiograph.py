@@ -76,7 +76,7 @@ def _modality_values(stored: IntArray, file: PixelFile) -> tuple[FloatArray, tup
 def _through_table(stored: IntArray, table: Dataset, *, signed: bool) -> tuple[FloatArray, tuple[float, float]]:
     """Modality LUT Sequence: values below or above the table take its first or last entry (PS3.3 C.11.1.1)."""
     descriptor = [int(value) for value in numbers(table, 0x00283002)]
-    entries = np.array(numbers(table, 0x00283006), dtype=np.float32)
+    entries = _lut_data(table)
     if len(descriptor) != 3 or not 1 <= descriptor[2] <= 16:
         raise NotEligible("The modality look-up table of the image is damaged.")
     count = descriptor[0] % 65536 or 65536
@@ -87,6 +87,16 @@ def _through_table(stored: IntArray, table: Dataset, *, signed: bool) -> tuple[F
         raise NotEligible("The modality look-up table of the image is shorter than it says.")
     pixels = entries[np.clip(stored - first, 0, count - 1)]
     return pixels, (0.0, float((1 << descriptor[2]) - 1))
+
+
+def _lut_data(table: Dataset) -> FloatArray:
+    """LUT Data, which may be US or OW: the latter is handed out as bytes in the order of the file."""
+    value = table.get_item(0x00283006)
+    raw = value.value if value is not None else None
+    if value is not None and value.VR == "OW" and isinstance(raw, bytes):
+        order = ">" if table.original_encoding[1] is False else "<"
+        return np.frombuffer(raw[: len(raw) // 2 * 2], dtype=f"{order}u2").astype(np.float32)
+    return np.array(numbers(table, 0x00283006), dtype=np.float32)
 
 
 def _bright_is_air(dataset: Dataset, photometric: str) -> bool:

@@ -75,6 +75,22 @@ def table(first: int, entries: list[int], bits: int = 12) -> Dataset:
     return found
 
 
+def words(first: int, entries: list[int]) -> Dataset:
+    """The same table with its data as OW, which is as legal as US."""
+    found = table(first, entries)
+    found.add_new("LUTData", "OW", np.array(entries, "<u2").tobytes())
+    return found
+
+
+def test_a_modality_table_in_words_of_bytes_is_read_like_one_of_numbers(tmp_path: Path) -> None:
+    values = np.array([[0, 10, 11], [12, 13, 4000]], dtype=np.uint16)
+    ds = phantom.radiograph(values, ModalityLUTSequence=[words(10, [100, 90, 70])])
+    found = read(ds, tmp_path)
+    np.testing.assert_array_equal(found.pixels, [[100, 100, 90], [70, 70, 70]])
+    assert found.value_range == (0, 4095)
+    assert "modality look-up table" in found.notes[0]
+
+
 def test_goes_through_the_modality_table_and_stays_at_its_ends(tmp_path: Path) -> None:
     values = np.array([[0, 10, 11], [12, 13, 4000]], dtype=np.uint16)
     ds = phantom.radiograph(values, ModalityLUTSequence=[table(10, [100, 90, 70])])
