@@ -125,7 +125,11 @@ def bind(node: Node, queue: Queue) -> None:
         worker.run_next()
         waker.wake()
 
-    tasks.register(node.celery, plan=plan_revision, run_job=run_job, deliver=deliverer.deliver)
+    def deliver(revision_id: int, peer_aet: str) -> None:
+        deliverer.deliver(revision_id, peer_aet)
+        waker.wake()  # other studies may have waited for this peer's lane
+
+    tasks.register(node.celery, plan=plan_revision, run_job=run_job, deliver=deliver)
 
 
 def _worker(node: Node, actor: str) -> Worker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections.abc import Hashable
 
 from node.db import deliveries, receiving, work
@@ -24,9 +25,14 @@ class Waker:
         self._database = database
         self._broker = broker
         self._called: dict[Hashable, dt.datetime] = {}
+        self._lock = threading.Lock()
 
     def wake(self) -> None:
-        """raises kombu.exceptions.OperationalError or redis.RedisError where the broker is away."""
+        """Thread safe. raises kombu.exceptions.OperationalError or redis.RedisError where the broker is away."""
+        with self._lock:
+            self._wake()
+
+    def _wake(self) -> None:
         with self._database.read() as session:
             complete = receiving.revisions_in(session, RevisionState.COMPLETE)
             jobs = work.due(session, now())
