@@ -88,7 +88,7 @@ def test_a_localiser_in_the_series_is_not_among_the_analysed_images(database: Da
     assert chosen == {"analysed": ["1.2.3.1.2", "1.2.3.1.3"], "not eligible": ["1.2.3.1.1"]}
 
 
-def test_the_report_is_queued_when_the_last_analysis_ends(database: Database, take: Take) -> None:
+def test_no_report_is_queued_while_analyses_are_open(database: Database, take: Take) -> None:
     take(ct_slice(series="1.2.3.1"), ct_slice(series="1.2.3.2"))
     assert [job.pipeline for job in jobs(database)] == ["low_dose_ct", "low_dose_ct"]
 
