@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from node.db import tables
-from node.db.lifecycle import FINISHED_DELIVERY, FINISHED_JOB, RevisionState
+from node.db.lifecycle import FINISHED_DELIVERY, FINISHED_JOB, JobState, RevisionState
 from system.node_process import Node
 from system.processes import NotReady, wait_until
 
@@ -97,6 +97,13 @@ class Ledger:
     def wait_for_job(self, study_uid: str, state: str, *, timeout_s: float = 90) -> None:
         seen = partial(self._has_job, study_uid, state)
         self._wait(seen, f"a job {state}", timeout_s, every_s=0.02)  # it may take no longer than a fraction of a second
+
+    def running(self, study_uid: str, pipeline: str) -> bool:
+        """Whether a job of this pipeline is in a worker's hands."""
+        return any(job.pipeline == pipeline and job.state == JobState.RUNNING for job in self.jobs(study_uid))
+
+    def delivery_states(self, study_uid: str) -> set[str]:
+        return {row.state for row in self.deliveries(study_uid)}
 
     def wait_for_images(self, study_uid: str, number: int, *, timeout_s: float = 60) -> None:
         self._wait(lambda: len(self.instances(study_uid)) >= number, f"{number} images received", timeout_s)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -144,14 +148,53 @@ class Node:
 
     def kill(self, *parts: str) -> None:
         """SIGKILL to processes of the node, all at once; returns when they are back, under other process ids."""
-        old = {part: self.pid(part) for part in parts}
+        old = {part: self.strike(part) for part in parts}
         for part, pid in old.items():
-            if pid is None:
-                raise NotReady(f"{part} does not run\n{self.tail()}")
-            kill(pid)
-        for part, pid in old.items():
-            back = partial(self._runs_anew, part, pid)
-            wait_until(back, f"{part} is started again\n{self.tail()}", timeout_s=60)
+            self.wait_anew(part, pid)
+
+    def strike(self, part: str) -> int:
+        """SIGKILL, without waiting; its process id."""
+        pid = self.pid(part)
+        if pid is None:
+            raise NotReady(f"{part} does not run\n{self.tail()}")
+        kill(pid)
+        return pid
+
+    def wait_anew(self, part: str, before: int) -> None:
+        """Until it is started again, under another process id."""
+        back = partial(self._runs_anew, part, before)
+        wait_until(back, f"{part} is started again\n{self.tail()}", timeout_s=60)
+
+    @contextmanager
+    def stopped(self, part: str, *, once: Callable[[], bool], timeout_s: float = 120) -> Iterator[None]:
+        """SIGSTOP as soon as `once` holds, and only if it still holds then; SIGCONT at the end, if it still lives."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            wait_until(once, f"a moment to stop {part}", timeout_s=deadline - time.monotonic(), every_s=0.005)
+            pid = self.pid(part)
+            assert pid is not None
+            kill(pid, signal.SIGSTOP)
+            if once():
+                break
+            kill(pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def started_with_stopped(self, part: str) -> Iterator[None]:
+        """Start the node; one part of it is stopped before it can do anything, until the end of the block."""
+        with ThreadPoolExecutor(1) as pool:
+            start = pool.submit(self.start)
+            pid = wait_until(lambda: self.pid(part), f"{part} runs", every_s=0.01)
+            kill(pid, signal.SIGSTOP)
+            try:
+                wait_until(lambda: all(self.pid(name) for name in PARTS), "all parts run")
+                yield
+            finally:
+                kill(pid, signal.SIGCONT)
+            start.result(90)
 
     def _runs_anew(self, part: str, before: int | None) -> bool:
         return self.pid(part) not in (None, before)
