@@ -1,0 +1,134 @@
+"""Boxes, anchors and regions: what torchvision has, in plain torch, deterministic on every device.
+
+A box is (x1, y1, x2, y2) in pixels of the input; pixel i covers i to i + 1, its centre is at i + 0.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ENCODING_SCALE = (0.1, 0.1, 0.2, 0.2)
+"""Standard deviations of the RoI head's box corrections (Fast R-CNN): divides them to about one."""
+LARGEST_GROWTH = math.log(16.0)
+
+
+def area(boxes: Tensor, *, plus_one: bool = False) -> Tensor:
+    """(N, 4) → (N,); `plus_one` where x2, y2 are the last pixel inside (the convention of the DeepLesion papers)."""
+    extra = 1.0 if plus_one else 0.0
+    return (boxes[:, 2] - boxes[:, 0] + extra).clamp_min(0) * (boxes[:, 3] - boxes[:, 1] + extra).clamp_min(0)
+
+
+def iou(first: Tensor, second: Tensor, *, plus_one: bool = False) -> Tensor:
+    """Intersection over union, (N, 4) and (M, 4) → (N, M); 0 where both are empty."""
+    extra = 1.0 if plus_one else 0.0
+    low = torch.maximum(first[:, None, :2], second[None, :, :2])
+    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = (high - low + extra).clamp_min(0).prod(-1)
+    union = area(first, plus_one=plus_one)[:, None] + area(second, plus_one=plus_one)[None] - shared
+    return shared / union.clamp_min(torch.finfo(union.dtype).tiny)
+
+
+def nms(boxes: Tensor, scores: Tensor, threshold: float, *, plus_one: bool = False) -> Tensor:
+    """Indices of the boxes kept, best first: none overlaps a better one by more than `threshold`."""
+    order = torch.sort(scores, descending=True, stable=True).indices
+    ordered = boxes[order]
+    over: NDArray[np.bool_] = (iou(ordered, ordered, plus_one=plus_one) > threshold).cpu().numpy()
+    kept: list[int] = []
+    dropped = np.zeros(len(over), np.bool_)
+    for index in range(len(ordered)):
+        if not dropped[index]:
+            kept.append(index)
+            dropped |= over[index]
+    return order[torch.tensor(kept, dtype=torch.long, device=order.device)]
+
+
+def clip(boxes: Tensor, height: int, width: int) -> Tensor:
+    """The part of each box inside the image."""
+    limit = boxes.new_tensor([width, height, width, height])
+    return torch.minimum(boxes.clamp_min(0), limit)
+
+
+def encode(boxes: Tensor, references: Tensor, scale: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
+    """Boxes relative to reference boxes (Faster R-CNN): shift over size, logarithm of growth, over `scale`."""
+    centre, size = _centre_size(boxes)
+    reference_centre, reference_size = _centre_size(references)
+    deltas = torch.cat([(centre - reference_centre) / reference_size, (size / reference_size).log()], -1)
+    return deltas / deltas.new_tensor(scale)
+
+
+def decode(deltas: Tensor, references: Tensor, scale: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
+    """Inverse of `encode`; growth beyond 16 times is cut."""
+    shift, growth = (deltas * deltas.new_tensor(scale)).chunk(2, -1)
+    reference_centre, reference_size = _centre_size(references)
+    centre = reference_centre + shift * reference_size
+    half = growth.clamp(-LARGEST_GROWTH, LARGEST_GROWTH).exp() * reference_size / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    low, high = boxes.chunk(2, -1)
+    return (low + high) / 2, high - low
+
+
+def anchors(shape: tuple[int, int], stride: int, sides: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """Anchors of one level, row by row, column by column: (H·W·sides·ratios, 4).
+
+    shape   (H, W) of the level      ratios  height over width, at equal area
+    """
+    templates = torch.tensor(
+        [
+            (-side / root / 2, -side * root / 2, side / root / 2, side * root / 2)
+            for side in sides
+            for root in map(math.sqrt, ratios)
+        ]
+    )
+    y, x = (((torch.arange(count) + 0.5) * stride) for count in shape)
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    centres = torch.stack([columns, rows, columns, rows], -1)  # (H, W, 4)
+    return (centres[:, :, None] + templates).reshape(-1, 4)
+
+
+def with_image(boxes: Sequence[Tensor]) -> Tensor:
+    """Boxes per image, (N, 4) each, to regions (K, 5): index of the image, then the box."""
+    return torch.cat([torch.cat([part.new_full((len(part), 1), index), part], 1) for index, part in enumerate(boxes)])
+
+
+def roi_align(features: Tensor, rois: Tensor, *, stride: float, size: int, samples: int = 2) -> Tensor:
+    """Features in regions of any size, on a grid of cells of one size (He et al., Mask R-CNN; `aligned=True`).
+
+    features    (B, C, H, W)        rois    (K, 5): index of the image, box in pixels of the input
+    samples     per cell and direction, bilinear between feature centres; beyond the outermost the edge continues
+    returns     float32 (K, C, size, size); differentiable in features
+
+    Bilinear sampling and averaging over a cell act on rows and columns apart, so it is two matrix products.
+    """
+    height, width = features.shape[-2:]
+    rows = _cells(rois[:, 2] / stride, rois[:, 4] / stride, height, size, samples)  # (K, size, H)
+    columns = _cells(rois[:, 1] / stride, rois[:, 3] / stride, width, size, samples)  # (K, size, W)
+    image = rois[:, 0].long()
+    order = torch.argsort(image, stable=True)
+    pooled = [features.new_zeros((0, features.shape[1], size, size), dtype=torch.float32)]
+    # Half precision would move the sampling points.
+    with torch.autocast(features.device.type, enabled=False):
+        for index, content in enumerate(features.float()):
+            chosen = order[image[order] == index]
+            if len(chosen):
+                across = torch.tensordot(rows[chosen], content, dims=([2], [1]))  # (k, size, C, W)
+                part = across @ columns[chosen][:, None].transpose(-1, -2)  # (k, size, C, size)
+                pooled.append(part.transpose(1, 2))
+    return torch.cat(pooled)[torch.argsort(order, stable=True)]
+
+
+def _cells(start: Tensor, end: Tensor, length: int, size: int, samples: int) -> Tensor:
+    """Weight of each of `length` features in each of `size` cells from start to end, (K, size, length)."""
+    steps = (torch.arange(size * samples, device=start.device, dtype=torch.float32) + 0.5) / (size * samples)
+    position = (start[:, None] + (end - start)[:, None] * steps - 0.5).clamp(0, length - 1)
+    centres = torch.arange(length, device=start.device, dtype=torch.float32)
+    weight = (1 - (position[..., None] - centres).abs()).clamp_min(0)  # (K, size · samples, length)
+    return weight.reshape(len(start), size, samples, length).mean(2)
