@@ -87,6 +87,32 @@ class Anatomy:
         return bool(self.lung_distance(z, np.float32(y), np.float32(x)) < -2)  # type: ignore[arg-type]
 
 
+MAP_STEP_MM = 3.0
+
+
+class LungMap:
+    """`Anatomy.in_lung` looked up on a grid of 3 mm, for the many questions of growing vessels.
+
+    levels_mm   (lowest, highest) z; outside them no point is in a lung
+    """
+
+    def __init__(self, anatomy: Anatomy, levels_mm: tuple[float, float]) -> None:
+        low = np.array([levels_mm[0], -anatomy.half_depth, -anatomy.half_width])
+        high = np.array([levels_mm[1], anatomy.half_depth, anatomy.half_width])
+        self._low = low
+        z, y, x = (np.arange(a, b, MAP_STEP_MM, dtype=np.float32) for a, b in zip(low, high, strict=True))
+        self._inside = np.stack([anatomy.lung_distance(float(level), y[:, None], x[None]) < -2 for level in z])
+
+    def __call__(self, point: Point, side: int) -> bool:
+        """Whether the point (z, y, x) lies in the lung on that side."""
+        if point[2] * side <= 0:
+            return False
+        index = tuple(int(i) for i in np.rint((point - self._low) / MAP_STEP_MM))
+        if min(index) < 0 or any(i >= n for i, n in zip(index, self._inside.shape, strict=True)):
+            return False
+        return bool(self._inside[index])
+
+
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """A random chest."""
     scale = rng.uniform(0.88, 1.05)  # the widest fits a field of 384 mm

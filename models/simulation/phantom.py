@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter
 
 from models.contract import FloatArray
-from models.simulation.anatomy import Anatomy, draw_anatomy, ribs, slice_of, thoracic_tubes
+from models.simulation.anatomy import Anatomy, LungMap, draw_anatomy, ribs, slice_of, thoracic_tubes
+from models.simulation.canvas import texture
 from models.simulation.nodules import Nodule, draw_nodule, paint_nodule
 from models.simulation.shapes import Grid, Point, Tube, blend, paint_tube
 from models.simulation.vessels import TreeConfig, grow_tree
@@ -20,6 +21,8 @@ from models.simulation.vessels import TreeConfig, grow_tree
 FINEST_STEP_MM = 1.5
 """Thin vessels are painted on sub-slices not thicker than this, then averaged over the slice."""
 POINT_SPREAD_MM = 0.45
+SURROUNDINGS_MM = 45.0
+"""Vessels further above or below the volume do not come back into it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,21 +46,39 @@ def chest_phantom(
 ) -> ChestPhantom:
     """The chest around the hilum. `nodules`: how many inside the volume (None: as many as a scan has on average)."""
     rng = np.random.default_rng(seed)
-    anatomy = draw_anatomy(rng)
     grid = Grid(shape_zyx, spacing_zyx_mm)
-    texture = _texture(grid, rng)
-    z, y, x = grid.axes()
-    voxels = np.stack(
-        [slice_of(anatomy, float(level), y[:, None], x[None, :], texture[k]) for k, level in enumerate(z)]
-    )
-    _paint_tubes(voxels, grid, anatomy, rng)
-    placed = _place_nodules(grid, anatomy, rng.poisson(1.37) if nodules is None else nodules, rng)
+    chest = draw_chest(grid, rng)
+    placed = _place_nodules(grid, chest.anatomy, rng.poisson(1.37) if nodules is None else nodules, rng)
     for nodule in placed:
-        paint_nodule(voxels, grid, nodule, rng)
+        paint_nodule(chest.voxels, grid, nodule, rng)
+    blur(chest.voxels, spacing_zyx_mm)
+    return ChestPhantom(chest.voxels, spacing_zyx_mm, placed)
+
+
+@dataclass(frozen=True, eq=False)
+class Chest:
+    """A painted chest, not yet blurred; texture float32 (Z, Y, X) of standard deviation 1."""
+
+    anatomy: Anatomy
+    voxels: FloatArray
+    texture: FloatArray
+
+
+def draw_chest(grid: Grid, rng: np.random.Generator) -> Chest:
+    """A random chest without nodules."""
+    anatomy = draw_anatomy(rng)
+    grain = texture(grid, rng)
+    z, y, x = grid.axes()
+    voxels = np.stack([slice_of(anatomy, float(level), y[:, None], x[None, :], grain[k]) for k, level in enumerate(z)])
+    _paint_tubes(voxels, grid, anatomy, rng)
+    return Chest(anatomy, voxels, grain)
+
+
+def blur(voxels: FloatArray, spacing_zyx_mm: tuple[float, float, float]) -> None:
+    """The scanner's in-plane point spread, in place."""
     sigma = POINT_SPREAD_MM / spacing_zyx_mm[2]
     for plane in voxels:
         gaussian_filter(plane, sigma, output=plane, mode="nearest")
-    return ChestPhantom(voxels, spacing_zyx_mm, placed)
 
 
 def _paint_tubes(voxels: FloatArray, grid: Grid, anatomy: Anatomy, rng: np.random.Generator) -> None:
@@ -66,11 +87,13 @@ def _paint_tubes(voxels: FloatArray, grid: Grid, anatomy: Anatomy, rng: np.rando
     step, row, column = grid.spacing_zyx_mm
     fine = Grid((grid.shape_zyx[0] * pieces, *grid.shape_zyx[1:]), (step / pieces, row, column))
     trees: list[Tube] = []
+    half = float(grid.half_extent_mm[0])
+    in_lung = LungMap(anatomy, (-half - SURROUNDINGS_MM, half + SURROUNDINGS_MM))
     for side in (-1, 1):
         for upward in (0.9, 0.1, -0.9, 0.6, -0.2, -1.2):  # lobar arteries, then veins
             root = anatomy.hilum(side) + rng.normal(0, 4, 3)
             heading = np.array([upward, rng.normal(0, 0.6), float(side)])
-            trees += grow_tree(root, heading, partial(anatomy.in_lung, side=side), TreeConfig(), rng)
+            trees += grow_tree(root, heading, partial(in_lung, side=side), TreeConfig(), rng)
     layers: list[tuple[list[Tube], float]] = [(trees, anatomy.blood_hu), *thoracic_tubes(anatomy), *ribs(anatomy)]
     for tubes, hu in layers:
         cover = np.zeros(fine.shape_zyx, np.float32)
@@ -90,17 +113,3 @@ def _place_nodules(grid: Grid, anatomy: Anatomy, count: int, rng: np.random.Gene
         if abs(centre[0]) < half[0] - grid.spacing_zyx_mm[0] and anatomy.in_lung(centre, side):
             placed.append(draw_nodule(centre, rng))
     return tuple(placed)
-
-
-def _texture(grid: Grid, rng: np.random.Generator) -> FloatArray:
-    """Random field with a power spectrum like 1/f³, standard deviation 1, float32 (Z, Y, X)."""
-    depth, height, width = grid.shape_zyx
-    coarse = (depth, -(-height // 2), -(-width // 2))
-    spectrum = np.fft.rfftn(rng.standard_normal(coarse, dtype=np.float32))
-    steps = (grid.spacing_zyx_mm[0], 2 * grid.spacing_zyx_mm[1], 2 * grid.spacing_zyx_mm[2])
-    fz, fy = (np.fft.fftfreq(n, d) for n, d in zip(coarse[:2], steps[:2], strict=True))
-    fx = np.fft.rfftfreq(coarse[2], steps[2])
-    f = np.sqrt(fz[:, None, None] ** 2 + fy[:, None] ** 2 + fx**2)
-    field = np.fft.irfftn(spectrum / np.maximum(f, 0.02) ** 1.5, s=coarse, axes=(0, 1, 2))
-    field = (field / field.std()).astype(np.float32)
-    return np.stack([zoom(plane, 2, order=1)[:height, :width] for plane in field])

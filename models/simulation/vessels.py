@@ -5,6 +5,7 @@ Vessels and their forks are what a nodule must be told from; a phantom without t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,10 +66,11 @@ def _turn(
     """A new heading that stays inside, None where every try leaves the lung."""
     amount, inside = bend
     for attempt in range(TRIES):
-        sideways = np.cross(heading, rng.standard_normal(3))
-        sideways /= np.linalg.norm(sideways) + 1e-9
+        (a, b, c), (u, v, w) = heading, rng.standard_normal(3)
+        sideways = np.array((b * w - c * v, c * u - a * w, a * v - b * u))  # np.cross takes ten times as long
+        sideways /= math.sqrt(sideways @ sideways) + 1e-9
         turned = heading + amount * (1 + 0.3 * attempt) * sideways + 0.15 * rng.standard_normal(3)
-        turned /= np.linalg.norm(turned)
+        turned /= math.sqrt(turned @ turned)
         if inside(start + turned * 6 * radius):
             return np.asarray(turned)
     return None
