@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from node.cli import audit, check, demo, peers, processes, send, studies, training
+from node.cli import audit, check, demo, harvest, peers, processes, send, studies, training
 from node.cli.words import BROKEN, EXIT_CODES, LATER, complain, exit_code_of
 from node.errors import NodeError
 from node.settings import VERSION
@@ -100,6 +100,7 @@ send.register(app)
 audit.register(app)
 check.register(app)
 training.register(app)
+harvest.register(app)
 demo.register(app)
 
 

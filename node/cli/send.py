@@ -49,7 +49,7 @@ def send(
     settings = homes.load(ctx.obj)
     if calling:
         settings = homes.load(ctx.obj, aet=calling)
-    peer = _peer(ctx, to)
+    peer = peer_of(ctx, to)
     found = list(folders.scan(folder))
     objects = [item for item in found if item.outgoing is not None]
     if not as_json:
@@ -64,7 +64,8 @@ def send(
     raise typer.Exit(max((exit_code_of(a.error) if a.error else 0 for a in answers), default=NEVER))
 
 
-def _peer(ctx: typer.Context, to: str) -> Peer:
+def peer_of(ctx: typer.Context, to: str) -> Peer:
+    """A known peer by AE title, or one by its address. raises ConfigurationError"""
     from node.settings import Peer
 
     address = _ADDRESS.fullmatch(to)

@@ -22,7 +22,7 @@ from typing import Any
 from pynetdicom import AE, evt
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import build_context, build_role
 
 from node.dicom.fragments import Malformed
 from node.dicom.negotiation import rejection_in_words
@@ -155,16 +155,18 @@ def associate(
     contexts: Sequence[tuple[str, Sequence[str]]],
     *,
     handlers: Sequence[tuple[Any, ...]] = (),
+    stores_here: Sequence[str] = (),
 ) -> Iterator[Any]:
     """A pynetdicom association with `peer` for these (abstract syntax, transfer syntaxes), released at the end.
 
+    stores_here   classes that the peer is to store with us over this association: role selection, as C-GET needs it
     raises  PeerUnreachable   no connection, silence, or the association broke (Broken, OSError, Malformed in the block)
             PeerBusy          rejected for now
             PeerRefused       rejected for good, not a node that is sent to, or a certificate that does not hold
             NoCommonContext   accepted, but none of the contexts
     An error of the block's own aborts the association, so that nothing half said is taken as said.
     """
-    association = _associated(settings, peer, contexts, handlers)
+    association = _associated(settings, peer, contexts, handlers, stores_here)
     try:
         yield association
         _release(association)
@@ -177,7 +179,11 @@ def associate(
 
 
 def _associated(
-    settings: Settings, peer: Peer, contexts: Sequence[tuple[str, Sequence[str]]], handlers: Sequence[tuple[Any, ...]]
+    settings: Settings,
+    peer: Peer,
+    contexts: Sequence[tuple[str, Sequence[str]]],
+    handlers: Sequence[tuple[Any, ...]],
+    stores_here: Sequence[str],
 ) -> Any:
     if peer.port is None:
         raise PeerRefused(f"{peer.aet} has no port: it only sends")
@@ -191,6 +197,7 @@ def _associated(
             contexts=[build_context(abstract, list(syntaxes)) for abstract, syntaxes in contexts],
             ae_title=peer.aet,
             max_pdu=settings.max_pdu,
+            ext_neg=[build_role(uid, scp_role=True) for uid in stores_here],
             evt_handlers=[(evt.EVT_ACSE_RECV, lambda event: heard.append(event.primitive)), *handlers],
         )
     except OSError as exc:  # the name is not known

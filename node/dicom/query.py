@@ -95,7 +95,7 @@ def find_instances(
                 keys.StudyInstanceUID = study_instance_uid
                 keys.SeriesInstanceUID = series_instance_uid
                 keys.SOPInstanceUID = ""
-                found.update(str(match.get("SOPInstanceUID") or "") for match in _find(association, peer, keys))
+                found.update(str(match.get("SOPInstanceUID") or "") for match in find(association, peer, keys))
     except NoCommonContext as exc:
         raise NoCommonContext(f"{peer.aet} does not offer C-FIND by study root") from exc
     return found - {""}
@@ -113,7 +113,8 @@ def _echo(association: Any, peer: Peer) -> float:
     return seconds
 
 
-def _find(association: Any, peer: Peer, keys: Dataset) -> Iterator[Dataset]:
+def find(association: Any, peer: Peer, keys: Dataset) -> Iterator[Dataset]:
+    """Matches of one C-FIND by study root. raises Broken, Malformed within `associate`; Transient, Permanent"""
     for count, (answer, match) in enumerate(association.send_c_find(keys, STUDY_ROOT_FIND)):
         if "Status" not in answer:
             raise Broken("no answer to C-FIND")

@@ -1,0 +1,225 @@
+"""`harvest`: the marks that radiologists left in a PACS, as a training set without names."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from node.cli import home as homes
+from node.cli.send import peer_of
+from node.cli.studies import JSON
+from node.cli.words import NOTHING, complain, err, exit_code_of, moment, print_json, remark, say, table
+from node.errors import ConfigurationError, NoCommonContext, NodeError
+
+if TYPE_CHECKING:
+    from node.cli.harvested import TrainingSet
+    from node.dicom.marks.shelf import Shelf
+    from node.settings import Peer, Settings
+
+_SAVE_EVERY_S = 60.0
+
+Opened = Callable[[Path], "Shelf"]
+"""A study as a shelf whose fetched files lie in the folder given."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel="Models")(harvest)
+
+
+def harvest(
+    ctx: typer.Context,
+    out: Path = typer.Option(
+        ..., "--out", file_okay=False, help="The training set; an earlier one there is continued."
+    ),
+    peer: str = typer.Option("", "--peer", help="A known peer's AE title, or [AET@]host:port."),
+    folder: Path | None = typer.Option(None, "--folder", exists=True, help="Instead of a peer: DICOM files here."),
+    since: str = typer.Option("", "--since", help="Studies from this date on (2025-01-31, or 7d for a week ago)."),
+    until: str = typer.Option("", "--until", help="Studies up to this date."),
+    patient_list: Path | None = typer.Option(
+        None, "--patient-list", exists=True, dir_okay=False, help="Patient IDs, one a line."
+    ),
+    study: list[str] | None = typer.Option(None, "--study", help="Only this Study Instance UID (repeatable)."),
+    mapping: Path | None = typer.Option(
+        None, "--mapping", dir_okay=False, help="Where numbers are tied to patients. Default: OUT.mapping.json."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say which studies would be looked at."),
+    as_json: bool = JSON,
+) -> None:
+    """Turn RECIST marks (GSPS, SR by TID 1500) into a training set: DL_info.csv and 16-bit images, no names.
+
+    Looks for studies with presentation states or reports, fetches these first and then only the series that they
+    mark (C-FIND, C-GET). A study that was harvested is not fetched again. Every mark that is refused is counted.
+
+    \b
+    pacsnode --home DIR harvest --peer MAINPACS --since 2024-01-01 --out ./lesions
+    pacsnode harvest --peer PACS@10.0.0.5:104 --study 1.2.3 --out ./lesions --dry-run
+    pacsnode harvest --folder ./export --out ./lesions
+    """
+    if bool(peer) == (folder is not None):
+        raise typer.BadParameter("give either --peer or --folder")
+    if folder is not None and (since or until or patient_list):
+        raise typer.BadParameter("--since, --until and --patient-list are questions to a --peer")
+    kept_apart = mapping or out.absolute().with_name(f"{out.absolute().name}.mapping.json")
+    if kept_apart.resolve().is_relative_to(out.resolve()):
+        raise ConfigurationError(f"{kept_apart}: the mapping leads back to patients; keep it outside of {out}")
+    if folder is not None:
+        studies, source = _in_folder(folder, study), {"kind": "folder"}
+    else:
+        settings, called = homes.load(ctx.obj), peer_of(ctx, peer)
+        dates = _dates(since, until)
+        studies = _of_peer(settings, called, dates, _lines(patient_list), study)
+        source = {"kind": "peer", "aet": called.aet}
+    _run(studies, out, kept_apart, source, dry_run=dry_run, as_json=as_json)
+
+
+def _run(
+    studies: dict[str, Opened], out: Path, kept_apart: Path, source: dict[str, str], *, dry_run: bool, as_json: bool
+) -> None:
+    from node.cli.harvested import TrainingSet
+    from node.dicom.marks.deidentify import Mapping
+
+    made = TrainingSet(out, Mapping.open(kept_apart))
+    todo = {uid: opened for uid, opened in studies.items() if not made.has(uid)}
+    counts = {"found": len(studies), "harvested_before": len(studies) - len(todo)}
+    if dry_run:
+        _say_plan(list(todo), counts, as_json=as_json)
+        raise typer.Exit(0 if studies else NOTHING)
+    before = len(made)
+    troubles = _harvest(made, todo, source)
+    said = made.save(source)
+    _report(said, counts, troubles, len(made) - before, out, kept_apart, as_json=as_json)
+    if troubles:
+        raise typer.Exit(max(exit_code_of(error) for error in troubles))
+    raise typer.Exit(0 if len(made) else NOTHING)
+
+
+def _harvest(made: TrainingSet, todo: dict[str, Opened], source: dict[str, str]) -> list[NodeError]:
+    """What went wrong, of studies that are left for the next time; a peer that cannot do it at all ends it."""
+    from node.dicom.marks.study import marks_of
+    from node.dicom.read.codec import Codec
+
+    troubles: list[NodeError] = []
+    saved_at = time.monotonic()
+    with _bar() as bar, Codec() as codec:
+        task = bar.add_task("harvesting", total=len(todo))
+        try:
+            for opened in todo.values():
+                with tempfile.TemporaryDirectory(prefix="pacsnode-harvest-") as folder:
+                    shelf = opened(Path(folder))
+                    try:
+                        made.add(marks_of(shelf, codec), codec, not_sent=getattr(shelf, "failed", 0))
+                    except NoCommonContext:
+                        raise
+                    except NodeError as exc:
+                        troubles.append(exc)
+                bar.update(task, advance=1, description=f"harvesting, {len(made)} rows")
+                if time.monotonic() - saved_at > _SAVE_EVERY_S:
+                    made.save(source)
+                    saved_at = time.monotonic()
+        except KeyboardInterrupt:
+            made.save(source)
+            raise
+    return troubles
+
+
+def _in_folder(folder: Path, wanted: list[str] | None) -> dict[str, Opened]:
+    from node.dicom.marks.shelf import shelves
+
+    def opened(shelf: Shelf) -> Opened:
+        return lambda _: shelf
+
+    return {it.study_uid: opened(it) for it in shelves(folder) if not wanted or it.study_uid in wanted}
+
+
+def _of_peer(
+    settings: Settings, peer: Peer, dates: str, patients: list[str], wanted: list[str] | None
+) -> dict[str, Opened]:
+    """Studies that may hold marks: those whose modalities say so, and those whose peer does not say."""
+    from node.dicom.marks.shelf import DOCUMENT_MODALITIES, PeerShelf
+    from node.dicom.retrieve import find_studies
+
+    found = [
+        match
+        for uid in wanted or [""]
+        for match in find_studies(settings, peer, dates=dates, patient_ids=patients or [""], study_instance_uid=uid)
+        if not match.modalities or set(match.modalities) & set(DOCUMENT_MODALITIES)
+    ]
+
+    def opened(uid: str) -> Opened:
+        return lambda folder: PeerShelf(settings, peer, uid, folder)
+
+    return {match.study_instance_uid: opened(match.study_instance_uid) for match in found}
+
+
+def _dates(since: str, until: str) -> str:
+    """A range as C-FIND has it; "" where neither side is given."""
+    ends = [_day(moment(text, option=option)) for text, option in ((since, "--since"), (until, "--until"))]
+    return "-".join(ends) if any(ends) else ""
+
+
+def _day(at: str) -> str:
+    return dt.datetime.fromisoformat(at).astimezone().strftime("%Y%m%d") if at else ""
+
+
+def _lines(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{path}: cannot be read as a list of Patient IDs ({type(exc).__name__})") from exc
+    if not found:
+        raise ConfigurationError(f"{path}: holds no Patient ID")
+    if any(sign in line for line in found for sign in "*?\\"):
+        raise ConfigurationError(f"{path}: a Patient ID with *, ? or a backslash would ask for others too")
+    return found
+
+
+def _say_plan(todo: list[str], counts: dict[str, int], *, as_json: bool) -> None:
+    if as_json:
+        print_json({**counts, "to_harvest": todo})
+        return
+    for uid in todo:
+        say(uid)
+    say(f"{counts['found']} studies may hold marks, {counts['harvested_before']} of them harvested before")
+
+
+def _report(
+    said: dict[str, Any],
+    counts: dict[str, int],
+    troubles: list[NodeError],
+    new: int,
+    out: Path,
+    kept_apart: Path,
+    *,
+    as_json: bool,
+) -> None:
+    for error in troubles:
+        complain(f"left for the next time: {error.reason}")
+    if as_json:
+        print_json({**said, **counts, "new_rows": new, "left": [error.reason for error in troubles]})
+        return
+    if said["refused"]:
+        table("", [">marks", "refused because"], [[count, reason] for reason, count in said["refused"].items()])
+    say(
+        f"{new} new rows, {said['rows']} in all, of {said['patients']} patients in {out}"
+        f" ({counts['found']} studies found, {counts['harvested_before']} harvested before)"
+    )
+    if said["objects_not_sent"]:
+        remark(f"{said['objects_not_sent']} objects could not be sent by the peer")
+    remark(f"{kept_apart} ties numbers to patients: keep it apart from {out}, and safe")
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=err, transient=True) as bar:
+        yield bar

@@ -1,0 +1,255 @@
+"""What a harvest keeps: rows and images as DeepLesion has them, and beside them, apart, what leads back to patients.
+
+OUT/DL_info.csv             one row per mark              OUT/harvest.json   counts, refusals, where it comes from
+OUT/Images_png/P_S_R/N.png  the key slice and its neighbours, HU + 32768
+OUT.mapping.json            numbers ↔ digests (0600)      OUT.refused.csv    refused marks by UID, for the PACS (0600)
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.contract import ModelError
+from models.deeplesion.table import (
+    FIRST_PIXEL,
+    LesionRow,
+    LesionType,
+    Points,
+    Split,
+    box_of,
+    diameters_of,
+    image_path,
+    merge_boxes,
+    read_table,
+    write_image,
+    write_table,
+)
+from node.dicom.marks.deidentify import Mapping
+from node.dicom.marks.mark import Axis, Refusal
+from node.dicom.marks.resolve import Mark
+from node.dicom.marks.series import person_of
+from node.dicom.marks.study import StudyMarks
+from node.dicom.read.codec import Codec
+from node.errors import ConfigurationError, NotEligible
+from node.settings import VERSION
+
+REACH_MM = 30.0
+"""How far up and down neighbours of a key slice are kept."""
+AGAIN = "the same lesion is marked already (boxes overlap by more than 60 %)"
+NOTE = (
+    "Made from clinical images and the marks of those who read them. This program grants no licence for them: whether"
+    " they may be used, shared or published is for the institution that holds them to say. Numbers stand for"
+    " identities; no date, no UID, no name and no free text was kept. Pixels were not searched for burnt-in text or"
+    " for faces."
+)
+
+_TYPES: AnyMapping[str, LesionType] = {
+    "272673000": LesionType.BONE,
+    "818983003": LesionType.ABDOMEN,
+    "113345001": LesionType.ABDOMEN,
+    "T-D4000": LesionType.ABDOMEN,
+    "72410000": LesionType.MEDIASTINUM,
+    "T-D3300": LesionType.MEDIASTINUM,
+    "10200004": LesionType.LIVER,
+    "T-62000": LesionType.LIVER,
+    "39607008": LesionType.LUNG,
+    "T-28000": LesionType.LUNG,
+    "64033007": LesionType.KIDNEY,
+    "T-71000": LesionType.KIDNEY,
+    "87784001": LesionType.SOFT_TISSUE,
+    "816092008": LesionType.PELVIS,
+    "12921003": LesionType.PELVIS,
+    "T-D6000": LesionType.PELVIS,
+}
+"""Finding site (SNOMED CT, and RT of older reports) → coarse type."""
+
+
+class TrainingSet:
+    """A folder that grows study by study; what was finished stays finished. raises ConfigurationError"""
+
+    def __init__(self, out: Path, mapping: Mapping) -> None:
+        self.out = out
+        self.mapping = mapping
+        self._rows: dict[tuple[int, int], list[LesionRow]] = {}
+        self._finished: dict[str, dict[str, Any]] = {}
+        self._refused: list[Refusal] = []
+        try:
+            for row in read_table(self.table) if self.table.exists() else []:
+                self._rows.setdefault((row.patient, row.study), []).append(row)
+        except ModelError as exc:
+            raise ConfigurationError(f"{self.table}: {exc}") from exc
+        if mapping.done and not self.table.exists():
+            raise ConfigurationError(
+                f"{mapping.path} is of a harvest whose table is not in {out}: give the --out of then"
+            )
+        if self._rows and not mapping.patients:
+            raise ConfigurationError(f"{out} holds a harvest, and {mapping.path} is not its mapping: give --mapping")
+
+    @property
+    def table(self) -> Path:
+        return self.out / "DL_info.csv"
+
+    @property
+    def rows(self) -> list[LesionRow]:
+        return [row for study in sorted(self._rows) for row in self._rows[study]]
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self._rows.values())
+
+    def has(self, study_uid: str) -> bool:
+        """Whether a study is done with."""
+        digest = self.mapping.digest("study", study_uid)
+        return digest in self.mapping.done or digest in self._finished
+
+    def add(self, study: StudyMarks, codec: Codec, *, not_sent: int = 0) -> None:
+        """Rows and images of one study; `save` makes them last."""
+        patient_id = study.patient_id or study.study_uid
+        patient = self.mapping.patient(patient_id)
+        number = self.mapping.study(patient_id, study.study_uid)
+        refusals = list(study.refusals)
+        rows, images = [], set()
+        for mark in _once(study.marks, refusals):
+            try:
+                row = self._row(mark, patient, number, study.study_uid, Split(self.mapping.share(patient_id)))
+                images |= self._write_images(mark, row, codec)
+            except NotEligible as exc:
+                uid = mark.image.instance_uid
+                refusals.append(Refusal(mark.about.document_uid, f"the image is not usable: {exc.reason}", "", uid))
+                continue
+            rows.append(row)
+        self._rows[patient, number] = rows
+        self._refused += refusals
+        self._finished[self.mapping.digest("study", study.study_uid)] = {
+            "documents": study.documents,
+            "rows": len(rows),
+            "images": len(images),
+            "not_sent": not_sent,
+            "origins": dict(Counter(row.origin for row in rows)),
+            "refused": dict(Counter(refusal.reason for refusal in refusals)),
+        }
+
+    def save(self, source: AnyMapping[str, Any]) -> dict[str, Any]:
+        """Make all that was added last; returns what harvest.json says. raises ConfigurationError
+
+        The numbers first: rows whose numbers are lost would be taken for another patient's.
+        """
+        self.mapping.save()
+        try:
+            unfinished = self.table.with_suffix(".new")
+            write_table(unfinished, self.rows)
+            unfinished.replace(self.table)
+            self._note_refusals()
+            self.mapping.done.update(self._finished)
+            self._finished.clear()
+            said = self.summary(source)
+            (self.out / "harvest.json").write_text(
+                json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf8"
+            )
+        except OSError as exc:
+            raise ConfigurationError(f"{self.out}: cannot be written ({exc.strerror})") from exc
+        self.mapping.save()
+        return said
+
+    def summary(self, source: AnyMapping[str, Any]) -> dict[str, Any]:
+        """Counts over everything harvested so far."""
+        studies = list(self.mapping.done.values())
+        origins: Counter[str] = Counter()
+        refused: Counter[str] = Counter()
+        for study in studies:
+            origins.update(study["origins"])
+            refused.update(study["refused"])
+        return {
+            "made_with": f"pacsnode {VERSION}",
+            "made_at": dt.datetime.now(dt.UTC).date().isoformat(),
+            "source": dict(source),
+            "patients": len({row.patient for row in self.rows}),
+            "studies": len(studies),
+            "documents": sum(study["documents"] for study in studies),
+            "rows": len(self),
+            "images": sum(study["images"] for study in studies),
+            "objects_not_sent": sum(study["not_sent"] for study in studies),
+            "origins": dict(origins.most_common()),
+            "splits": {split.name.lower(): sum(row.split == split for row in self.rows) for split in Split},
+            "refused": dict(refused.most_common()),
+            "note": NOTE,
+        }
+
+    def _row(self, mark: Mark, patient: int, study: int, study_uid: str, split: Split) -> LesionRow:
+        series, about = mark.series, mark.about
+        person = person_of(series.frames[mark.index].path)
+        points = _points(mark)
+        first, last = series.within_mm(mark.index, REACH_MM)
+        frame = series.frames[mark.index]
+        return LesionRow(
+            patient=patient,
+            study=study,
+            series=self.mapping.series_number(study_uid, series.uid),
+            key_slice=FIRST_PIXEL + mark.index,
+            points_px=points,
+            box_px=box_of(points),
+            diameters_px=diameters_of(points),
+            slice_range=(1 + first, 1 + last),
+            spacing_mm=series.spacing_xyz_mm(mark.index),
+            image_size=(frame.columns, frame.rows),
+            window_hu=person.window_hu,
+            split=split,
+            lesion_type=_TYPES.get(about.site[0], LesionType.UNLABELLED) if about.site else LesionType.UNLABELLED,
+            sex=person.sex,
+            age=person.age,
+            origin=f"{about.origin}{' (device)' if about.observer == 'device' else ''}",
+            institution=self.mapping.institution(about.institution),
+        )
+
+    def _write_images(self, mark: Mark, row: LesionRow, codec: Codec) -> set[Path]:
+        """The key slice and its neighbours, where they are not there yet. raises NotEligible"""
+        first, last = mark.series.within_mm(mark.index, REACH_MM)
+        folder = (self.out / "Images_png" / image_path(row.file_name)).parent
+        paths = {index: folder / f"{1 + index:03d}.png" for index in (mark.index, *range(first, last + 1))}
+        for index, path in paths.items():
+            if not path.exists():
+                unfinished = path.with_name(f".{path.name}")
+                write_image(unfinished, mark.series.hounsfield(index, codec))
+                unfinished.replace(path)
+        return set(paths.values())
+
+    def _note_refusals(self) -> None:
+        path = self.mapping.path.with_name(f"{self.out.name}.refused.csv")
+        is_new = not path.exists()
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(("document", "image", "reason", "detail"))
+            writer.writerows((it.document_uid, it.image_uid, it.reason, it.detail) for it in self._refused)
+        self._refused.clear()
+
+
+def _once(marks: Sequence[Mark], refusals: list[Refusal]) -> list[Mark]:
+    """Marks of one study, in their order, without those whose boxes lie on the box of an earlier one on its image."""
+    kept: set[int] = set()
+    images = {(mark.series.uid, mark.index) for mark in marks}
+    for image in sorted(images):
+        of_image = [i for i, mark in enumerate(marks) if (mark.series.uid, mark.index) == image]
+        for _, members in merge_boxes([box_of(_points(marks[i])) for i in of_image]):
+            kept.add(of_image[members[0]])
+            for repeat in members[1:]:
+                mark = marks[of_image[repeat]]
+                refusals.append(Refusal(mark.about.document_uid, AGAIN, "", mark.image.instance_uid))
+    return [mark for i, mark in enumerate(marks) if i in kept]
+
+
+def _points(mark: Mark) -> Points:
+    (a, b), (c, d) = (_ends(axis) for axis in (mark.long_px, mark.short_px))
+    return a, b, c, d
+
+
+def _ends(axis: Axis) -> tuple[tuple[float, float], tuple[float, float]]:
+    (x1, y1), (x2, y2) = axis
+    return (x1, y1), (x2, y2)

@@ -1,0 +1,97 @@
+"""Segments of a segmentation on the slices of the series that it was drawn on (PS3.3 A.51)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from models.contract import BoolArray
+from node.dicom.elements import UNREADABLE, integer, item, items, number, numbers, text
+from node.dicom.marks.series import CtSeries
+from node.errors import NotEligible
+
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_SAME_PLACE_MM = 0.1
+
+
+class Segmentation:
+    """One segmentation object. raises NotEligible where it cannot be read"""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._dataset = pydicom.dcmread(path)
+            pixels = self._dataset.pixel_array
+        except (*UNREADABLE, OSError) as exc:
+            raise NotEligible("The segmentation cannot be read.") from exc
+        self._pixels: NDArray[Any] = pixels if pixels.ndim == 3 else pixels[None]
+
+    @property
+    def uid(self) -> str:
+        return text(self._dataset, 0x00080018)
+
+    @property
+    def series_uid(self) -> str:
+        """The series that it was drawn on."""
+        return text(item(self._dataset, 0x00081115), 0x0020000E)
+
+    def largest_part(self, segment: int, frames: tuple[int, ...], series: CtSeries) -> BoolArray:
+        """The largest connected part of a segment, bool (Z, Y, X) on the slices of `series`.
+
+        frames   1-based; () for all of them
+        raises   NotEligible   no such segment, empty, or on another grid than the series
+        """
+        mask = np.zeros((len(series.frames), *self._pixels.shape[1:]), dtype=np.bool_)
+        first = series.frames[0]
+        if mask.shape[1:] != (first.rows, first.columns):
+            raise NotEligible("The segmentation is on another grid than the images.")
+        for index in range(len(self._pixels)):
+            if (
+                (not frames or index + 1 in frames)
+                and (drawn := self._drawn(index, segment)) is not None
+                and drawn.any()
+            ):
+                mask[self._slice(index, series)] |= drawn
+        labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+        if not count:
+            raise NotEligible("The segment is empty.")
+        sizes = np.bincount(labels.ravel())[1:]
+        largest: BoolArray = labels == 1 + int(np.argmax(sizes))
+        return largest
+
+    def _drawn(self, index: int, segment: int) -> BoolArray | None:
+        """Where a frame holds the segment; None where the frame is of another one."""
+        kind = text(self._dataset, 0x00620001).upper()
+        if kind == "LABELMAP":
+            return np.asarray(self._pixels[index] == segment)
+        group = self._of_frame(index, 0x0062000A)
+        if integer(group, 0x0062000B) != segment:
+            return None
+        most = number(self._dataset, 0x0062000E) or 1
+        return np.asarray(self._pixels[index] * 2 >= (most if kind == "FRACTIONAL" else 1))
+
+    def _slice(self, index: int, series: CtSeries) -> int:
+        position = numbers(self._of_frame(index, 0x00209113), 0x00200032)
+        orientation = numbers(self._of_frame(index, 0x00209116), 0x00200037)
+        spacing = numbers(self._of_frame(index, 0x00289110), 0x00280030)
+        if len(position) == 3:
+            nearest = series.nearest(position)
+            frame = series.frames[nearest]
+            same = (
+                np.allclose(position, frame.position, atol=_SAME_PLACE_MM)
+                and np.allclose(orientation, frame.orientation, atol=1e-3)
+                and np.allclose(spacing, frame.spacing, rtol=1e-3)
+            )
+            if same:
+                return nearest
+        raise NotEligible("The segmentation is on another grid than the images.")
+
+    def _of_frame(self, index: int, macro: int) -> Any:
+        """The first item of a functional group: the frame's own, else the shared one."""
+        per_frame = items(self._dataset, 0x52009230)
+        own = item(per_frame[index], macro) if index < len(per_frame) else None
+        return own if own else item(item(self._dataset, 0x52009229), macro)
