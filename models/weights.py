@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ class Card:
     made_by         the command or call that made them
     limits          what must not be concluded from their results
     collections     the data collections trained on, each with licence and attribution
-    metrics         measured quality, as tables of the card's file
+    training_data   facts that the training wrote beside its weights
+    metrics         measured quality: the tables of one evaluation
     """
 
     name: str
@@ -40,7 +42,8 @@ class Card:
     made_by: str
     limits: tuple[str, ...]
     collections: tuple[Mapping[str, str], ...]
-    metrics: Mapping[str, Any]
+    training_data: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
 
     @property
     def identity(self) -> ModelIdentity:
@@ -49,9 +52,9 @@ class Card:
 
 
 def read_card(stem: str, folder: Path = FOLDER) -> Card:
-    """The card `<stem>.toml`.
+    """The card `<stem>.toml`, and beside it the numbers `<stem>.json` as `pacsnode evaluate` wrote them.
 
-    raises   ModelError     there is none, or it is incomplete
+    raises   ModelError     there is none, it is incomplete, or the numbers are those of other weights
     """
     path = folder / f"{stem}.toml"
     if not path.is_file():
@@ -60,12 +63,25 @@ def read_card(stem: str, folder: Path = FOLDER) -> Card:
     missing = [key for key in REQUIRED if not content.get(key)]
     if missing:
         raise ModelError(f"the card of {stem} lacks {', '.join(missing)}")
+    measured = _measured(folder / f"{stem}.json")
+    if measured["weights_sha256"] != content["sha256"]:
+        raise ModelError(f"the numbers beside the card of {stem} are those of other weights")
     return Card(
         **{key: content[key] for key in REQUIRED if key != "limits"},
         limits=tuple(content["limits"]),
         collections=tuple(content.get("collections", ())),
-        metrics=content.get("metrics", {}),
+        training_data=measured["training"],
+        metrics=tuple(measured["tables"]),
     )
+
+
+def _measured(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise ModelError(f"no measured numbers ({path.name}) beside the card")
+    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if missing := {"weights_sha256", "training", "tables"} - content.keys():
+        raise ModelError(f"{path.name} lacks {', '.join(sorted(missing))}")
+    return content
 
 
 def shipped(stem: str, folder: Path = FOLDER) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -16,13 +17,14 @@ from models.contract import ModelError
 from models.lidnet.config import TRAINING, LidnetConfig, Preset, TrainConfig
 from models.lidnet.network import build, channels_last
 from models.lidnet.pairs import Batch, PairStore, make_pairs
-from models.lidnet.slices import slice_files, split
+from models.lidnet.slices import patient_of, slice_files, split
 from models.weights import save_weights
 
 OnProgress = Callable[[str, int, int, float], None]
 """Called with what is being done, steps done, steps in all, and the loss of late (NaN while pairs are made)."""
 
 SMOOTHING = 0.99
+FACTS = "training.json"
 
 
 def train(
@@ -38,7 +40,8 @@ def train(
 ) -> Path:
     """Train on prepared slices; the weights' file (fp16 safetensors) is returned.
 
-    data     folder of prepared slices (node/dicom/slices.py)      out    pairs, checkpoint and weights go here
+    data     folder of prepared slices (node/dicom/slices.py)
+    out      pairs, checkpoint and weights go here, and beside the weights what they were made of (training.json)
     steps    instead of the preset's
     raises   ModelError     no slices, or the checkpoint is of another run
     """
@@ -56,6 +59,19 @@ def train(
     run.fit(PairStore(pairs, config.pairs, seed=seed), checkpoint, report)
     weights = out / "weights.safetensors"
     save_weights(run.smoothed, weights)
+    facts = {
+        "preset": preset,
+        "seed": seed,
+        "patients": len({patient_of(path) for path in kept}),
+        "slices": len(kept),
+        "pairs": len(pairs),
+        "held_out": list(config.held_out),
+        "torch": torch.__version__,
+        "device": device.type,
+        **asdict(training),
+        "data": asdict(config.pairs),
+    }
+    (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return weights
 
 

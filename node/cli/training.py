@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -82,34 +84,73 @@ def evaluate_lidnet(
     ),
     seed: int = typer.Option(0, "--seed"),
     hold_out: list[str] | None = HOLD_OUT,
-    as_json: bool = typer.Option(False, "--json", help="JSON instead of a table."),
+    inserts: Path | None = typer.Option(
+        None,
+        "--inserts",
+        exists=True,
+        dir_okay=False,
+        help="Low-contrast phantom of another simulator (iq-lcd-ct.npz).",
+    ),
+    per_patient: int = typer.Option(4, "--slices-per-patient", min=1, help="At most so many slices of each."),
+    pairs: int = typer.Option(200, "--pairs", min=20, help="Images with and without each faint disc."),
+    as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
 ) -> None:
-    """RMSE, PSNR, SSIM, noise and HU bias on held-out patients, beside simple filters and no filter at all.
+    """RMSE, PSNR, SSIM, noise and HU bias on held-out patients, and how well faint discs are still detected.
+
+    Beside it stand simple filters and no filter at all. What it writes, evaluation.json, is what a card shows.
 
     \b
     pacsnode evaluate lidnet --data ./run1/slices --weights ./run1/weights.safetensors --out ./run1
     """
-    from models.lidnet.evaluate import evaluate
+    import numpy as np
+
+    from models.evaluation.table import Measured
+    from models.lidnet.detectability import phantom_inserts, simulated_discs
+    from models.lidnet.evaluate import EvaluationConfig, evaluate
 
     slices = _prepared(data, out)
     config = _config(slices, hold_out)
+    network, sha256 = _network(weights, config)
     with _bar() as bar, _in_words():
-        task = bar.add_task("evaluating", total=None)
-        measured = evaluate(
-            _network(weights, config),
-            slices,
-            config,
-            seed=seed,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+        task = bar.add_task("held-out patients", total=None)
+        tables = [
+            evaluate(
+                network,
+                slices,
+                config,
+                what=EvaluationConfig(slices_per_patient=per_patient),
+                seed=seed,
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        ]
+        task = bar.add_task("faint discs", total=1 if inserts is None else 2)
+        tables.append(simulated_discs(network, pairs=pairs, seed=seed))
+        bar.advance(task)
+        if inserts is not None:
+            with np.load(inserts, allow_pickle=False) as arrays:
+                tables.append(phantom_inserts(network, arrays))
+            bar.advance(task)
+    measured = Measured(sha256, _facts(weights), tuple(tables))
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
     (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
     typer.echo(measured.json() if as_json else measured.markdown())
 
 
-def _network(weights: Path | None, config: LidnetConfig) -> Denoiser:
-    """Ready to run, on the GPU where there is one."""
+def _facts(weights: Path | None) -> Mapping[str, object]:
+    """What the weights were made of, as far as that is on record."""
+    from models.lidnet import MODEL
+    from models.lidnet.train import FACTS
+
+    if weights is None:
+        return MODEL.card().training_data
+    path = weights.with_name(FACTS)
+    found: Mapping[str, object] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    return found
+
+
+def _network(weights: Path | None, config: LidnetConfig) -> tuple[Denoiser, str]:
+    """Ready to run, on the GPU where there is one; and the weights' sha256."""
     import torch
     from safetensors.torch import load_file
 
@@ -126,7 +167,8 @@ def _network(weights: Path | None, config: LidnetConfig) -> Denoiser:
             network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
         except (RuntimeError, ValueError) as exc:
             raise ConfigurationError(f"{weights}: not the weights of this network") from exc
-    return MODEL.prepare(network, device)
+    sha256 = MODEL.card().sha256 if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
+    return MODEL.prepare(network, device), sha256
 
 
 def _prepared(data: Path, out: Path) -> Path:
@@ -139,7 +181,10 @@ def _prepared(data: Path, out: Path) -> Path:
     if not any(made.glob("*.npz")):
         say(f"preparing slices in {made}")
         if not prepare_slices(data, made, collection=data.name):
-            raise ConfigurationError(f"{data}: neither prepared slices (*.npz) nor usable axial CT images")
+            raise ConfigurationError(
+                f"{data}: neither prepared slices (*.npz) nor usable axial CT images"
+                " (links to folders are not followed)"
+            )
     return made
 
 

@@ -1,5 +1,6 @@
 """Cards and weights: complete, matching, or refused."""
 
+import json
 import tomllib
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from models.contract import ModelError
+from models.evaluation.table import Measured, Table
 from models.weights import load_weights, read_card, save_weights, shipped
 
 CARD = """
@@ -33,6 +35,7 @@ def network() -> nn.Module:
 def folder(tmp_path):
     sha256 = save_weights(network(), tmp_path / "toy.safetensors")
     (tmp_path / "toy.toml").write_text(CARD.format(sha256=sha256))
+    (tmp_path / "toy.json").write_text(Measured(sha256, {"steps": 3}, (Table("None", ()),)).json())
     return tmp_path
 
 
@@ -77,6 +80,20 @@ def test_refuses_an_incomplete_card(folder, key):
     lines = [line for line in (folder / "toy.toml").read_text().splitlines() if not line.startswith(f"{key} ")]
     (folder / "toy.toml").write_text("\n".join(lines))
     with pytest.raises(ModelError, match=key):
+        read_card("toy", folder)
+
+
+def test_refuses_numbers_of_other_weights_and_cards_without_numbers(folder):
+    assert read_card("toy", folder).training_data == {"steps": 3}
+    numbers = json.loads((folder / "toy.json").read_text())
+    (folder / "toy.json").write_text(json.dumps({**numbers, "weights_sha256": "0" * 64}))
+    with pytest.raises(ModelError, match="other weights"):
+        read_card("toy", folder)
+    (folder / "toy.json").write_text(json.dumps({"weights_sha256": numbers["weights_sha256"]}))
+    with pytest.raises(ModelError, match="lacks tables, training"):
+        read_card("toy", folder)
+    (folder / "toy.json").unlink()
+    with pytest.raises(ModelError, match="no measured numbers"):
         read_card("toy", folder)
 
 
