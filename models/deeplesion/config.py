@@ -102,19 +102,29 @@ J18 = NetworkConfig(
 class DataConfig:
     """How samples are made.
 
+    cases, test_cases   drawn patients per family: of those trained on, of those kept for tests
+    plantings           times that each real volume is used, with other nodules each time
+    lesions_per_case    in a drawn patient; a real chest gets twice as many
     slices_per_case     key slices: through lesions as far as there are any, the last `empty_share` anywhere
-    noisy_share         part of the samples with the noise of a lower dose
+    noisy_share         part of the samples at a lower dose than full
     fractions           lowest and highest dose fraction, drawn log-uniformly
-    views               projections per turn for that noise
+    photon_spread       standard deviation of ln(photons) around the reference scanner
+    views, noise_slices projections per turn, and slices per volume, for which noise is simulated
     unannotated_share   part of the lesions whose annotation is withheld, as about half of DeepLesion's are missing
     validation_every    of the patients of each family, every so-manieth is for validation
     """
 
+    cases: int = 40
+    test_cases: int = 4
+    plantings: int = 8
+    lesions_per_case: int = 6
     slices_per_case: int = 12
     empty_share: float = 0.25
     noisy_share: float = 0.7
     fractions: tuple[float, float] = (0.1, 0.7)
-    views: int = 240
+    photon_spread: float = 0.4
+    views: int = 160
+    noise_slices: int = 5
     unannotated_share: float = 0.0
     validation_every: int = 6
 

@@ -1,0 +1,159 @@
+"""Training of the detector: seeded, resumable at any checkpoint to the same weights."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.contract import ModelError
+from models.deeplesion.config import TRAINING, DeepLesionConfig, Preset, TrainConfig
+from models.deeplesion.data import Batch, SampleStore
+from models.deeplesion.losses import with_ignored
+from models.deeplesion.network import Detector, build
+from models.deeplesion.samples import make_samples
+from models.weights import save_weights
+
+OnProgress = Callable[[str, int, int, float], None]
+"""Called with what is being done, steps done, steps in all, and the loss of late (NaN while samples are made)."""
+
+SMOOTHING = 0.99
+
+
+def train(
+    config: DeepLesionConfig,
+    out: Path,
+    *,
+    preset: Preset,
+    seed: int,
+    volumes: Sequence[Path] = (),
+    training: TrainConfig | None = None,
+    resume: bool = True,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Train on drawn cases and real volumes with planted nodules; the weights' file (fp16 safetensors) is returned.
+
+    out      samples, checkpoint and weights go here        volumes  prepared (models/deeplesion/samples.py)
+    training instead of the preset's
+    raises   ModelError     the checkpoint is of another run
+    """
+    training = training or TRAINING[preset]
+    report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
+    folder = out / "samples"
+    make_samples(
+        folder, config, seed=seed, volumes=volumes, on_progress=lambda done, n: report("samples", done, n, math.nan)
+    )
+    store = SampleStore(list((folder / "train").glob("*.npz")), seed=seed, categories=len(config.network.categories))
+    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
+    run = Run(config, training, seed=seed, device=device)
+    checkpoint = out / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        run.load(checkpoint)
+    run.fit(store, checkpoint, report)
+    weights = out / "weights.safetensors"
+    save_weights(run.teacher, weights)
+    return weights
+
+
+class Run:
+    """The state of a training run: all of it is in the checkpoint."""
+
+    def __init__(self, config: DeepLesionConfig, training: TrainConfig, *, seed: int, device: torch.device) -> None:
+        torch.manual_seed(seed)
+        self.seed = seed
+        self.training = training
+        self.device = device
+        self.network = build(config.network).to(device)
+        self.teacher = build(config.network).to(device).eval().requires_grad_(False)
+        self.teacher.load_state_dict(self.network.state_dict())
+        self.optimiser = optimiser_of(self.network, training)
+        self.step = 0
+        self.late_loss = math.nan
+
+    def fit(self, store: SampleStore, checkpoint: Path, report: OnProgress) -> None:
+        """The remaining steps."""
+        self.network.train()
+        while self.step < self.training.steps:
+            loss = self._one_step(store.batch(self.step, self.training))
+            self.late_loss = loss if math.isnan(self.late_loss) else SMOOTHING * self.late_loss + (1 - SMOOTHING) * loss
+            self.step += 1
+            report("training", self.step, self.training.steps, self.late_loss)
+            if self.step % self.training.checkpoint_every == 0 or self.step == self.training.steps:
+                self.save(checkpoint)
+
+    def _one_step(self, batch: Batch) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, self.training)
+        hu = batch.hu.to(self.device)
+        targets = [target.to(self.device) for target in batch.targets]
+        asked = self.training.missing == "teacher" and self.step >= self.training.teacher_after
+        drawing = torch.Generator().manual_seed((self.seed << 32) + self.step)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            if asked:
+                targets = with_ignored(self.teacher, hu, targets, self.training.teacher_score)
+            losses = self.network.losses(hu, targets, generator=drawing)
+        loss = torch.stack(list(losses.values())).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
+        self.optimiser.step()
+        self._follow()
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        # Early on the average follows closely, so that a short run is not left with its first steps.
+        decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))
+        for average, now in zip(self.teacher.parameters(), self.network.parameters(), strict=True):
+            average.lerp_(now, 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "seed": self.seed,
+            "step": self.step,
+            "late_loss": self.late_loss,
+            "network": self.network.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        partial = path.with_suffix(".part")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        raises   ModelError     it was made with another seed, or of another network
+        """
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["seed"] != self.seed:
+            raise ModelError("the checkpoint belongs to a run with another seed")
+        try:
+            self.network.load_state_dict(state["network"])
+            self.teacher.load_state_dict(state["teacher"])
+        except RuntimeError as error:
+            raise ModelError("the checkpoint belongs to another network") from error
+        self.step, self.late_loss = state["step"], state["late_loss"]
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def optimiser_of(network: Detector, training: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; norms and biases do not decay."""
+    matrices = [parameter for parameter in network.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in network.parameters() if parameter.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=training.learning_rate)
+
+
+def learning_rate(step: int, training: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    span = max(training.steps - training.warmup_steps, 1)
+    cosine = (1 + math.cos(math.pi * (step - training.warmup_steps) / span)) / 2
+    return training.last_learning_rate + (training.learning_rate - training.last_learning_rate) * cosine
