@@ -16,7 +16,15 @@ from models.contract import FloatArray, ModelError
 from models.simulation.lesions import Category, Plan, PlantedLesion, plant
 from models.simulation.lungs import find_lungs, plan_nodule, point_spread_mm
 from models.simulation.phantom import blur
-from models.simulation.scenes import Scene, abdomen_scene, chest_scene, plant_lesions
+from models.simulation.scenes import (
+    Scene,
+    abdomen_scene,
+    chest_scene,
+    forbild_abdomen_scene,
+    mird_scene,
+    plant_lesions,
+    thorax_scene,
+)
 from models.simulation.shapes import Grid
 
 Family = Literal["anthropomorphic-chest", "anthropomorphic-abdomen", "forbild-thorax", "forbild-abdomen", "mird"]
@@ -27,9 +35,12 @@ MEAN_LESIONS = 1.8
 TRIES_PER_NODULE = 12
 NOISE_SMOOTHING_MM = 1.2
 
-SCENES: Mapping[str, Callable[[Grid, np.random.Generator], Scene]] = {
+SCENES: Mapping[Family, Callable[[Grid, np.random.Generator], Scene]] = {
     "anthropomorphic-chest": chest_scene,
     "anthropomorphic-abdomen": abdomen_scene,
+    "forbild-thorax": thorax_scene,
+    "forbild-abdomen": forbild_abdomen_scene,
+    "mird": mird_scene,
 }
 
 

@@ -85,6 +85,8 @@ def plan_nodule(
     texture = list(TEXTURE_SHARES)[int(rng.choice(3, p=list(TEXTURE_SHARES.values())))]
     site: Site = list(SITE_SHARES)[int(rng.choice(3, p=list(SITE_SHARES.values())))]
     centre = _site(lungs, site, diameter, others, rng)
+    if centre is None:  # no vessel, or no room at the wall
+        centre = _site(lungs, "free", diameter, others, rng)
     if centre is None:
         return None
     level = float(rng.uniform(-650, -480)) if texture == "ground-glass" else float(rng.normal(35, 25))

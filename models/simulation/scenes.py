@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from models.contract import BoolArray, FloatArray
+from models.simulation import forbild, mird
 from models.simulation.abdomen import draw_abdomen
 from models.simulation.canvas import Tissue
 from models.simulation.lesions import (
@@ -29,6 +30,7 @@ from models.simulation.lesions import (
 from models.simulation.lungs import Lungs, find_lungs, plan_nodule
 from models.simulation.phantom import draw_chest
 from models.simulation.shapes import Grid, Point, superellipse
+from models.simulation.solids import Pose, Solid, voxelise
 
 Quantiles = tuple[tuple[float, float], ...]
 LIVER_CONTRAST_HU: Quantiles = ((0.0, 12.0), (0.25, 23.0), (0.5, 38.0), (0.75, 68.0), (1.0, 95.0))
@@ -125,6 +127,52 @@ def abdomen_scene(grid: Grid, rng: np.random.Generator) -> Scene:
         grid, canvas.voxels, 4 * canvas.texture, _present(wanted, hosts), hosts,
         tissue_hu=45 if phase.name == "plain" else 85, kidney_hu=phase.cortex,
     )  # fmt: skip
+
+
+def thorax_scene(grid: Grid, rng: np.random.Generator) -> Scene:
+    """The FORBILD thorax."""
+    wanted: dict[Category, float] = {"lung": 0.8, "soft tissue": 0.2}
+    return _solid_scene(grid, forbild.thorax(), _pose(rng, (0.82, 0.91), (-70, 70)), wanted)
+
+
+def forbild_abdomen_scene(grid: Grid, rng: np.random.Generator) -> Scene:
+    """The FORBILD abdomen."""
+    wanted: dict[Category, float] = {"liver": 0.8, "soft tissue": 0.2}
+    return _solid_scene(grid, forbild.abdomen(), _pose(rng, (0.8, 0.9), (-60, 60)), wanted)
+
+
+def mird_scene(grid: Grid, rng: np.random.Generator) -> Scene:
+    """The MIRD adult between kidneys and heart."""
+    wanted: dict[Category, float] = {"lung": 0.35, "liver": 0.35, "kidney": 0.15, "soft tissue": 0.15}
+    return _solid_scene(grid, mird.trunk(), _pose(rng, (0.92, 1.05), (-30, 190)), wanted)
+
+
+def _pose(rng: np.random.Generator, scale: tuple[float, float], level_mm: tuple[float, float]) -> Pose:
+    return Pose(float(rng.uniform(*scale)), float(rng.uniform(*level_mm)), float(rng.uniform(-6, 6)))
+
+
+def _solid_scene(grid: Grid, solids: list[Solid], pose: Pose, wanted: dict[Category, float]) -> Scene:
+    """Solids have no texture: what is seen in them is a lesion, an edge or noise."""
+    voxels, labels = voxelise(grid, solids, pose)
+
+    def where(name: str) -> BoolArray:
+        numbers = [number for number, solid in enumerate(solids, start=1) if solid.name == name]
+        return np.isin(labels, numbers)
+
+    body, kidney, liver = where("body"), where("kidney"), where("liver")
+    hosts: dict[Category, Host] = {
+        "liver": Host(liver, liver, (0.5, 9.0)),
+        "kidney": Host(body | kidney, kidney, (0.1, 2.0)),
+        "soft tissue": Host(body, body, (1.1, 9.0)),
+        "lung": Host(where("lung"), where("lung"), (0.0, 9.0)),
+    }
+    lungs = find_lungs(voxels, grid.spacing_zyx_mm)
+    shares = _present(wanted, hosts)
+    if lungs is None:
+        shares.pop("lung", None)
+    return Scene(
+        grid, voxels, np.zeros(grid.shape_zyx, np.float32), shares, hosts, tissue_hu=45, lungs=lungs, lobulated=True
+    )
 
 
 def plant_lesions(scene: Scene, count: int, rng: np.random.Generator) -> tuple[PlantedLesion, ...]:
