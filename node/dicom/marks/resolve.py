@@ -233,14 +233,16 @@ def _of_segment(claim: Segment, library: Library) -> Mark:
         part = segmentation.largest_part(claim.number, claim.frames, series)
     except NotEligible as exc:
         raise Refused(f"the segmentation is not usable: {exc.reason}") from exc
-    found: list[Mark] = []
-    for index in np.flatnonzero(part.any(axis=(1, 2))):
-        axes = axes_of_mask(part[index], series.planes[index].spacing_yx_mm)
+    found: list[tuple[float, int, tuple[Axis, Axis]]] = []
+    for index in np.flatnonzero(part.any(axis=(1, 2))).tolist():
+        spacing = series.planes[index].spacing_yx_mm
+        axes = axes_of_mask(part[index], spacing)
         if axes is not None:
-            found.append(_mark(claim.about, series, int(index), *axes))
+            found.append((length_mm(axes[0], spacing), index, axes))
     if not found:
         raise Refused("a region without area")
-    return max(found, key=lambda mark: mark.long_mm)
+    _, index, axes = max(found, key=lambda it: it[0])
+    return _mark(claim.about, series, index, *axes)
 
 
 def _mark(about: About, series: CtSeries, index: int, long: Axis, short: Axis) -> Mark:
