@@ -1,0 +1,158 @@
+"""Marks in a real Orthanc, fetched by query/retrieve and turned into rows: `pacsnode harvest` as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from images import marks, phantom
+from models.deeplesion.table import LesionRow, image_path, read_image, read_table
+from system import studies
+from system.orthanc import Orthanc, Remote
+from system.processes import free_port
+
+POINTS = [(40.25, 61.5), (58.75, 61.5), (49.5, 55.125), (49.5, 67.875)]
+"""Pixel centres at whole numbers; 18.5 and 12.75 px of 2.8125 mm."""
+PATIENT = "Zettelmann^Zacharias"
+IDENTITIES = (b"Zettelmann", b"ZETTELMANN", b"Zacharias", b"ZZ-4711", b"Reader^Rita", b"General Hospital", b"20260301")
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A study as Orthanc has it, and where its marks are."""
+
+    uid: str
+    images: list[Dataset]
+    pacs: Orthanc
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Marked]:
+    """A phantom CT of two series, of which one is marked: a report on slice 10, a presentation state on slice 15."""
+    folder = tmp_path_factory.mktemp("harvest")
+    made = [studies.ct_study(folder / f"{number}", name="marked", series=number) for number in (1, 2)]
+    files = [file for study in made for file in study.files]
+    datasets = []
+    for file in files:
+        ds = dcmread(file)
+        ds.PatientName, ds.PatientID, ds.PatientAge, ds.PatientSex = PATIENT, "ZZ-4711", "093Y", "M"
+        ds.save_as(file)
+        datasets.append(ds)
+    first = datasets[: len(made[0].files)]
+    documents = [
+        marks.report(first, marks.bidirectional(first[9], POINTS), uid="2.25.4711.1"),
+        marks.gsps(first[14], marks.axes(POINTS), uid="2.25.4711.2"),
+    ]
+    for number, document in enumerate(documents):
+        document.SeriesInstanceUID = studies.uid("marked", "documents", number)
+        document.PatientID, document.PatientName = "ZZ-4711", PATIENT
+        document.StudyDate = "20260301"
+        files.append(phantom.save(document, folder / f"document-{number}.dcm"))
+    with Orthanc(folder / "pacs", node=Remote("NODE", free_port())) as pacs:
+        assert pacs.upload(files) == {made[0].uid}
+        yield Marked(made[0].uid, first, pacs)
+
+
+def harvest(marked: Marked, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    peer = f"PACS@127.0.0.1:{marked.pacs.port}"
+    command = [sys.executable, "-m", "node", "harvest", "--peer", peer, "--out", str(out), "--json", *options]
+    environment = {**os.environ, "PACSNODE_AET": "NODE", "PACSNODE_HOME": str(out.parent / "home")}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=False, cwd=studies.REPOSITORY, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def out(marked: Marked, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("training") / "set"
+    done = harvest(marked, out, "--since", "2026-02-01", "--until", "2026-03-31")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["found"], said["documents"], said["new_rows"]) == (1, 2, 2)
+    assert (said["refused"], said["objects_not_sent"], said["left"]) == ({}, 0, [])
+    return out
+
+
+def rows_of(out: Path) -> dict[str, LesionRow]:
+    return {row.origin: row for row in read_table(out / "DL_info.csv")}
+
+
+def test_both_kinds_of_mark_are_rows_with_the_points_that_were_drawn(out: Path) -> None:
+    rows = rows_of(out)
+    assert set(rows) == {"SR TID 1501", "GSPS"}
+    for row in rows.values():
+        assert np.allclose(row.points_px, POINTS, rtol=0, atol=1e-3)
+        assert row.box_px == pytest.approx((35.25, 50.125, 63.75, 72.875), abs=1e-3)
+        assert row.diameters_mm == pytest.approx((52.03125, 35.859375), abs=1e-3)
+        assert (row.sex, row.age) == ("M", 90)  # 93 years would be few
+        assert row.spacing_mm == pytest.approx((2.8125, 2.8125, 2.5))
+    # 24 slices, the last one highest: slice 10 of the files is 15th from the head
+    assert (rows["SR TID 1501"].key_slice, rows["GSPS"].key_slice) == (15, 10)
+    assert (rows["SR TID 1501"].slice_range, rows["GSPS"].slice_range) == ((3, 24), (1, 22))
+
+
+def test_the_key_slice_holds_the_values_of_the_marked_image(out: Path, marked: Marked) -> None:
+    row = rows_of(out)["SR TID 1501"]
+    image = read_image(out / "Images_png" / image_path(row.file_name))
+    assert np.array_equal(image, marked.images[9].pixel_array.astype(int) - 1024)
+
+
+def test_only_the_marked_series_was_fetched(out: Path) -> None:
+    assert [path.name for path in (out / "Images_png").iterdir()] == ["000001_01_01"]
+
+
+def test_nobody_is_named_in_what_was_kept(out: Path, marked: Marked) -> None:
+    uids = {str(ds.SOPInstanceUID).encode() for ds in marked.images} | {marked.uid.encode()}
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) == 2 + 24
+    for path in [*files, out.with_name("set.mapping.json")]:
+        content = path.read_bytes()
+        assert not [word for word in (*IDENTITIES, *uids) if word in content], path
+    assert out.with_name("set.mapping.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_second_time_nothing_is_fetched(out: Path, marked: Marked) -> None:
+    before = {path: path.read_bytes() for path in out.rglob("*.csv")}
+    done = harvest(marked, out, "--study", marked.uid)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["harvested_before"], said["new_rows"], said["rows"]) == (1, 0, 2)
+    assert {path: path.read_bytes() for path in out.rglob("*.csv")} == before
+
+
+def test_a_dry_run_only_asks(marked: Marked, tmp_path: Path) -> None:
+    patients = tmp_path / "patients.txt"
+    patients.write_text("ZZ-4711\nnobody\n", encoding="utf8")
+    done = harvest(marked, tmp_path / "set", "--dry-run", "--patient-list", str(patients))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["to_harvest"] == [marked.uid]
+    assert not (tmp_path / "set").exists()
+
+
+def test_without_studies_there_is_nothing(marked: Marked, tmp_path: Path) -> None:
+    assert harvest(marked, tmp_path / "set", "--until", "2020-01-01").returncode == 1
+
+
+def test_a_peer_that_is_not_there_is_tried_again_later(marked: Marked, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "node", "harvest", "--peer", f"X@127.0.0.1:{free_port()}", "--out", "set"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(studies.REPOSITORY)},
+    )
+    assert done.returncode == 3, done.stderr
+    assert "no connection" in done.stderr
