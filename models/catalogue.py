@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 import models
-from models.contract import FloatArray, ModelIdentity, Radiograph, Volume
+from models.contract import ModelIdentity, Radiograph, Volume
 from models.weights import FOLDER, Card, load_weights, read_card, shipped
 
 Network = TypeVar("Network", bound=nn.Module)
+Result = TypeVar("Result")
 OnProgress = Callable[[int, int], None]
 
 
@@ -33,7 +34,7 @@ class Accepts:
 
 
 @dataclass(frozen=True)
-class Model(Generic[Network]):
+class Model(Generic[Network, Result]):
     """A network, its weights and how to use it.
 
     name        as in the catalogue and in ModelIdentity
@@ -42,7 +43,7 @@ class Model(Generic[Network]):
     weights     stem of card and weights in models/weights
     build       makes the untrained network
     prepare     puts it on a device, in the precision that is fast and accurate there
-    run         (network, input, on_progress) to an array on the input's grid, in its unit
+    run         (network, input, on_progress) to its result: an array on the input's grid, in its unit, or findings
     """
 
     name: str
@@ -51,7 +52,7 @@ class Model(Generic[Network]):
     weights: str
     build: Callable[[], Network]
     prepare: Callable[[Network, torch.device], Network]
-    run: Callable[[Network, Any, OnProgress | None], FloatArray]
+    run: Callable[[Network, Any, OnProgress | None], Result]
 
     def card(self, folder: Path = FOLDER) -> Card:
         """What is known of the weights.
@@ -60,7 +61,7 @@ class Model(Generic[Network]):
         """
         return read_card(self.weights, folder)
 
-    def load(self, device: torch.device | str = "cpu", folder: Path = FOLDER) -> Loaded:
+    def load(self, device: torch.device | str = "cpu", folder: Path = FOLDER) -> Loaded[Result]:
         """The model ready to run.
 
         raises   ModelError     weights missing, or not those of the card
@@ -72,24 +73,24 @@ class Model(Generic[Network]):
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class Loaded(Generic[Result]):
     """A model with its weights in memory."""
 
     identity: ModelIdentity
     network: nn.Module
-    _run: Callable[[Any, Any, OnProgress | None], FloatArray]
+    _run: Callable[[Any, Any, OnProgress | None], Result]
 
-    def __call__(self, image: Volume | Radiograph, on_progress: OnProgress | None = None) -> FloatArray:
-        """The result on the input's grid, in its unit. Same input, same bits.
+    def __call__(self, image: Volume | Radiograph, on_progress: OnProgress | None = None) -> Result:
+        """The model's result for this input. Same input, same bits.
 
         raises   ModelError     the input does not suit, or the result is not finite
         """
         return self._run(self.network, image, on_progress)
 
 
-def catalogue(folder: Path = FOLDER) -> dict[str, Model[Any]]:
+def catalogue(folder: Path = FOLDER) -> dict[str, Model[Any, Any]]:
     """All models whose weights are in the folder, by name. Weights are neither read nor checked yet."""
-    found: dict[str, Model[Any]] = {}
+    found: dict[str, Model[Any, Any]] = {}
     for module in pkgutil.iter_modules(models.__path__):
         if not module.ispkg:
             continue
