@@ -112,6 +112,7 @@ class DataConfig:
     views, noise_slices projections per turn, and slices per volume, for which noise is simulated
     unannotated_share   part of the lesions whose annotation is withheld, as about half of DeepLesion's are missing
     validation_every    of the patients of each family, every so-manieth is for validation
+    most_false_per_case findings per validation case that are no lesion: sets the operating point
     """
 
     cases: int = 40
@@ -127,6 +128,7 @@ class DataConfig:
     noise_slices: int = 5
     unannotated_share: float = 0.0
     validation_every: int = 6
+    most_false_per_case: float = 1.0
 
 
 @dataclass(frozen=True)

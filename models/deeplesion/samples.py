@@ -307,6 +307,13 @@ def _text(path: Path, name: str) -> str:
         return str(arrays[name])
 
 
+def scanned(volume: LabelledVolume, config: DataConfig, seed: int) -> LabelledVolume:
+    """The volume with the noise of a random dose."""
+    rng = np.random.default_rng(seed)
+    noise = _noise_at(_noise(volume, config, rng), volume, config, rng)
+    return replace(volume, hu=volume.hu + noise, noise_free=False)
+
+
 def _save(target: Path, sample: Sample) -> None:
     info = np.iinfo(np.int16)
     arrays = {name: getattr(sample, name) for name in ("labels", "boxes", "category", "annotated", "ignore")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from models.deeplesion.data import Batch, SampleStore
 from models.deeplesion.losses import with_ignored
 from models.deeplesion.network import Detector, build
 from models.deeplesion.samples import make_samples
+from models.deeplesion.validate import calibrate
 from models.weights import save_weights
 
 OnProgress = Callable[[str, int, int, float], None]
@@ -37,6 +39,8 @@ def train(
 ) -> Path:
     """Train on drawn cases and real volumes with planted nodules; the weights' file (fp16 safetensors) is returned.
 
+    Score and operating point are set on the validation patients at the end; what was measured is in validation.json.
+
     out      samples, checkpoint and weights go here        volumes  prepared (models/deeplesion/samples.py)
     training instead of the preset's
     raises   ModelError     the checkpoint is of another run
@@ -54,6 +58,10 @@ def train(
     if resume and checkpoint.exists():
         run.load(checkpoint)
     run.fit(store, checkpoint, report)
+    measured = calibrate(
+        run.teacher, config, seed=seed, on_progress=lambda done, n: report("validation", done, n, math.nan)
+    )
+    (out / "validation.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
     weights = out / "weights.safetensors"
     save_weights(run.teacher, weights)
     return weights

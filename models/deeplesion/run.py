@@ -1,0 +1,230 @@
+"""Detection in a volume: key slices with their neighbours through the detector; detections to lesions and facts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.contract import BoolArray, Code, FloatArray, Lesion, ModelError, ModelIdentity, Volume
+from models.deeplesion.calibrate import calibrated
+from models.deeplesion.config import SPACING_MM, RunConfig
+from models.deeplesion.grouping import Axes, Region, SliceFinding, Track, axes_of, group, region_of
+from models.deeplesion.network import AIR_HU, Detector
+from models.deeplesion.resample import resize, resized_shape, slab
+
+OnProgress = Callable[[int, int], None]
+"""Called with key slices done and key slices in all."""
+
+LEAST_SIDE_PX = 32
+BODY_HU = -300.0
+NODULE: Code = ("27925004", "SCT", "Nodule")
+LESION: Code = ("52988006", "SCT", "Lesion")
+SITES: dict[str, Code] = {
+    "lung": ("39607008", "SCT", "Lung"),
+    "liver": ("10200004", "SCT", "Liver"),
+    "kidney": ("64033007", "SCT", "Kidney"),
+    "lymph node": ("59441001", "SCT", "Lymph node"),
+    "soft tissue": ("87784001", "SCT", "Soft tissue"),
+}
+ANYWHERE: Code = ("38266002", "SCT", "Entire body")
+"""What the single-category twin can say of a place."""
+LEFT: Code = ("7771000", "SCT", "Left")
+RIGHT: Code = ("24028007", "SCT", "Right")
+PAIRED = frozenset({"lung", "kidney"})
+MIDLINE_MM = 10.0
+"""So close to the body's middle no side is named."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One lesion of a volume, before it is said which weights found it.
+
+    score, operating_point      calibrated: of findings with such scores on validation, so many were lesions
+    laterality                  None where the organ has no sides, or the lesion lies in the middle
+    """
+
+    category: str
+    score: float
+    operating_point: float
+    region: Region
+    axes: Axes
+    laterality: Code | None
+
+    def lesion(self, volume: Volume, identity: ModelIdentity) -> Lesion:
+        """As the node reports it."""
+        mask: BoolArray = np.zeros(volume.voxels.shape, np.bool_)
+        mask[self.region.box] = self.region.mask
+        return Lesion(
+            tracking_id=self._tracking_id(volume),
+            category=NODULE if self.category == "lung" else LESION,
+            site=SITES.get(self.category, ANYWHERE),
+            laterality=self.laterality,
+            mask=mask,
+            slice_index=self.axes.index,
+            long_axis_px=self.axes.long_px,
+            short_axis_px=self.axes.short_px,
+            long_axis_mm=self.axes.long_mm,
+            short_axis_mm=self.axes.short_mm,
+            volume_mm3=self.region.volume_mm3(volume.spacing_zyx_mm),
+            score=self.score,
+            operating_point=self.operating_point,
+            model=identity,
+        )
+
+    def _tracking_id(self, volume: Volume) -> str:
+        """From the image and the place on it, so that the same images give the same."""
+        (x1, y1), (x2, y2) = self.axes.long_px
+        source = volume.sources[self.axes.index]
+        place = f"{source.instance_uid}/{source.frame}/{round((x1 + x2) / 2)}/{round((y1 + y2) / 2)}"
+        return f"lesion-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+
+def run(
+    network: Detector, volume: Volume, on_progress: OnProgress | None = None, *, config: RunConfig | None = None
+) -> tuple[Found, ...]:
+    """The lesions at or above the operating point, surest first. `Found.lesion` makes what the node reports.
+
+    raises   ModelError     slices too small, or values that are not finite
+    """
+    found = find(network, volume, on_progress, config=config)
+    return tuple(one for one in found if one.score >= one.operating_point)
+
+
+def find(
+    network: Detector, volume: Volume, on_progress: OnProgress | None = None, *, config: RunConfig | None = None
+) -> list[Found]:
+    """All candidates whatever their score, surest first.
+
+    raises   ModelError     slices too small, or values that are not finite
+    """
+    rules = config or RunConfig()
+    if volume.voxels.ndim != 3 or min(volume.voxels.shape[1:]) < LEAST_SIDE_PX:
+        raise ModelError(f"slices of at least {LEAST_SIDE_PX} pixels a side are needed")
+    if not np.isfinite(volume.voxels).all():
+        raise ModelError("the volume holds values that are not finite")
+    image = volume.voxels if volume.padding is None else np.where(volume.padding, np.float32(AIR_HU), volume.voxels)
+    positions = positions_along_normal(volume)
+    findings = _detect(network, image, positions, volume.spacing_zyx_mm, rules, on_progress)
+    tracks = group(findings, positions, link_iou=rules.link_iou, gap_mm=rules.gap_mm)
+    tracks.sort(key=lambda track: -track.score)
+    return [_found(track, network, volume, image) for track in tracks]
+
+
+def positions_along_normal(volume: Volume) -> NDArray[np.float64]:
+    """Of each slice, from the first, mm, increasing; exact also where steps are uneven."""
+    normal = np.cross(volume.affine[:3, 2], volume.affine[:3, 1])
+    along = (volume.slice_origins_mm - volume.slice_origins_mm[0]) @ (normal / np.linalg.norm(normal))
+    return np.asarray(along if along[-1] >= 0 else -along, np.float64)
+
+
+def key_slices(positions_mm: NDArray[np.float64], step_mm: float) -> list[int]:
+    """Slices to look at: about `step_mm` apart, or all where they are thicker."""
+    chosen = [0]
+    for index in range(1, len(positions_mm)):
+        if positions_mm[index] - positions_mm[chosen[-1]] >= 0.75 * step_mm:
+            chosen.append(index)
+    return chosen
+
+
+def _detect(
+    network: Detector,
+    image: FloatArray,
+    positions: NDArray[np.float64],
+    spacing_zyx_mm: tuple[float, float, float],
+    rules: RunConfig,
+    on_progress: OnProgress | None,
+) -> list[SliceFinding]:
+    shape = resized_shape((image.shape[1], image.shape[2]), spacing_zyx_mm[1:], SPACING_MM)
+    scale = np.array([image.shape[2] / shape[1], image.shape[1] / shape[0]] * 2)
+    keys = key_slices(positions, rules.step_mm)
+    offsets = network.config.offsets_mm
+    findings: list[SliceFinding] = []
+    for start in range(0, len(keys), rules.batch):
+        chosen = keys[start : start + rules.batch]
+        slabs = [resize(slab(image, key, positions, offsets, legacy=rules.legacy_interp), shape) for key in chosen]
+        # Always so many at once: convolutions round differently in batches of other sizes.
+        slabs += [np.full_like(slabs[0], AIR_HU)] * (rules.batch - len(chosen))
+        detected = detect_in(network, torch.from_numpy(np.stack(slabs)))
+        for key, part in zip(chosen, detected, strict=False):
+            findings += [_finding(key, row, part, scale) for row in range(len(part[0]))]
+        if on_progress is not None:
+            on_progress(min(start + rules.batch, len(keys)), len(keys))
+    return findings
+
+
+_Arrays = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+
+
+@torch.inference_mode()
+def detect_in(network: Detector, hu: Tensor) -> list[_Arrays]:
+    """Boxes, scores, categories and masks of each image of (B, M, H, W), HU, on whatever device the network is."""
+    found = network.detect(hu.to(network.calibration.device))
+    parts = []
+    for one in found:
+        masks = one.masks if one.masks is not None else one.boxes.new_zeros((len(one.boxes), 1, 1))
+        boxes, scores, categories = (part.cpu().numpy() for part in (one.boxes, one.scores, one.categories))
+        parts.append((boxes, scores, categories, masks.cpu().numpy()))
+    return parts
+
+
+def _finding(index: int, row: int, part: _Arrays, scale: NDArray[np.float64]) -> SliceFinding:
+    boxes, scores, categories, masks = part
+    x1, y1, x2, y2 = (float(value) for value in boxes[row] * scale)
+    return SliceFinding(index, (x1, y1, x2, y2), float(scores[row]), categories[row], masks[row])
+
+
+def _found(track: Track, network: Detector, volume: Volume, image: FloatArray) -> Found:
+    region = region_of(track, (image.shape[0], image.shape[1], image.shape[2]))
+    category = network.config.categories[track.category]
+    axes = axes_of(region, volume.spacing_zyx_mm)
+    side = laterality(region, axes.index, volume, image) if category in PAIRED else None
+    a, b = (float(value) for value in network.calibration)
+    return Found(category, calibrated(track.score, a, b), float(network.operating_point), region, axes, side)
+
+
+def laterality(region: Region, index: int, volume: Volume, image: FloatArray) -> Code | None:
+    """The patient's side, from the body's middle on this slice; None near the middle."""
+    y, x = np.nonzero(image[index] > BODY_HU)
+    if not len(x):
+        return None
+    rows, columns = np.nonzero(region.mask[index - region.box[0].start])
+    middle, place = (
+        (volume.affine @ np.array([index, down, across, 1.0]))[0]
+        for down, across in (
+            (np.median(y), np.median(x)),
+            (rows.mean() + region.box[1].start, columns.mean() + region.box[2].start),
+        )
+    )
+    if abs(place - middle) < MIDLINE_MM:
+        return None
+    return LEFT if place > middle else RIGHT
+
+
+def prepare(network: Detector, device: torch.device, *, half: bool | None = None) -> Detector:
+    """The network as `run` wants it.
+
+    half     bf16: None where the processor has it, since elsewhere it is slower than float32
+    """
+    if half is None:
+        half = has_fast_bfloat16(device)
+    network.to(device).eval().requires_grad_(False)
+    for part in (network.backbone, network.rpn, network.roi_head, network.mask_head):
+        part.to(torch.bfloat16 if half else torch.float32)
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
