@@ -22,7 +22,7 @@ from node.dicom.association import Broken, associate
 from node.dicom.elements import text, texts, valid_uid
 from node.dicom.negotiation import STUDY_ROOT_FIND, STUDY_ROOT_GET
 from node.dicom.query import find
-from node.errors import NoCommonContext
+from node.errors import ConfigurationError, NoCommonContext, Permanent, Transient
 from node.settings import Peer, Settings
 
 _UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
@@ -108,29 +108,35 @@ def get_series(
 
     contexts   (storage class, transfer syntaxes) that are taken; each syntax is offered by itself, so that the peer
                need not convert
-    raises     NoCommonContext where the peer offers no C-GET; Transient, Permanent
+    raises     NoCommonContext where the peer offers no C-GET; Transient, Permanent; ConfigurationError where our own
+               disk does not do its work
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     intake = _Intake(folder, on_object)
     offered = [(uid, (syntax,)) for uid, syntaxes in contexts for syntax in syntaxes]
+    roles = [uid for uid, _ in contexts]
     failed = 0
-    with associate(
-        settings,
-        peer,
-        [(STUDY_ROOT_GET, _UNCOMPRESSED), *offered],
-        handlers=[(evt.EVT_C_STORE, intake.take)],
-        stores_here=[uid for uid, _ in contexts],
-    ) as association:
-        if not any(context.abstract_syntax == STUDY_ROOT_GET for context in association.accepted_contexts):
-            raise NoCommonContext(f"{peer.aet} does not offer C-GET by study root")
-        for series_instance_uid in series_instance_uids:
-            keys = Dataset()
-            keys.QueryRetrieveLevel = "SERIES"
-            keys.StudyInstanceUID = study_instance_uid
-            keys.SeriesInstanceUID = series_instance_uid
-            failed += _get(association, peer, keys)
+    try:
+        with associate(
+            settings,
+            peer,
+            [(STUDY_ROOT_GET, _UNCOMPRESSED), *offered],
+            handlers=[(evt.EVT_C_STORE, intake.take)],
+            stores_here=roles,
+        ) as association:
+            if not any(context.abstract_syntax == STUDY_ROOT_GET for context in association.accepted_contexts):
+                raise NoCommonContext(f"{peer.aet} does not offer C-GET by study root")
+            for series_instance_uid in series_instance_uids:
+                keys = Dataset()
+                keys.QueryRetrieveLevel = "SERIES"
+                keys.StudyInstanceUID = study_instance_uid
+                keys.SeriesInstanceUID = series_instance_uid
+                failed += _get(association, peer, keys)
+    except (Transient, Permanent):
+        if intake.trouble is None:  # else the peer only repeats what we told it
+            raise
     if intake.trouble is not None:
-        raise intake.trouble
+        raise ConfigurationError(f"{folder}: cannot be written ({intake.trouble.strerror})") from intake.trouble
     return Fetched(tuple(intake.paths), failed)
 
 

@@ -1,0 +1,142 @@
+"""C-FIND and C-GET with another make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
+from pynetdicom import AE, evt
+
+from network.objects import CT, EXPLICIT, STUDY, ct_image
+from network.pacs import pynetdicom_scp
+from node.dicom.retrieve import FoundSeries, FoundStudy, find_series, find_studies, get_series
+from node.errors import ConfigurationError, NoCommonContext, PeerBusy, PeerRefused, PeerUnreachable
+from node.settings import Peer, Settings
+
+SETTINGS = Settings(aet="NODE", dimse_timeout_s=10)
+FIND, GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"
+CONTEXTS = [(CT, [EXPLICIT])]
+
+
+def image_to_send(number: int) -> Dataset:
+    image = ct_image(number)
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = UID(EXPLICIT)
+    return image
+
+
+@contextmanager
+def serving(on_get: Callable[[Any], Iterator[Any]]) -> Iterator[Peer]:
+    """A PACS that answers C-GET and may store with who asks."""
+    ae = AE("PACS")
+    ae.add_supported_context(GET, EXPLICIT)
+    ae.add_supported_context(CT, EXPLICIT, scu_role=True, scp_role=True)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_GET, on_get)])
+    try:
+        yield Peer(aet="PACS", host="127.0.0.1", port=server.server_address[1])
+    finally:
+        server.shutdown()
+
+
+def sends(images: Sequence[Dataset], *, last: tuple[int, Dataset | None] | None = None) -> Any:
+    def on_get(event: Any) -> Iterator[Any]:
+        assert event.identifier.QueryRetrieveLevel == "SERIES"
+        assert event.identifier.StudyInstanceUID == STUDY
+        yield len(images)
+        for image in images:
+            yield 0xFF00, image
+        if last is not None:
+            yield last
+
+    return on_get
+
+
+def test_the_objects_of_a_series_are_files(tmp_path: Path) -> None:
+    seen: list[int] = []
+    images = [image_to_send(number) for number in (1, 2, 3)]
+    with serving(sends(images)) as peer:
+        fetched = get_series(
+            SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path / "in", contexts=CONTEXTS, on_object=seen.append
+        )
+    assert (fetched.failed, seen) == (0, [1, 2, 3])
+    for path, image in zip(fetched.paths, images, strict=True):
+        back = dcmread(path)
+        assert (back.SOPInstanceUID, back.PixelData) == (image.SOPInstanceUID, image.PixelData)
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_the_peer_could_not_send_is_counted(tmp_path: Path) -> None:
+    """One of another class than was agreed: pynetdicom's sub-operation fails, and it ends with a warning."""
+    foreign = image_to_send(2)
+    foreign.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+    with serving(sends([image_to_send(1), foreign])) as peer:
+        fetched = get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+    assert (len(fetched.paths), fetched.failed) == (1, 1)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(0xA701, PeerBusy), (0xA900, PeerRefused), (0xC001, PeerRefused)])
+def test_a_failed_get_is_an_error(status: int, kind: type[Exception], tmp_path: Path) -> None:
+    def on_get(_: Any) -> Iterator[Any]:
+        yield 1
+        yield status, None
+
+    with serving(on_get) as peer, pytest.raises(kind, match="C-GET"):
+        get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+
+
+def test_an_association_that_breaks_is_tried_again_later(tmp_path: Path) -> None:
+    def on_get(event: Any) -> Iterator[Any]:
+        yield 2
+        event.assoc.abort()
+        yield 0xFF00, image_to_send(1)
+
+    with serving(on_get) as peer, pytest.raises(PeerUnreachable):
+        get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_not_a_short_series(tmp_path: Path) -> None:
+    (tmp_path / f"{ct_image(1).SOPInstanceUID}.dcm").mkdir()
+    with serving(sends([image_to_send(1)])) as peer, pytest.raises(ConfigurationError, match="cannot be written"):
+        get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+
+
+def test_a_peer_without_get_is_told(tmp_path: Path) -> None:
+    with pynetdicom_scp([(CT, [EXPLICIT])], []) as peer, pytest.raises(NoCommonContext, match="C-GET"):
+        get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+
+
+def matches(**found: Any) -> Any:
+    def on_find(event: Any) -> Iterator[Any]:
+        keys = event.identifier
+        for uid, value in found.get(keys.QueryRetrieveLevel, {}).get(keys.get("PatientID") or "", []):
+            match = Dataset()
+            if keys.QueryRetrieveLevel == "STUDY":
+                assert keys.StudyDate == "20250101-"
+                match.StudyInstanceUID, match.ModalitiesInStudy = uid, value
+            else:
+                match.SeriesInstanceUID, match.Modality = uid, value
+            yield 0xFF00, match
+        yield 0x0000, None
+
+    return on_find
+
+
+def test_studies_of_several_patients_each_once() -> None:
+    there = {"A": [("1.1", ["CT", "SR"]), ("1.2", "CT")], "B": [("1.2", "CT"), ("1.3", "")]}
+    handlers = [(evt.EVT_C_FIND, matches(STUDY=there))]
+    with pynetdicom_scp([(FIND, [EXPLICIT])], handlers) as peer:
+        found = find_studies(SETTINGS, peer, dates="20250101-", patient_ids=["A", "B", "C"])
+    assert found == [FoundStudy("1.1", ("CT", "SR")), FoundStudy("1.2", ("CT",)), FoundStudy("1.3", ())]
+
+
+def test_series_of_a_study() -> None:
+    handlers = [(evt.EVT_C_FIND, matches(SERIES={"": [("1.1.1", "PR"), ("", "CT"), ("1.1.2", "CT")]}))]
+    with pynetdicom_scp([(FIND, [EXPLICIT])], handlers) as peer:
+        found = find_series(SETTINGS, peer, "1.1")
+    assert found == [FoundSeries("1.1.1", "PR"), FoundSeries("1.1.2", "CT")]
