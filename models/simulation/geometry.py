@@ -56,6 +56,13 @@ class ParallelBeam:
         offset = self.coordinates()
         return offset, torch.zeros_like(offset)
 
+    def sparser(self, factor: int) -> ParallelBeam:
+        """The same scan with every `factor`-th view only.
+
+        raises   ValueError    the views do not divide evenly
+        """
+        return replace(self, views=_divided(self.views, factor))
+
     def coarser(self, factor: int) -> ParallelBeam:
         """The same scan with 1/factor of the views and channels."""
         return replace(
@@ -113,6 +120,13 @@ class FanBeam:
         gamma = self.coordinates()
         return self.source_mm * torch.sin(gamma), -gamma
 
+    def sparser(self, factor: int) -> FanBeam:
+        """The same scan with every `factor`-th view only.
+
+        raises   ValueError    the views do not divide evenly
+        """
+        return replace(self, views=_divided(self.views, factor))
+
     def coarser(self, factor: int) -> FanBeam:
         """The same scan with 1/factor of the views and channels."""
         return replace(
@@ -125,3 +139,9 @@ class FanBeam:
 
 
 Geometry = ParallelBeam | FanBeam
+
+
+def _divided(views: int, factor: int) -> int:
+    if views % factor:
+        raise ValueError(f"{views} views cannot be thinned by {factor}")
+    return views // factor
