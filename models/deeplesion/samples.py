@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -107,12 +107,12 @@ def make_samples(
     """
     for split in get_args(Split):
         (out / split).mkdir(parents=True, exist_ok=True)
-    plan = [*_drawn(config, seed), *_planted(volumes, config, seed)]
+    plan = plan_cases(config, seed=seed, volumes=volumes)
     made: list[Path] = []
-    for done, (split, name, draw) in enumerate(plan):
-        targets = [out / split / f"{name}-{number:02d}.npz" for number in range(config.data.slices_per_case)]
+    for done, case in enumerate(plan):
+        targets = [out / case.split / f"{case.name}-{number:02d}.npz" for number in range(config.data.slices_per_case)]
         if not all(target.exists() for target in targets):
-            samples = samples_of(draw(), config, seed=draw_seed(name, seed))
+            samples = samples_of(case.draw(), config, seed=draw_seed(case.name, seed))
             for target, sample in zip(targets, samples, strict=True):
                 _save(target, sample)
         made += targets
@@ -121,27 +121,42 @@ def make_samples(
     return made
 
 
-_Plan = tuple[Split, str, Callable[[], LabelledVolume]]
+@dataclass(frozen=True)
+class Planned:
+    """A case to be made: its name starts with the patient's, who is in this split and no other."""
+
+    split: Split
+    name: str
+    patient: str
+    family: str
+    draw: Callable[[], LabelledVolume]
 
 
-def _drawn(config: DeepLesionConfig, seed: int) -> Iterable[_Plan]:
+def plan_cases(config: DeepLesionConfig, *, seed: int, volumes: Sequence[Path] = ()) -> list[Planned]:
+    """All cases that the samples are made of. Families alternate, so that an early part of them is mixed too."""
+    return [*sorted(_drawn(config, seed), key=lambda case: case.name[-3:]), *_planted(volumes, config, seed)]
+
+
+def _drawn(config: DeepLesionConfig, seed: int) -> Iterator[Planned]:
     for family in FAMILIES:
         test = family in config.test_families
         for number in range(config.data.test_cases if test else config.data.cases):
             validation = number % config.data.validation_every == config.data.validation_every - 1
             split: Split = "test" if test else "validation" if validation else "train"
             name = f"{family}.{number:03d}"
-            yield split, name, partial(draw_labelled, family, name, config.data, draw_seed(name, seed))
+            draw = partial(draw_labelled, family, name, config.data, draw_seed(name, seed))
+            yield Planned(split, name, name, family, draw)
 
 
-def _planted(volumes: Sequence[Path], config: DeepLesionConfig, seed: int) -> Iterable[_Plan]:
-    """Each real volume several times with other nodules; a patient is in one split only."""
+def _planted(volumes: Sequence[Path], config: DeepLesionConfig, seed: int) -> Iterator[Planned]:
+    """Each real volume several times with other nodules."""
     for path in volumes:
         patient = _text(path, "patient")
         split: Split = "test" if patient in config.held_out else "train"
         for number in range(config.data.plantings):
             name = f"{path.stem}.{number:03d}"
-            yield split, name, partial(_plant, path, config.data, draw_seed(name, seed))
+            draw = partial(_plant, path, config.data, draw_seed(name, seed))
+            yield Planned(split, name, patient, _text(path, "collection"), draw)
 
 
 def draw_labelled(family: Family, name: str, config: DataConfig, seed: int) -> LabelledVolume:

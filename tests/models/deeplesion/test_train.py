@@ -1,0 +1,115 @@
+"""Training: it finds planted discs within seconds and resumes to the same bits."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.contract import ModelError
+from models.deeplesion import boxes as geometry
+from models.deeplesion.config import DeepLesionConfig, NetworkConfig, TrainConfig
+from models.deeplesion.data import Batch
+from models.deeplesion.losses import Targets
+from models.deeplesion.train import Run, learning_rate
+
+CPU = torch.device("cpu")
+QUICK = TrainConfig(
+    steps=6, batch=2, crop_px=64, learning_rate=3e-3, warmup_steps=2, teacher_after=2, checkpoint_every=3
+)
+
+
+class Discs:
+    """Bright discs of 5 to 10 pixels' radius on noise, one per image."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def batch(self, step: int, training: TrainConfig) -> Batch:
+        rng = np.random.default_rng((1, step))
+        y, x = np.mgrid[: self.side, : self.side] + 0.5
+        images, targets = [], []
+        for _ in range(training.batch):
+            radius, centre = rng.uniform(5, 10), rng.uniform(18, self.side - 18, 2)
+            disc = np.hypot(y - centre[0], x - centre[1]) < radius
+            hu = rng.normal(-800, 30, (3, self.side, self.side))
+            hu[:, disc] = 40
+            reach = radius + 5
+            box = [centre[1] - reach, centre[0] - reach, centre[1] + reach, centre[0] + reach]
+            images.append(hu)
+            targets.append(
+                Targets(torch.tensor([box], dtype=torch.float32), torch.tensor([0]), torch.from_numpy(disc[None]))
+            )
+        return Batch(torch.tensor(np.array(images), dtype=torch.float32), targets)
+
+
+@pytest.fixture
+def config(tiny: NetworkConfig) -> DeepLesionConfig:
+    return DeepLesionConfig(network=tiny)
+
+
+def test_it_finds_planted_discs_after_a_few_dozen_steps(config, tmp_path):
+    training = replace(QUICK, steps=100, batch=4, crop_px=80, warmup_steps=10, missing="plain", checkpoint_every=100)
+    discs = Discs(80)
+    run = Run(config, training, seed=1, device=CPU)
+    run.fit(discs, tmp_path / "c.pt", lambda *_: None)
+    unseen = discs.batch(9999, replace(training, batch=12))
+    found = run.teacher.detect(unseen.hu)
+    good = 0
+    for one, target in zip(found, unseen.targets, strict=True):
+        best = one.boxes[:1]
+        good += len(best) and one.scores[0] > 0.5 and float(geometry.iou(best, target.boxes)) > 0.5
+    assert good >= 11
+
+
+def test_resumes_to_the_same_bits(config, tmp_path):
+    straight = Run(config, QUICK, seed=1, device=CPU)
+    straight.fit(Discs(64), tmp_path / "a.pt", lambda *_: None)
+
+    class Stopped(Exception):
+        pass
+
+    def stop_at_5(_what: str, done: int, _total: int, _loss: float) -> None:
+        if done == 5:
+            raise Stopped
+
+    broken = Run(config, QUICK, seed=1, device=CPU)
+    with pytest.raises(Stopped):
+        broken.fit(Discs(64), tmp_path / "b.pt", stop_at_5)
+    torch.manual_seed(99)  # nothing may hang on torch's own generator
+    resumed = Run(config, QUICK, seed=1, device=CPU)
+    resumed.load(tmp_path / "b.pt")
+    assert resumed.step == 3
+    torch.manual_seed(98)
+    resumed.fit(Discs(64), tmp_path / "b.pt", lambda *_: None)
+    for one, other in ((straight.network, resumed.network), (straight.teacher, resumed.teacher)):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name]), name
+    assert straight.late_loss == resumed.late_loss
+
+
+def test_refuses_the_checkpoint_of_another_seed_or_network(config, tmp_path):
+    Run(config, QUICK, seed=1, device=CPU).save(tmp_path / "c.pt")
+    with pytest.raises(ModelError, match="another seed"):
+        Run(config, QUICK, seed=2, device=CPU).load(tmp_path / "c.pt")
+    other = replace(config, network=replace(config.network, fpn_channels=24))
+    with pytest.raises(ModelError, match="another network"):
+        Run(other, QUICK, seed=1, device=CPU).load(tmp_path / "c.pt")
+
+
+def test_the_teacher_follows_and_does_not_learn(config, tmp_path):
+    run = Run(config, QUICK, seed=1, device=CPU)
+    run.fit(Discs(64), tmp_path / "c.pt", lambda *_: None)
+    assert not any(parameter.requires_grad for parameter in run.teacher.parameters())
+    between = False
+    for average, now in zip(run.teacher.parameters(), run.network.parameters(), strict=True):
+        between |= not torch.equal(average, now)
+    assert between
+
+
+def test_the_rate_warms_up_and_falls_to_its_end():
+    training = TrainConfig(steps=110, batch=1, crop_px=64, learning_rate=1.0, last_learning_rate=0.1, warmup_steps=10)
+    assert learning_rate(0, training) == pytest.approx(0.1)
+    assert learning_rate(9, training) == pytest.approx(1.0)
+    assert learning_rate(60, training) == pytest.approx(0.55)
+    assert learning_rate(110, training) == pytest.approx(0.1)
