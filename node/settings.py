@@ -166,7 +166,7 @@ class Peer(BaseModel):
     """Results go to it over TLS."""
     commitment: Literal["auto", "never"] = "auto"
     """"auto" asks for storage commitment where the peer offers it, else verifies by query; "never" only queries."""
-    takes: tuple[Literal["sr", "sr-text", "seg", "sc", "derived"], ...] = ("sr", "seg", "sc", "derived")
+    takes: tuple[Literal["sr", "sr-text", "seg", "gsps", "sc", "derived"], ...] = ("sr", "seg", "sc", "derived")
     """Kinds of results it is given; a kind that it lacks falls back as ARCHITECTURE.md says."""
     priority: Literal["stat", "routine"] = "routine"
     """Of studies that it sends without saying so themselves."""

@@ -228,6 +228,7 @@ _CLASSES_OF = {
     "sr": ("Comprehensive 3D SR",),
     "sr-text": ("Comprehensive SR", "Enhanced SR"),
     "seg": ("SEG",),
+    "gsps": ("GSPS",),
     "sc": ("SC",),
     "derived": ("CT", "CR", "DX"),
 }

@@ -122,7 +122,7 @@ def origin_of(findings: Findings, source: SeriesSource, stamp: Stamp) -> uids.Or
 def series_number(header: Any, stamp: Stamp, output: int) -> int:
     """base + 10 × source number + output: after the originals, and the source can be read from it.
 
-    output          1 summary page, 2 segmentation, 3 and above derived images
+    output          0 presentation state, 1 summary page, 2 segmentation, 3 and above derived images
     """
     number = header.get("SeriesNumber")
     return stamp.series_number_base + 10 * (abs(int(number)) % 1_000_000 if number not in (None, "") else 0) + output

@@ -30,9 +30,12 @@ def known_objects(study: StudyEntry, sources: Mapping[str, SeriesSource]) -> dic
 
 
 def analysed_and_made(study: StudyEntry) -> list[str]:
-    """SOP Instance UIDs of all images that were analysed and of all results, each once."""
+    """SOP Instance UIDs of all images that were analysed and of all results, each once.
+
+    Presentation states are left out: they show what the report says itself, and a peer gets them only if it asks.
+    """
     analysed = [ref.instance_uid for entry in study.series for ref in entry.volume_sources]
-    made = [ref.sop_instance_uid for entry in study.series for ref in entry.results]
+    made = [ref.sop_instance_uid for entry in study.series for ref in entry.results if ref.kind != "gsps"]
     return list(dict.fromkeys(analysed + made))
 
 

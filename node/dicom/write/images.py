@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from models.contract import Findings, Radiograph, Volume
 from node.dicom.write import capture, derived
 from node.dicom.write.objects import Produced, Stamp
+from node.dicom.write.presentation import lesion_presentations
 from node.dicom.write.segmentation import lesion_segmentation
 from node.dicom.write.source import SeriesSource
 from node.errors import AnalysisFailed
@@ -15,7 +16,7 @@ from node.errors import AnalysisFailed
 def write_images(
     findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp
 ) -> Iterator[Produced]:
-    """Derived images, a segmentation where there are lesions, and a summary page, one object at a time.
+    """Derived images, for lesions a segmentation and a presentation state, and a summary page, one object at a time.
 
     Raises AnalysisFailed where the findings do not lie on the grid, or grid and headers do not belong together.
     """
@@ -30,4 +31,5 @@ def write_images(
             yield from derived.radiograph(findings, image, grid, source, stamp)
     if findings.lesions:
         yield lesion_segmentation(findings, grid, source, stamp)
+        yield from lesion_presentations(findings, grid, source, stamp)
     yield capture.summary_page(findings, grid, source, stamp)

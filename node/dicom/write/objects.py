@@ -46,7 +46,7 @@ class Stamp:
 class Produced:
     """One DICOM object, ready to be kept and sent.
 
-    kind            "sr", "sr-text", "seg", "sc", "derived"
+    kind            "sr", "sr-text", "seg", "gsps", "sc", "derived"
     data            the whole Part 10 file
     label           for people: "AI denoised 3/102"
     group           results of one group are alternatives: the lowest `fallback` that the peer takes is sent

@@ -46,7 +46,7 @@ def lesion_segmentation(findings: Findings, grid: Volume | Radiograph, source: S
     if refs[0].frame is not None:
         images, frames = _multi_frame(refs, masks, source)
     else:
-        images = [_completed(source.of(refs[index])) for index in used]
+        images = [completed(source.of(refs[index])) for index in used]
         frames = np.stack([[mask[index] for index in used] for mask in masks], axis=-1)  # (used, Y, X, lesions)
     header = source.of(refs[0])
     origin = origin_of(findings, source, stamp)
@@ -107,10 +107,10 @@ def _multi_frame(refs: Any, masks: list[BoolArray], source: SeriesSource) -> tup
     for index, ref in enumerate(refs):
         for number, mask in enumerate(masks):
             frames[ref.frame - 1, ..., number] = mask[index]
-    return [_completed(header)], frames
+    return [completed(header)], frames
 
 
-def _completed(header: Any) -> Any:
+def completed(header: Any) -> Any:
     """A copy with what the library asks for, and without the patient: it warns of odd names, in words that hold them.
 
     Patient and study come from the source again when the object is dressed.

@@ -78,7 +78,7 @@ def test_what_it_says_of_a_result_is_what_the_file_says(ct_run: Any, read_back: 
         assert ds.SOPClassUID == result.sop_class_uid
         assert ds.SeriesInstanceUID == result.series_instance_uid
         assert ds.file_meta.TransferSyntaxUID == result.transfer_syntax_uid
-    assert [r.kind for r in ct_run.images] == ["derived"] * 5 + ["seg", "sc"]
+    assert [r.kind for r in ct_run.images] == ["derived"] * 5 + ["seg", "gsps", "sc"]
     assert ct_run.images[2].label == "AI denoised 3/5"
     groups = [result.group for result in ct_run.images]
     assert len(set(groups)) == len(groups)
