@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from node.cli import training_deeplesion
 from node.cli.words import err, say
 from node.errors import ConfigurationError
 
@@ -38,6 +39,7 @@ HOLD_OUT = typer.Option(
 def register(app: typer.Typer) -> None:
     train = typer.Typer(help="Train a network: seeded, resumable.", no_args_is_help=True)
     train.command("lidnet")(train_lidnet)
+    training_deeplesion.register(train)
     evaluate = typer.Typer(help="Measure a network on patients it has not seen.", no_args_is_help=True)
     evaluate.command("lidnet")(evaluate_lidnet)
     app.add_typer(train, name="train", rich_help_panel=_PANEL)

@@ -1,0 +1,159 @@
+"""`train deeplesion`: the lesion detector, on drawn cases and, where there are any, on real chest volumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from pathlib import Path
+from typing import Literal
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from node.cli.words import err, say
+from node.errors import ConfigurationError, NotEligible, NotUnderstood
+
+_LEAST_SLICES = 20
+_LARGEST_STEP_MM = 5.0
+DATA = typer.Option(
+    None,
+    "--data",
+    exists=True,
+    file_okay=False,
+    help="Chest CT: DICOM files, or volumes prepared from them (*.npz). Without it: drawn cases alone.",
+)
+OUT = typer.Option(..., "--out", file_okay=False, help="Volumes, samples, checkpoint and weights go here.")
+HOLD_OUT = typer.Option(
+    None,
+    "--hold-out",
+    help="Key of a patient who is for evaluation only (repeatable; keys are the first part of the volumes' names)."
+    " Without it: those whom the shipped denoiser never saw.",
+)
+
+
+def register(train: typer.Typer) -> None:
+    """Add the command to the group `train`."""
+    train.command("deeplesion")(train_deeplesion)
+
+
+def train_deeplesion(
+    data: Path | None = DATA,
+    out: Path = OUT,
+    preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length and size of the training."),
+    seed: int = typer.Option(1, "--seed", help="Same seed, data and preset: same weights."),
+    steps: int | None = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False),
+    cases: int | None = typer.Option(None, "--cases", min=1, help="Drawn patients per family.", show_default=False),
+    single: bool = typer.Option(False, "--single", help="The twin with one category."),
+    missing: Literal["teacher", "plain"] = typer.Option(
+        "teacher", "--missing", help="What is sure but not annotated: ignored, or background."
+    ),
+    resume: bool = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out."),
+    hold_out: list[str] | None = HOLD_OUT,
+) -> None:
+    """Train DeepLesion's detector on simulated lesions, in drawn patients and in real lungs.
+
+    Ctrl-C loses at most the steps since the last checkpoint: the same command goes on from it.
+
+    \b
+    pacsnode train deeplesion --out ./run1
+    pacsnode train deeplesion --data ./ct --out ./run2
+    """
+    from models.contract import ModelError
+    from models.deeplesion.config import SINGLE, TRAINING
+    from models.deeplesion.model import FAST
+    from models.deeplesion.train import train
+    from models.lidnet import HELD_OUT
+
+    volumes = [] if data is None else _prepared(data, out)
+    config = dataclasses.replace(FAST, held_out=tuple(hold_out or HELD_OUT))
+    if single:
+        config = dataclasses.replace(config, network=dataclasses.replace(config.network, categories=SINGLE))
+    if cases is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, cases=cases))
+    training = dataclasses.replace(TRAINING[preset], missing=missing)
+    if steps is not None:
+        training = dataclasses.replace(training, steps=steps)
+    with _bar() as bar:
+        task = bar.add_task("starting", total=None)
+
+        def progress(what: str, done: int, total: int, loss: float) -> None:
+            shown = what if math.isnan(loss) else f"{what}, loss {loss:.4f}"
+            bar.update(task, description=shown, completed=done, total=total)
+
+        try:
+            weights = train(
+                config,
+                out,
+                preset=preset,
+                seed=seed,
+                volumes=volumes,
+                training=training,
+                resume=resume,
+                on_progress=progress,
+            )
+        except ModelError as exc:
+            raise ConfigurationError(str(exc)) from exc
+    say(f"weights: {weights}\nwhat they gave on validation: {weights.with_name('validation.json')}")
+
+
+def _prepared(data: Path, out: Path) -> list[Path]:
+    """Prepared volumes: those of `data`, or made from its DICOM files. raises ConfigurationError"""
+    if found := sorted(data.rglob("*.npz")):
+        return found
+    made = out / "volumes"
+    if not any(made.glob("*.npz")):
+        say(f"preparing volumes in {made}")
+        prepare_volumes(data, made, collection=data.name)
+    if not (found := sorted(made.glob("*.npz"))):
+        raise ConfigurationError(f"{data}: neither prepared volumes (*.npz) nor a CT series that makes one")
+    return found
+
+
+def prepare_volumes(data: Path, out: Path, *, collection: str) -> list[Path]:
+    """Every CT series below `data` that makes an even volume, as `out`/<patient key>-<digest of the series UID>.npz."""
+    import numpy as np
+
+    from models.deeplesion.network import AIR_HU
+    from models.deeplesion.samples import save_volume
+    from node.dicom.header import read_header
+    from node.dicom.read.volume import read_volume
+
+    out.mkdir(parents=True, exist_ok=True)
+    series: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted(one for one in data.rglob("*") if one.is_file()):
+        try:
+            header = read_header(path)
+        except NotUnderstood:
+            continue
+        if header.modality == "CT":
+            series.setdefault((header.patient_id, header.series_instance_uid), []).append(path)
+    written = []
+    for (patient_id, uid), paths in series.items():
+        if len(paths) < _LEAST_SLICES:
+            continue
+        try:
+            volume = read_volume(paths)
+        except NotEligible as exc:
+            say(f"{paths[0].parent.name}: left out. {exc.reason}")
+            continue
+        if not volume.even_steps or volume.spacing_zyx_mm[0] > _LARGEST_STEP_MM or len(volume.voxels) < _LEAST_SLICES:
+            say(f"{paths[0].parent.name}: left out. Its slices are uneven, too few, or too far apart.")
+            continue
+        hu = volume.voxels if volume.padding is None else np.where(volume.padding, np.float32(AIR_HU), volume.voxels)
+        patient = _digest(patient_id)
+        target = out / f"{patient}-{_digest(uid)}.npz"
+        save_volume(target, hu, volume.spacing_zyx_mm, patient=patient, collection=collection)
+        written.append(target)
+    return written
+
+
+def _digest(text: str) -> str:
+    """As node/dicom/slices.py makes its keys: one patient has one key in both."""
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err
+    )
