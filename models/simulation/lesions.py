@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.special import erfc, sph_harm_y
 
 from models.contract import BoolArray, FloatArray
@@ -21,6 +21,8 @@ from models.simulation.shapes import Grid, Point
 Category = Literal["lung", "liver", "lymph node", "kidney", "soft tissue"]
 Cover = Callable[[NDArray[np.float64], float], NDArray[np.float64]]
 """(offsets from the centre (…, 3) in mm, diameter in mm) → filled part 0…1."""
+Radius = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Unit vectors (…, 3) → radius."""
 Fill = Literal["raise", "shift", "replace"]
 """raise: brighter than what was there, so vessels stay; shift: tissue at another level; replace: whatever is there."""
 
@@ -31,8 +33,6 @@ MOST_NOISE_HU = 60.0
 """More than this above the smoothed volume is structure."""
 LEAST_SHARE = 0.5
 """Of a lesion that must lie where it may be."""
-DIRECTIONS = 1500
-GOLDEN = np.pi * (3 - 5**0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +83,11 @@ def ellipsoid(rng: np.random.Generator, *, edge_mm: float, roughness: float = 0.
         ripple = sum(np.cos(order * (unit @ k) + phase) / order**0.5 for k, phase, order in waves)
         return np.asarray(smooth * (1 + roughness * ripple))
 
+    star = _tabulated(radius)
+
     def cover(offset: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float64]:
         distance = np.linalg.norm(offset, axis=-1)
-        surface = _surface(offset, distance, radius) * diameter_mm / 2
+        surface = star(offset / np.maximum(distance, 1e-6)[..., None]) * diameter_mm / 2
         return np.asarray(0.5 * erfc((distance - surface) / (2**0.5 * edge_mm)))
 
     return cover
@@ -112,7 +114,9 @@ def lobulated(rng: np.random.Generator, *, spread: float, spikes: int = 0, edge_
             )
         )
 
-    scale = spread / float(relief(_sphere()).std())
+    # The harmonics are orthonormal over the sphere, so their variances add up.
+    shares = np.array([0.5 if order else np.cos(phase) ** 2 for (_, order), phase in zip(degrees, phases, strict=True)])
+    scale = spread / float(np.sqrt((weights**2 * shares).sum() / (4 * np.pi)))
 
     def radius(unit: NDArray[np.float64]) -> NDArray[np.float64]:
         cones = sum(
@@ -121,9 +125,11 @@ def lobulated(rng: np.random.Generator, *, spread: float, spikes: int = 0, edge_
         )
         return np.asarray(np.maximum(1 + scale * relief(unit), 0.3) + cones)
 
+    star = _tabulated(radius)
+
     def cover(offset: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float64]:
         distance = np.linalg.norm(offset, axis=-1)
-        surface = _surface(offset, distance, radius) * diameter_mm / 2
+        surface = star(offset / np.maximum(distance, 1e-6)[..., None]) * diameter_mm / 2
         return np.asarray(np.clip(0.5 - (distance - surface) / (2.5 * edge_mm), 0, 1) ** 0.8)
 
     return cover
@@ -192,19 +198,20 @@ def _partial_volume(grid: Grid, box: tuple[slice, slice, slice], plan: Plan) -> 
     return np.asarray(filled, np.float32)
 
 
-def _surface(
-    offset: NDArray[np.float64],
-    distance: NDArray[np.float64],
-    radius: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-) -> NDArray[np.float64]:
-    """Radius in every offset's direction, scaled so that the shape has the volume of the unit sphere."""
-    scale = float(np.mean(radius(_sphere()) ** 3)) ** (1 / 3)
-    return np.asarray(radius(offset / np.maximum(distance, 1e-6)[..., None]) / scale)
+def _tabulated(radius: Radius) -> Radius:
+    """The same radius by direction from a table of 2°, scaled so that the shape has the volume of the unit sphere."""
+    polar, azimuth = np.radians(np.arange(0, 181, 2.0)), np.radians(np.arange(-180, 181, 2.0))
+    ring = np.sin(polar)[:, None]
+    table = radius(
+        np.stack(
+            [ring * np.cos(azimuth), ring * np.sin(azimuth), np.broadcast_to(np.cos(polar)[:, None], (91, 181))], -1
+        )
+    )
+    table = table / float(np.average(table[:, :-1] ** 3, weights=np.broadcast_to(ring, (91, 180)))) ** (1 / 3)
 
+    def looked_up(unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        row = np.degrees(np.arccos(np.clip(unit[..., 2], -1, 1))) / 2
+        column = (np.degrees(np.arctan2(unit[..., 1], unit[..., 0])) + 180) / 2
+        return np.asarray(map_coordinates(table, [row, column], order=1, mode="nearest"))
 
-def _sphere() -> NDArray[np.float64]:
-    """Directions spread evenly over the sphere (N, 3)."""
-    height = 1 - 2 * (np.arange(DIRECTIONS) + 0.5) / DIRECTIONS
-    turn = GOLDEN * np.arange(DIRECTIONS)
-    ring = np.sqrt(1 - height**2)
-    return np.stack([ring * np.cos(turn), ring * np.sin(turn), height], -1)
+    return looked_up

@@ -123,10 +123,13 @@ def voxelise(grid: Grid, solids: Sequence[Solid], pose: Pose) -> tuple[FloatArra
 
 
 def _box(grid: Grid, solid: Solid, pose: Pose) -> tuple[slice, slice, slice] | None:
-    low, high = (np.array(corner) - (pose.level_mm, 0, 0) for corner in (solid.low, solid.high))
-    reach = np.abs([low[1:], high[1:]]).max(0)
-    turn = abs(np.sin(np.radians(pose.turn_deg)))
-    margin = np.array([0.0, reach[1], reach[0]]) * turn + max(grid.spacing_zyx_mm)
+    cos, sin = np.cos(np.radians(pose.turn_deg)), np.sin(np.radians(pose.turn_deg))
+    corners = np.array([(y, x) for y in (solid.low[Y], solid.high[Y]) for x in (solid.low[X], solid.high[X])])
+    turned = corners @ np.array([[cos, -sin], [sin, cos]])
+    low, high = (np.array([z - pose.level_mm, *ends]) for z, ends in (
+        (solid.low[Z], turned.min(0)), (solid.high[Z], turned.max(0))
+    ))  # fmt: skip
+    margin = max(grid.spacing_zyx_mm)
     return grid.box(low * pose.scale - margin, high * pose.scale + margin)
 
 
