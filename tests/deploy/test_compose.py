@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import typer
@@ -16,7 +17,15 @@ from node.settings import Settings, Site
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 COMPOSE = DEPLOY / "compose" / "compose.yaml"
+README = (DEPLOY / "README.md").read_text(encoding="utf8")
 FIVE = {"receive", "infer", "deliver", "clock", "web"}
+
+
+class _WithReset(yaml.SafeLoader):
+    """Knows Compose's `!reset`: what stands there replaces, and is not merged."""
+
+
+_WithReset.add_constructor("!reset", lambda loader, node: loader.construct_sequence(node))
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +94,8 @@ def test_every_service_uses_only_what_is_declared(compose: dict[str, Any]) -> No
         assert set(service["networks"]) <= set(compose["networks"]), name
         assert set(service.get("secrets", [])) <= set(compose["secrets"]), name
         assert set(service.get("depends_on", {})) <= set(compose["services"]), name
-        volumes = {
-            volume.split(":")[0] for volume in service.get("volumes", []) if not volume.startswith(("$", ".", "/"))
-        }
-        assert volumes <= set(compose["volumes"]), name
+        named = [volume for volume in service.get("volumes", []) if isinstance(volume, str)]
+        assert {volume.split(":")[0] for volume in named} <= set(compose["volumes"]), name
 
 
 def test_only_what_must_be_reached_is_reachable(compose: dict[str, Any]) -> None:
@@ -97,6 +104,72 @@ def test_only_what_must_be_reached_is_reachable(compose: dict[str, Any]) -> None
     outside = {name for name, service in compose["services"].items() if set(service["networks"]) - {"state"}}
     assert outside == {"receiver", "deliver", "web"}
     assert compose["networks"]["state"]["internal"] is True
+
+
+def test_the_page_asks_the_receiver_where_it_is(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    web, receiver = services["web"], services["receiver"]
+    host = web["environment"]["PACSNODE_RECEIVER_HOST"]
+    assert host == "receiver", "the loopback of a container is its own: /readyz would never be 200"
+    assert set(web["networks"]) & set(receiver["networks"])
+    assert web["environment"]["PACSNODE_PORT"] == receiver["environment"]["PACSNODE_PORT"]
+
+
+def test_what_the_readme_runs_exists_and_reaches_the_peers(compose: dict[str, Any]) -> None:
+    runs = re.findall(r"compose\s+(?:run --rm|exec)\s+([\w-]+)(?: (?:pacsnode )?([a-z]\w*))?", README)
+    assert ("deliver", "check") in runs
+    for name, command in runs:
+        service = compose["services"][name]
+        assert not command or command in known_commands()
+        if command == "check":
+            ways_out = [n for n in service["networks"] if not (compose["networks"][n] or {}).get("internal")]
+            assert ways_out, f"{name} reaches no peer, so its check blames all of them"
+
+
+def test_postgres_is_healthy_only_once_it_has_set_itself_up(compose: dict[str, Any]) -> None:
+    # while it does, the image runs a server without TCP: the socket would say "ready", then migrate meets a restart
+    assert "--host=127.0.0.1" in compose["services"]["postgres"]["healthcheck"]["test"]
+
+
+def test_workers_may_end_what_they_analyse(compose: dict[str, Any]) -> None:
+    for name in ("worker-cpu", "worker-gpu"):
+        minutes = re.fullmatch(r"(\d+)m", compose["services"][name]["stop_grace_period"])
+        assert minutes, name
+        assert int(minutes[1]) >= 10, "a CT of 300 slices takes minutes on a CPU"
+
+
+def test_logs_do_not_fill_the_disk(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert {"max-size", "max-file"} <= set(service["logging"]["options"]), name
+
+
+def test_a_missing_site_file_is_not_made_a_folder(compose: dict[str, Any]) -> None:
+    mounts = [volume for volume in compose["services"]["peers"]["volumes"] if isinstance(volume, dict)]
+    assert [mount["target"] for mount in mounts] == [compose["services"]["peers"]["command"][-1]]
+    assert mounts[0]["read_only"] is True
+    assert mounts[0]["bind"]["create_host_path"] is False
+
+
+def test_the_receiver_in_the_hosts_network_still_finds_and_is_found(compose: dict[str, Any], tmp_path: Path) -> None:
+    changed = yaml.load((COMPOSE.parent / "host-network.yaml").read_text(encoding="utf8"), _WithReset)
+    services = changed["services"]
+    assert set(services) <= set(compose["services"])
+    receiver = services["receiver"]
+    assert receiver["network_mode"] == "host"
+    assert receiver["networks"] == receiver["ports"] == [], "Compose refuses both beside the host's network"
+    secrets = tmp_path / "secrets"
+    subprocess.run([COMPOSE.parent / "make-secrets.sh", secrets], check=True, stdout=subprocess.DEVNULL)
+    url = urlsplit((secrets / "database_url").read_text(encoding="ascii"))
+    assert receiver["extra_hosts"] == [f"{url.hostname}:127.0.0.1"]
+    assert services["postgres"]["ports"] == [f"127.0.0.1:{url.port}:{url.port}"], "on the loopback only"
+    found_at = compose["services"]["web"]["environment"]["PACSNODE_RECEIVER_HOST"]
+    assert services["web"]["extra_hosts"] == [f"{found_at}:host-gateway"]
+    port = receiver["environment"]["PACSNODE_PORT"]
+    assert services["web"]["environment"]["PACSNODE_PORT"] == port
+    assert port in receiver["healthcheck"]["test"][-1]
+    internal = {name for name, network in compose["networks"].items() if (network or {}).get("internal")}
+    assert set(services["postgres"]["networks"]) - internal, "a port of an internal network is not published"
+    assert set(services["postgres"]["networks"]) <= set(compose["networks"]) | set(changed["networks"])
 
 
 def test_services_of_ours_run_without_rights_and_are_watched(ours: dict[str, dict[str, Any]]) -> None:
@@ -110,6 +183,8 @@ def test_the_image_runs_as_a_user_of_its_own() -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf8")
     last_stage = text[text.rindex("\nFROM") :]
     assert re.search(r"^USER pacsnode$", last_stage, re.MULTILINE)
+    assert "groupadd --gid 10001 " in last_stage, "the numbers own files that several hosts share: none by chance"
+    assert "useradd --uid 10001 --gid 10001 " in last_stage
     assert 'ENTRYPOINT ["pacsnode"]' in last_stage
 
 
