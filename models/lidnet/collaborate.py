@@ -1,0 +1,278 @@
+"""Collaborative training: denoiser and detector in turns, each frozen while the other learns.
+
+source: LIDnet (arXiv 2104.08845) says that both are trained together; how is the dossier's (sections 3 and 4). Before
+it stand the denoiser's training with the pixel loss (models/lidnet/train.py) and the detector's on clean slices
+(models/deeplesion/train.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import ModelError
+from models.deeplesion.losses import Targets
+from models.deeplesion.network import Detector
+from models.lidnet.joint import JointBatch, JointStore
+from models.lidnet.roi import RoiConfig, map_perceptual_loss, regions, roi_perceptual_loss, shuffled
+from models.lidnet.train import pixel_loss
+
+Arm = Literal["A1", "A2", "A3", "A4", "A5", "A6", "A6-shuffled"]
+OnProgress = Callable[[str, int, int, float], None]
+"""Called with the turn, steps done, steps in all, and the loss of late."""
+
+SMOOTHING = 0.95
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What drives the denoiser in one arm of the ablation.
+
+    perceptual      on the detector's whole maps, in its regions, or not at all
+    detection       the detector's own loss on the denoised slices
+    detector_turns  whether the detector learns in between
+    shuffled        regions of another image: the control
+    """
+
+    perceptual: Literal["none", "map", "roi"] = "none"
+    detection: bool = False
+    detector_turns: bool = False
+    shuffled: bool = False
+
+
+RECIPES: Mapping[Arm, Recipe] = {
+    "A1": Recipe(),
+    "A2": Recipe(perceptual="map"),
+    "A3": Recipe(perceptual="roi"),
+    "A4": Recipe(detection=True),
+    "A5": Recipe(perceptual="roi", detection=True),
+    "A6": Recipe(perceptual="roi", detection=True, detector_turns=True),
+    "A6-shuffled": Recipe(perceptual="roi", detection=True, detector_turns=True, shuffled=True),
+}
+"""A0 is the low-dose input itself. A6 is LIDnet."""
+
+
+@dataclass(frozen=True)
+class CollaborationConfig:
+    """One collaborative training.
+
+    rounds                      of a denoiser's turn and a detector's turn
+    denoiser_steps, detector_steps  in each turn
+    detection_share, perceptual_share   gradient of each term at the denoised image, relative to the pixel loss's,
+                                measured on the first `balance_batches` batches and kept from then on
+    """
+
+    rounds: int
+    denoiser_steps: int
+    detector_steps: int
+    batch: int
+    crop_px: int
+    denoiser_rate: float = 2e-5
+    detector_rate: float = 1e-4
+    detection_share: float = 0.1
+    perceptual_share: float = 0.3
+    balance_batches: int = 20
+    noise_floor_hu: float = 15.0
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.99
+    checkpoint_every: int = 50
+    roi: RoiConfig = field(default_factory=RoiConfig)
+
+    @property
+    def steps(self) -> int:
+        """Of both turns, all rounds."""
+        return self.rounds * (self.denoiser_steps + self.detector_steps)
+
+
+COLLABORATION: dict[Literal["cpu", "gpu"], CollaborationConfig] = {
+    "cpu": CollaborationConfig(rounds=3, denoiser_steps=150, detector_steps=50, batch=2, crop_px=256),
+    "gpu": CollaborationConfig(rounds=5, denoiser_steps=2000, detector_steps=500, batch=8, crop_px=384),
+}
+
+
+def denoise_stack(denoiser: nn.Module, hu: Tensor) -> Tensor:
+    """Every slice of (B, M, H, W), HU, by itself."""
+    return torch.as_tensor(denoiser(hu.flatten(0, 1)[:, None])).reshape(hu.shape)
+
+
+def detection_loss(detector: Detector, hu: Tensor, targets: Sequence[Targets], draw: torch.Generator) -> Tensor:
+    """The four losses of proposals and heads."""
+    losses = detector.losses(hu, targets, generator=draw)
+    return torch.stack([losses[name] for name in ("rpn_cls", "rpn_box", "roi_cls", "roi_box")]).sum()
+
+
+class Collaboration:
+    """The state of one collaborative training: all of it is in the checkpoint."""
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        detector: Detector,
+        store: JointStore,
+        config: CollaborationConfig,
+        *,
+        arm: Arm,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """denoiser, detector   trained apart; both are changed in place."""
+        self.device = torch.device(device)
+        self.denoiser = denoiser.to(self.device)
+        self.detector = detector.to(self.device)
+        self.smoothed = copy.deepcopy(denoiser).requires_grad_(False)
+        self.store, self.config = store, config
+        self.arm, self.recipe, self.seed = arm, RECIPES[arm], seed
+        self.denoiser_optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=config.denoiser_rate)
+        self.detector_optimiser = torch.optim.AdamW(self.detector.parameters(), lr=config.detector_rate)
+        self.step = 0
+        self.weights: dict[str, float] = {}
+        self.seen = {"annotated": 0, "proposed": 0}
+        self.late_loss = math.nan
+
+    def fit(self, checkpoint: Path, report: OnProgress) -> None:
+        """The remaining steps. raises ModelError where a loss is no longer finite"""
+        if not self.weights:
+            self._balance()
+        while self.step < self.config.steps:
+            turn = self._turn()
+            loss = self._denoiser_step() if turn == "denoiser" else self._detector_step()
+            if not math.isfinite(loss):
+                raise ModelError(f"arm {self.arm}: the loss is no longer finite at step {self.step}")
+            self.late_loss = loss if math.isnan(self.late_loss) else SMOOTHING * self.late_loss + (1 - SMOOTHING) * loss
+            self.step += 1
+            report(f"{self.arm}, {turn}'s turn", self.step, self.config.steps, self.late_loss)
+            if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
+                self.save(checkpoint)
+
+    def _turn(self) -> Literal["denoiser", "detector"]:
+        """In arms without a detector's turn the denoiser takes its steps too: every arm has the same budget."""
+        config = self.config
+        within = self.step % (config.denoiser_steps + config.detector_steps)
+        return "detector" if self.recipe.detector_turns and within >= config.denoiser_steps else "denoiser"
+
+    def _batch(self, step: int) -> JointBatch:
+        config = self.config
+        batch = self.store.batch(step, size=config.batch, crop_px=config.crop_px, noise_floor_hu=config.noise_floor_hu)
+        targets = [target.to(self.device) for target in batch.targets]
+        low, full, weight = (part.to(self.device) for part in (batch.low, batch.full, batch.weight))
+        return JointBatch(low, full, weight, targets)
+
+    def _draw(self, step: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.seed << 32) + step)
+
+    def _denoiser_step(self) -> float:
+        freeze(self.detector, learning=self.denoiser)
+        batch = self._batch(self.step)
+        terms = self._terms(denoise_stack(self.denoiser, batch.low), batch, self._draw(self.step))
+        loss = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+        self._descend(loss, self.denoiser, self.denoiser_optimiser)
+        self._smooth()
+        return float(loss.detach())
+
+    def _detector_step(self) -> float:
+        """Half on denoised slices, half on full-dose ones: studies that nobody denoises must stay readable to it."""
+        freeze(self.denoiser, learning=self.detector)
+        batch = self._batch(self.step)
+        with torch.no_grad():
+            denoised = denoise_stack(self.denoiser, batch.low)
+        parts = [
+            detection_loss(self.detector, hu, batch.targets, self._draw(self.step)) for hu in (denoised, batch.full)
+        ]
+        loss = torch.stack(parts).mean()
+        self._descend(loss, self.detector, self.detector_optimiser)
+        return float(loss.detach())
+
+    def _terms(self, denoised: Tensor, batch: JointBatch, draw: torch.Generator) -> dict[str, Tensor]:
+        """What the arm asks of the denoised slices (B, M, H, W)."""
+        terms = {"pixel": pixel_loss(denoised, batch.full, batch.weight)}
+        if self.recipe.perceptual != "none":
+            with torch.no_grad():
+                reference = self.detector.features(batch.full)
+            ours = self.detector.features(denoised)
+            if self.recipe.perceptual == "map":
+                terms["perceptual"] = map_perceptual_loss(ours, reference)
+            else:
+                annotated = [target.boxes for target in batch.targets]
+                found = regions(self.detector, batch.full, annotated, self.config.roi)
+                self.seen["annotated"] += found.annotated
+                self.seen["proposed"] += found.proposed
+                found = shuffled(found, len(denoised)) if self.recipe.shuffled else found
+                terms["perceptual"] = roi_perceptual_loss(ours, reference, found.rois, self.detector.strides)
+        if self.recipe.detection:
+            terms["detection"] = detection_loss(self.detector, denoised, batch.targets, draw)
+        return terms
+
+    def _balance(self) -> None:
+        """Weights that give each term its share of the pixel loss's gradient at the denoised image."""
+        freeze(self.detector, learning=self.denoiser)
+        norms: dict[str, list[float]] = {}
+        for number in range(self.config.balance_batches):
+            step = self.config.steps + number  # batches that no step sees
+            batch = self._batch(step)
+            with torch.no_grad():
+                denoised = denoise_stack(self.denoiser, batch.low)
+            denoised.requires_grad_(True)
+            for name, value in self._terms(denoised, batch, self._draw(step)).items():
+                (gradient,) = torch.autograd.grad(value, denoised, retain_graph=True)
+                norms.setdefault(name, []).append(float(gradient.norm()))
+        means = {name: sum(values) / len(values) for name, values in norms.items()}
+        shares = {"pixel": 1.0, "perceptual": self.config.perceptual_share, "detection": self.config.detection_share}
+        self.weights = {name: shares[name] * means["pixel"] / mean if mean > 0 else 0.0 for name, mean in means.items()}
+
+    def _descend(self, loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), self.config.gradient_clip)
+        optimiser.step()
+
+    @torch.no_grad()
+    def _smooth(self) -> None:
+        for average, now in zip(self.smoothed.parameters(), self.denoiser.parameters(), strict=True):
+            average.lerp_(now, 1 - self.config.ema_decay)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "arm": self.arm,
+            "seed": self.seed,
+            "step": self.step,
+            "weights": self.weights,
+            "seen": self.seen,
+            "late_loss": self.late_loss,
+            "denoiser": self.denoiser.state_dict(),
+            "smoothed": self.smoothed.state_dict(),
+            "detector": self.detector.state_dict(),
+            "denoiser_optimiser": self.denoiser_optimiser.state_dict(),
+            "detector_optimiser": self.detector_optimiser.state_dict(),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        raises   ModelError     it is of another arm or seed
+        """
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if (state["arm"], state["seed"]) != (self.arm, self.seed):
+            raise ModelError(f"the checkpoint belongs to arm {state['arm']}, seed {state['seed']}")
+        self.step, self.weights, self.seen = state["step"], state["weights"], state["seen"]
+        self.late_loss = state["late_loss"]
+        for name in ("denoiser", "smoothed", "detector", "denoiser_optimiser", "detector_optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+
+
+def freeze(frozen: nn.Module, *, learning: nn.Module) -> None:
+    """One learns, the other stays as it is to the last buffer; gradients still run through it."""
+    frozen.eval().requires_grad_(False)
+    learning.train().requires_grad_(True)
