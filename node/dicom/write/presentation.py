@@ -152,8 +152,9 @@ def _show_whole(ds: Any, header: Any) -> None:
     """Pixels as wide and high as they are, and MONOCHROME1 the right way round; the library assumes neither."""
     for area in ds.DisplayedAreaSelectionSequence:
         del area.PixelOriginInterpretation  # of tiled images
-        spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
-        if spacing:
+        stated = (header.get(keyword) or () for keyword in ("PixelSpacing", "ImagerPixelSpacing"))
+        spacing = next((values for values in stated if len(values) == 2 and min(map(float, values)) > 0), None)
+        if spacing is not None:
             del area.PresentationPixelAspectRatio
             area.PresentationPixelSpacing = [format_number_as_ds(float(value)) for value in spacing]
     if str(header.get("PhotometricInterpretation", "")) == "MONOCHROME1":

@@ -105,6 +105,13 @@ def test_an_inverted_radiograph_stays_inverted(run_of: Any, read_back: Any, tmp_
     assert read_back(states(run)[0]).PresentationLUTShape == "INVERSE"
 
 
+def test_a_spacing_of_zero_is_none(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    """As a real radiograph has it."""
+    run = run_of(made.radiograph(tmp_path, PixelSpacing=[0, 0], ImagerPixelSpacing=[0.2, 0.1]), lesions=1)
+    (area,) = read_back(states(run)[0]).DisplayedAreaSelectionSequence
+    assert list(area.PresentationPixelSpacing) == [0.2, 0.1]
+
+
 @pytest.mark.parametrize("axis", [((-3.0, 5.0), (6.0, 5.0)), ((3.0, 5.0), (np.nan, 5.0)), ((3.0, 5.0), (40.0, 5.0))])
 def test_refuses_an_axis_outside_of_its_image(axis: Any, tmp_path: Path) -> None:
     paths = made.ct_series(tmp_path)
