@@ -1,4 +1,4 @@
-"""The detector's shapes, its way in and its losses."""
+"""The detector's shapes and its way in."""
 
 from dataclasses import replace
 
@@ -6,17 +6,7 @@ import pytest
 import torch
 
 from models.deeplesion.config import J18, SINGLE, NetworkConfig
-from models.deeplesion.losses import Targets, match, with_ignored
 from models.deeplesion.network import Detections, Detector, HuWindows, build
-
-LOSSES = {"rpn_cls", "rpn_box", "roi_cls", "roi_box", "mask"}
-
-
-def targets(*boxes: tuple[float, float, float, float], side: int = 64) -> Targets:
-    masks = torch.zeros(len(boxes), side, side, dtype=torch.bool)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
-        mask[int(y1) + 2 : int(y2) - 2, int(x1) + 2 : int(x2) - 2] = True
-    return Targets(torch.tensor(boxes).reshape(-1, 4), torch.zeros(len(boxes), dtype=torch.long), masks)
 
 
 @pytest.fixture
@@ -101,60 +91,13 @@ def test_detections_come_with_category_and_mask(network):
 def test_the_single_category_twin_has_two_outputs(tiny):
     twin = build(replace(tiny, categories=SINGLE))
     assert twin.roi_head.scores.out_features == 2
-    assert set(twin.losses(torch.zeros(1, 3, 64, 64), [targets((10, 10, 30, 30))])) == LOSSES
+    hu = torch.zeros(1, 3, 64, 64)
+    assert twin.classify(twin.features(hu), torch.tensor([[0.0, 10, 10, 30, 30]]))[0].shape == (1, 2)
 
 
 def test_more_slices_are_a_matter_of_configuration(tiny):
     nine = build(replace(tiny, offsets_mm=tuple(2.0 * p for p in range(-4, 5))))
     assert len(nine.detect(torch.zeros(1, 9, 64, 64))) == 1
-
-
-def test_losses_of_images_without_a_target_are_finite_and_train_the_background(network):
-    losses = network.losses(torch.randn(2, 3, 64, 64) * 300, [targets(), targets()])
-    assert set(losses) == LOSSES
-    assert all(torch.isfinite(loss) for loss in losses.values())
-    assert losses["rpn_box"] == losses["roi_box"] == losses["mask"] == 0
-    sum(losses.values()).backward()
-    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
-    assert network.roi_head.scores.weight.grad.abs().sum() > 0
-
-
-def test_losses_without_masks_leave_the_mask_alone(network):
-    only_boxes = Targets(torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([1]))
-    losses = network.losses(torch.randn(1, 3, 64, 64) * 300, [only_boxes])
-    assert losses["mask"] == 0
-    assert losses["roi_cls"] > 0
-
-
-def test_each_loss_reaches_the_hu_in_front(network):
-    """A denoiser before the detector learns from every one of them."""
-    for name in LOSSES:
-        hu = (torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 300).requires_grad_()
-        # Box corrections start at zero weights: a step away from there.
-        torch.nn.init.normal_(network.roi_head.deltas.weight, std=0.01)
-        network.losses(hu, [targets((10, 12, 30, 32))])[name].backward()
-        assert hu.grad is not None
-        assert torch.isfinite(hu.grad).all()
-        assert hu.grad.abs().sum() > 0, name
-
-
-def test_a_frozen_detector_still_passes_the_gradient_on(network):
-    network.eval().requires_grad_(False)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    hu = (torch.randn(1, 3, 64, 64) * 300).requires_grad_()
-    sum(network.losses(hu, [targets((10, 12, 30, 32))]).values()).backward()
-    assert hu.grad is not None
-    assert hu.grad.abs().sum() > 0
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-
-
-def test_the_same_generator_draws_the_same_samples(network):
-    hu = torch.randn(1, 3, 96, 96) * 300
-    one, other = (
-        network.losses(hu, [targets((10, 12, 30, 32), side=96)], generator=torch.Generator().manual_seed(3))
-        for _ in range(2)
-    )
-    assert all(torch.equal(one[name], other[name]) for name in LOSSES)
 
 
 def test_features_do_not_look_beyond_their_receptive_field(network):
@@ -166,55 +109,3 @@ def test_features_do_not_look_beyond_their_receptive_field(network):
         before, after = network.features(hu)[0], network.features(changed)[0]
     assert not torch.equal(before[..., :2, :2], after[..., :2, :2])
     assert torch.equal(before[..., -8:, -8:], after[..., -8:, -8:])
-
-
-RULES = {"positive": 0.5, "negative": 0.3, "ignored": 0.3}
-
-
-def test_matching_by_hand():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 4], [0, 0, 10, 2], [50, 50, 60, 60]])
-    label = match(boxes, targets((0, 0, 10, 10)), force_best=False, **RULES).label
-    assert label.tolist() == [1, -1, 0, 0]  # IoU 1, 0.4, 0.2, 0
-
-
-def test_the_closest_anchor_stands_for_a_lesion_that_none_matches():
-    boxes = torch.tensor([[0.0, 0, 10, 4], [0, 0, 10, 3], [50, 50, 60, 60]])
-    matches = match(boxes, targets((50, 50, 52, 52), (0, 0, 10, 10)), force_best=True, **RULES)
-    assert matches.label.tolist() == [1, -1, 1]
-    assert matches.index[[0, 2]].tolist() == [1, 0]
-
-
-def test_what_is_to_be_ignored_is_neither_lesion_nor_background():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [30, 30, 40, 40], [50, 50, 60, 60]])
-    known = replace(targets((0, 0, 10, 10)), ignore=torch.tensor([[31.0, 30, 41, 40], [0, 0, 10, 10]]))
-    assert match(boxes, known, force_best=False, **RULES).label.tolist() == [1, -1, 0]
-
-
-class Teacher:
-    """Finds what it is told to."""
-
-    def __init__(self, boxes: list[list[float]], scores: list[float]) -> None:
-        count = len(boxes)
-        found = torch.tensor(boxes)
-        self.found = Detections(found, torch.tensor(scores), torch.zeros(count, dtype=torch.long), torch.ones(count, 1))
-
-    def detect(self, hu: torch.Tensor, *, masks: bool) -> list[Detections]:
-        return [self.found] * len(hu)
-
-
-def test_only_sure_findings_away_from_annotations_are_ignored():
-    teacher = Teacher([[0, 0, 10, 10], [30, 30, 40, 40], [50, 50, 60, 60]], [0.9, 0.8, 0.3])
-    annotated, empty = with_ignored(teacher, torch.zeros(2, 3, 64, 64), [targets((1, 1, 11, 11)), targets()], 0.5)
-    assert annotated.ignore.tolist() == [[30, 30, 40, 40]]
-    assert empty.ignore.tolist() == [[0, 0, 10, 10], [30, 30, 40, 40]]
-
-
-def test_an_ignored_lesion_adds_nothing_to_the_loss(network):
-    """Where every proposal lies in an ignored box and nothing is annotated, there is nothing to learn."""
-    everything = torch.tensor([[x, y, x + w, y + h] for x in range(0, 64, 2) for y in range(0, 64, 2)
-                               for w in (6, 12, 24, 48) for h in (6, 12, 24, 48)], dtype=torch.float32)  # fmt: skip
-    plain = targets()
-    losses = network.losses(torch.randn(1, 3, 64, 64) * 300, [replace(plain, ignore=everything)])
-    without = network.losses(torch.randn(1, 3, 64, 64) * 300, [plain])
-    assert losses["roi_cls"] == 0
-    assert without["roi_cls"] > 0

@@ -8,7 +8,7 @@ import torch
 
 from models.contract import ModelError
 from models.deeplesion import boxes as geometry
-from models.deeplesion.config import DeepLesionConfig, NetworkConfig, TrainConfig
+from models.deeplesion.config import DeepLesionConfig, DetectConfig, NetworkConfig, TrainConfig
 from models.deeplesion.data import Batch
 from models.deeplesion.losses import Targets
 from models.deeplesion.train import Run, learning_rate
@@ -45,12 +45,12 @@ class Discs:
 
 @pytest.fixture
 def config(tiny: NetworkConfig) -> DeepLesionConfig:
-    return DeepLesionConfig(network=tiny)
+    return DeepLesionConfig(network=replace(tiny, detect=DetectConfig(before_nms=100, proposals=24)))
 
 
 def test_it_finds_planted_discs_after_a_few_dozen_steps(config, tmp_path):
-    training = replace(QUICK, steps=100, batch=4, crop_px=80, warmup_steps=10, missing="plain", checkpoint_every=100)
-    discs = Discs(80)
+    training = replace(QUICK, steps=60, learning_rate=4e-3, warmup_steps=6, ema_decay=0.9, missing="plain")
+    discs = Discs(64)
     run = Run(config, training, seed=1, device=CPU)
     run.fit(discs, tmp_path / "c.pt", lambda *_: None)
     unseen = discs.batch(9999, replace(training, batch=12))
@@ -59,7 +59,7 @@ def test_it_finds_planted_discs_after_a_few_dozen_steps(config, tmp_path):
     for one, target in zip(found, unseen.targets, strict=True):
         best = one.boxes[:1]
         good += len(best) and one.scores[0] > 0.5 and float(geometry.iou(best, target.boxes)) > 0.5
-    assert good >= 11
+    assert good >= 10
 
 
 def test_resumes_to_the_same_bits(config, tmp_path):
