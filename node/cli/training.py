@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from node.cli import training_deeplesion
+from node.cli import evaluate_deeplesion, training_deeplesion
 from node.cli.words import err, say
 from node.errors import ConfigurationError
 
@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     training_deeplesion.register(train)
     evaluate = typer.Typer(help="Measure a network on patients it has not seen.", no_args_is_help=True)
     evaluate.command("lidnet")(evaluate_lidnet)
+    evaluate_deeplesion.register(evaluate)
     app.add_typer(train, name="train", rich_help_panel=_PANEL)
     app.add_typer(evaluate, name="evaluate", rich_help_panel=_PANEL)
 

@@ -1,0 +1,195 @@
+"""`evaluate deeplesion`: arms of one comparison on the same held-out patients, as tables and as a FROC curve."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from node.cli.words import err
+from node.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from models.deeplesion.evaluate import Evaluation, FrocCurve
+    from models.deeplesion.network import Detector
+
+_FACTS = "training.json"
+_SHIPPED = "shipped"
+
+
+def register(evaluate: typer.Typer) -> None:
+    """Add the command to the group `evaluate`."""
+    evaluate.command("deeplesion")(evaluate_deeplesion)
+
+
+def evaluate_deeplesion(
+    data: Path = typer.Option(
+        ..., "--data", exists=True, file_okay=False, help="Samples of a training run: folders validation and test."
+    ),
+    out: Path = typer.Option(..., "--out", file_okay=False, help="Tables, curves and figure go here."),
+    weights: Path | None = typer.Option(
+        None, "--weights", exists=True, dir_okay=False, help="Weights of a training run. Default: those that ship."
+    ),
+    arm: list[str] | None = typer.Option(
+        None, "--arm", help="NAME=FILE: weights to be compared with the first (repeatable)."
+    ),
+    seed: int = typer.Option(0, "--seed", help="Of the patients drawn, and of the scans."),
+    draws: int = typer.Option(1000, "--draws", min=10, help="Bootstrap draws."),
+    scans: int = typer.Option(
+        0, "--scans", min=0, help="Whole drawn scans of each test family, so many with lesions and so many without."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
+) -> None:
+    """FROC, accuracy, sensitivity by size and contrast, false positives on images without lesions.
+
+    Several weights are compared patient by patient. What it writes, evaluation.json, is what a card shows.
+
+    \b
+    pacsnode evaluate deeplesion --data ./run1/samples --weights ./run1/weights.safetensors --out ./run1
+    pacsnode evaluate deeplesion --data ./run1/samples --weights ./run1/weights.safetensors \\
+        --arm single=./run2/weights.safetensors --out ./compared
+    """
+    from models.contract import ModelError
+    from models.deeplesion.evaluate import detector_of, drawn_scans, evaluate, evaluate_scans
+    from models.deeplesion.model import FAST
+    from models.evaluation.froc import Bootstrap
+    from models.evaluation.table import Measured
+
+    test, validation = _samples(data)
+    files = _arms(weights, arm or [])
+    bootstrap = Bootstrap(draws, seed)
+    try:
+        networks = {name: _network(path) for name, path in files.items()}
+        with _bar() as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def progress(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what, total=total)
+                bar.update(tasks[what], completed=done)
+
+            detectors = {name: detector_of(network) for name, network in networks.items()}
+            evaluation = evaluate(detectors, test, validation, bootstrap=bootstrap, on_progress=progress)
+            tables = list(evaluation.tables)
+            if scans:
+                drawn = list(drawn_scans(FAST, count=scans, seed=seed))
+                tables.append(evaluate_scans(networks, drawn, bootstrap=bootstrap, on_progress=progress))
+    except ModelError as exc:
+        raise ConfigurationError(str(exc)) from exc
+    measured = Measured(_sha256(weights), _facts(weights), tuple(tables))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
+    (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
+    (out / "froc.json").write_text(evaluation.curves_json(), encoding="utf8")
+    draw(evaluation, out / "froc.png")
+    typer.echo(measured.json() if as_json else measured.markdown())
+
+
+def draw(evaluation: Evaluation, to: Path) -> None:
+    """FROC curves of all arms with their 95 % intervals, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5.2), layout="constrained")
+    axis = figure.subplots()
+    for name, curve in evaluation.curves.items():
+        _draw_curve(axis, name, curve)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks([0.125, 0.25, 0.5, 1, 2, 4, 8, 16], ["1/8", "1/4", "1/2", "1", "2", "4", "8", "16"])
+    axis.set_ylim(0, 1)
+    axis.set_xlabel("false positives per image")
+    axis.set_ylabel("sensitivity (IoU ≥ 0.5)")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    axis.set_title("Simulated lesions; band: 95 % bootstrap interval over patients", fontsize=10)
+    figure.savefig(to, dpi=120)
+
+
+def _draw_curve(axis: Axes, name: str, curve: FrocCurve) -> None:
+    (line,) = axis.plot(curve.rates, curve.sensitivity, label=name)
+    axis.fill_between(curve.rates, curve.low, curve.high, alpha=0.2, color=line.get_color(), linewidth=0)
+
+
+def _samples(data: Path) -> tuple[list[Path], list[Path]]:
+    """Test and validation samples. raises ConfigurationError"""
+    found = []
+    for split in ("test", "validation"):
+        files = sorted((data / split).glob("*.npz"))
+        if not files:
+            raise ConfigurationError(f"{data}: no samples in {split}/; pacsnode train deeplesion makes them")
+        found.append(files)
+    return found[0], found[1]
+
+
+def _arms(weights: Path | None, others: list[str]) -> dict[str, Path | None]:
+    """Weights by name, the reference first; None stands for those that ship. raises ConfigurationError"""
+    first = _SHIPPED if weights is None else weights.parent.name or weights.stem
+    arms: dict[str, Path | None] = {first: weights}
+    for said in others:
+        name, _, file = said.partition("=")
+        if not name or not Path(file).is_file():
+            raise ConfigurationError(f"--arm {said}: NAME=FILE with a file of weights is wanted")
+        if name in arms:
+            raise ConfigurationError(f"--arm {said}: there is another arm of that name")
+        arms[name] = Path(file)
+    return arms
+
+
+def _network(weights: Path | None) -> Detector:
+    """Ready to run, on the GPU where there is one; as many categories as the file has. raises ConfigurationError"""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from models.deeplesion.model import FAST, MODEL
+    from models.deeplesion.network import build
+    from models.weights import load_weights
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if weights is None:
+        network = MODEL.build()
+        load_weights(network, MODEL.card())
+        return MODEL.prepare(network, device)
+    try:
+        tensors = load_file(weights)
+        count = len(tensors["roi_head.scores.bias"]) - 1
+        names = FAST.network.categories if count == len(FAST.network.categories) else _numbered(count)
+        network = build(dataclasses.replace(FAST.network, categories=names))
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except (RuntimeError, KeyError, ValueError, SafetensorError) as exc:
+        raise ConfigurationError(f"{weights}: not the weights of this detector") from exc
+    return MODEL.prepare(network, device)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"category {number}" for number in range(1, count + 1))
+
+
+def _sha256(weights: Path | None) -> str:
+    from models.deeplesion.model import MODEL
+
+    return MODEL.card().sha256 if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def _facts(weights: Path | None) -> Mapping[str, object]:
+    """What the weights were made of, as far as that is on record."""
+    from models.deeplesion.model import MODEL
+
+    if weights is None:
+        return MODEL.card().training_data
+    path = weights.with_name(_FACTS)
+    found: Mapping[str, object] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    return found
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err
+    )
