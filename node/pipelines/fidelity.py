@@ -5,15 +5,21 @@ Limits: lidnet dossier and the CT issue ("HU bias under 2 in soft tissue and 5 i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
-from models.contract import BoolArray, FloatArray, Volume
+from models.contract import BoolArray, FloatArray, Lesion, Volume
 from models.evaluation.noise import LUNG_HU, SOFT_TISSUE_HU, homogeneous, noise_sd
 
 SOFT_TISSUE_LIMIT_HU = 2.0
 LUNG_LIMIT_HU = 5.0
+LEAST_KEPT = 0.8
+"""Of a found lesion's contrast: a reader who sees less of it may miss it."""
+LEAST_CONTRAST_HU = 20.0
+RING_MM = (2.0, 4.0)
 MOST_SLICES = 24
 """Slices looked at, evenly spread: the numbers are means over a series, and thick series need no more."""
 
@@ -33,8 +39,11 @@ class Fidelity:
     complaint: str
 
 
-def check(volume: Volume, derived: FloatArray) -> Fidelity:
-    """Compare a derived volume with its source, both (Z, Y, X) HU."""
+def check(volume: Volume, derived: FloatArray, lesions: Sequence[Lesion] = ()) -> Fidelity:
+    """Compare a derived volume with its source, both (Z, Y, X) HU.
+
+    lesions     found in the source: they must keep their contrast
+    """
     chosen = np.unique(np.linspace(0, len(volume.voxels) - 1, min(MOST_SLICES, len(volume.voxels))).round().astype(int))
     noise_in, noise_out = [], []
     soft, lung = _Bias(SOFT_TISSUE_HU), _Bias(LUNG_HU)
@@ -54,7 +63,52 @@ def check(volume: Volume, derived: FloatArray) -> Fidelity:
         checks[f"HU shift in {name}"] = f"{value:+.2f} HU (limit {limit:g})"
         if abs(value) > limit:
             complaints.append(f"it shifts {name} by {value:+.1f} HU (limit {limit:g})")
+    kept = contrast_kept(volume, derived, lesions)
+    if kept:
+        least = min(kept)
+        checks["contrast of lesions"] = (
+            f"{100 * least:.0f} % kept at least, of {len(kept)} (limit {100 * LEAST_KEPT:.0f})"
+        )
+        if least < LEAST_KEPT:
+            complaints.append(
+                f"of a lesion's contrast it keeps only {100 * least:.0f} % (limit {100 * LEAST_KEPT:.0f})"
+            )
     return Fidelity(_median(noise_in), _median(noise_out), checks, " and ".join(complaints))
+
+
+def contrast_kept(volume: Volume, derived: FloatArray, lesions: Sequence[Lesion]) -> list[float]:
+    """Contrast after over contrast before, of each lesion that stands out from what surrounds it.
+
+    Contrast is the mean inside less the mean in a ring of 2 to 4 mm around. Lesions whose contrast is below
+    `LEAST_CONTRAST_HU` say nothing: noise alone would move their ratio.
+    """
+    kept = []
+    for lesion in lesions:
+        box, inside, ring = _neighbourhood(lesion, volume.spacing_zyx_mm)
+        if not ring.any():
+            continue
+        before, after = (
+            float(image[box][inside].mean(dtype=np.float64) - image[box][ring].mean(dtype=np.float64))
+            for image in (volume.voxels, derived)
+        )
+        if abs(before) >= LEAST_CONTRAST_HU:
+            kept.append(after / before)
+    return kept
+
+
+def _neighbourhood(
+    lesion: Lesion, spacing_zyx_mm: tuple[float, float, float]
+) -> tuple[tuple[slice, ...], BoolArray, BoolArray]:
+    """A box around the lesion, and in it the lesion and its ring."""
+    reach = [int(np.ceil(RING_MM[1] / step)) + 1 for step in spacing_zyx_mm]
+    places = [np.flatnonzero(lesion.mask.any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
+    box = tuple(
+        slice(max(int(place[0]) - more, 0), int(place[-1]) + 1 + more)
+        for place, more in zip(places, reach, strict=True)
+    )
+    inside = lesion.mask[box]
+    distance = distance_transform_edt(~inside, sampling=spacing_zyx_mm)
+    return box, inside, (distance >= RING_MM[0]) & (distance <= RING_MM[1])
 
 
 class _Bias:

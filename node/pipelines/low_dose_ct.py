@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from math import isnan
 
-from models.contract import Analysis, Code, Findings, Image, Measurement, ModelError, Volume
+import numpy as np
+
+from models.contract import Analysis, Code, Findings, Image, Lesion, Measurement, ModelError, Volume
 from node.pipelines import fidelity
-from node.pipelines.models import Denoiser, Models, Progress
+from node.pipelines.models import Candidate, Detector, Models, Progress
 
 NAME = "low_dose_ct"
-VERSION = "1"
+VERSION = "2"
+DENOISING, DETECTION = "Denoising", "Lesion detection"
 
 NOISE: Code = ("noise-sd", "99PACSNODE", "Noise in soft tissue, standard deviation")
 HOUNSFIELD_UNIT: Code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
@@ -17,48 +22,105 @@ SMOOTHING: Code = ("113087", "DCM", "Smoothing")
 
 _NOT_OFFERED = "No trained network for it is part of this version."
 _CAUTION = "Denoising can weaken small and faint detail: read the original images beside the denoised ones."
+_CANDIDATES = (
+    "Lesions are candidates of a network that was trained on simulated lesions: it misses some and marks what is none."
+)
 _NOT_TRUNK = frozenset({"HEAD", "BRAIN", "SKULL", "FACE", "EAR", "ORBIT", "SINUS", "EXTREMITY", "HAND", "FOOT", "KNEE"})
-"""Body Part Examined (PS3.16 L-1) for which the denoiser was not made: it saw chests, abdomens and pelves only."""
+"""Body Part Examined (PS3.16 L-1) for which the networks were not made: they saw chests, abdomens and pelves only."""
 
 
 def low_dose_ct(volume: Volume, models: Models, on_progress: Progress) -> Findings:
-    """Findings of one CT series. raises ModelError where a network broke."""
-    others = (
-        Analysis("Lesion detection", "not done", _NOT_OFFERED),
-        Analysis("Image quality scoring", "not done", _NOT_OFFERED),
+    """Findings of one CT series. raises ModelError where a network broke.
+
+    Lesions are searched for in the series as it came. On the denoised one the search is repeated only to hold the
+    denoiser to it: a lesion that the original does not support keeps the whole series from leaving.
+    """
+    scoring = Analysis("Image quality scoring", "not done", _NOT_OFFERED)
+    part = volume.acquisition.body_part
+    if part.upper() in _NOT_TRUNK:
+        reason = f"The networks were trained on images of the trunk, and this is the {part.lower()}."
+        skipped = tuple(Analysis(name, "not done", reason) for name in (DENOISING, DETECTION))
+        return Findings(NAME, VERSION, (*skipped, scoring))
+    stages = _Stages(on_progress, (models.denoiser is not None) + 2 * (models.detector is not None))
+    candidates = models.detector.find(volume, stages.next()) if models.detector else ()
+    lesions = _lesions(candidates, volume, models.detector)
+    denoising, images, measurements = _denoise(volume, models, candidates, lesions, stages)
+    notes = [_CAUTION] if images else []
+    if models.detector is not None:
+        notes.append(_CANDIDATES)
+    analyses = (denoising, _detection(models.detector), scoring)
+    return Findings(
+        NAME, VERSION, analyses, images=images, lesions=lesions, measurements=measurements, notes=tuple(notes)
     )
-    if models.denoiser is None:
-        return Findings(NAME, VERSION, (Analysis("Denoising", "not done", _NOT_OFFERED), *others))
-    if volume.acquisition.body_part.upper() in _NOT_TRUNK:
-        part = volume.acquisition.body_part.lower()
-        reason = f"The network was trained on images of the trunk, and this is the {part}."
-        return Findings(NAME, VERSION, (Analysis("Denoising", "not done", reason), *others))
-    denoising, images, measurements = _denoise(volume, models.denoiser, on_progress)
-    notes = (_CAUTION,) if images else ()
-    return Findings(NAME, VERSION, (denoising, *others), images=images, measurements=measurements, notes=notes)
+
+
+class _Stages:
+    """One progress for several stages of equal weight, in percent."""
+
+    def __init__(self, on_progress: Progress, count: int) -> None:
+        self._on_progress, self._count, self._begun = on_progress, max(count, 1), 0
+
+    def next(self) -> Progress:
+        begun = self._begun
+        self._begun += 1
+        return lambda done, total: self._on_progress(round(100 * (begun + done / total) / self._count), 100)
+
+
+def _detection(detector: Detector | None) -> Analysis:
+    if detector is None:
+        return Analysis(DETECTION, "not done", _NOT_OFFERED)
+    return Analysis(DETECTION, "done", "", detector.identity, looks_for=detector.looks_for)
+
+
+def _lesions(candidates: Sequence[Candidate], volume: Volume, detector: Detector | None) -> tuple[Lesion, ...]:
+    if detector is None:
+        return ()
+    found = [candidate for candidate in candidates if candidate.score >= candidate.operating_point]
+    return tuple(candidate.lesion(volume, detector.identity) for candidate in found)
 
 
 def _denoise(
-    volume: Volume, denoiser: Denoiser, on_progress: Progress
+    volume: Volume, models: Models, candidates: Sequence[Candidate], lesions: tuple[Lesion, ...], stages: _Stages
 ) -> tuple[Analysis, tuple[Image, ...], tuple[Measurement, ...]]:
     """The denoised series where it passes its checks; else the reason why it is withheld."""
-    array = denoiser.run(volume, on_progress)
+    denoiser = models.denoiser
+    if denoiser is None:
+        return Analysis(DENOISING, "not done", _NOT_OFFERED), (), ()
+    array = denoiser.run(volume, stages.next())
     if array.shape != volume.voxels.shape:
         raise ModelError(f"the denoiser returned {array.shape} for {volume.voxels.shape}")
-    result = fidelity.check(volume, array)
+    result = fidelity.check(volume, array, lesions)
     measurements = _noise(result)
-    if result.complaint:
-        reason = f"The denoised images were not returned: {result.complaint}."
-        return Analysis("Denoising", "withheld", reason, denoiser.identity), (), measurements[:1]
+    complaint = result.complaint
+    checks = dict(result.checks)
+    if models.detector is not None and not complaint:
+        new = _unsupported(replace(volume, voxels=array), volume, candidates, models.detector, stages.next())
+        checks["lesions only in the denoised images"] = f"{new} (limit 0)"
+        if new:
+            complaint = f"the detector finds {new} in them that the images as received do not support"
+    if complaint:
+        reason = f"The denoised images were not returned: {complaint}."
+        return Analysis(DENOISING, "withheld", reason, denoiser.identity), (), measurements[:1]
     image = Image(
         kind="denoised",
         array=array,
         description=f"Noise reduced by {denoiser.identity.name} {denoiser.identity.version}",
         derivation=SMOOTHING,
         model=denoiser.identity,
-        checks=result.checks,
+        checks=checks,
     )
-    return Analysis("Denoising", "done", "", denoiser.identity), (image,), measurements
+    return Analysis(DENOISING, "done", "", denoiser.identity), (image,), measurements
+
+
+def _unsupported(
+    denoised: Volume, volume: Volume, candidates: Sequence[Candidate], detector: Detector, on_progress: Progress
+) -> int:
+    """Findings in the denoised volume where the original has not even a weak candidate."""
+    known = np.zeros(volume.voxels.shape, np.bool_)
+    for candidate in candidates:
+        known |= candidate.lesion(volume, detector.identity).mask
+    found = _lesions(detector.find(denoised, on_progress), denoised, detector)
+    return sum(not (lesion.mask & known).any() for lesion in found)
 
 
 def _noise(result: fidelity.Fidelity) -> tuple[Measurement, ...]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, cast
 
 import torch
 
-from models.catalogue import catalogue
-from models.contract import FloatArray, ModelIdentity, Volume
+from models.catalogue import Model, catalogue
+from models.contract import FloatArray, Lesion, ModelIdentity, Volume
+from models.deeplesion.network import Detector as Network
+from models.deeplesion.run import find
 
 DENOISER = "lidnet-fast"
 """The catalogue name of the CT denoiser that is used."""
+DETECTOR = "deeplesion-fast"
+"""That of the CT lesion detector."""
+LOOKS_FOR = "lung nodules, lesions of liver and kidneys, enlarged lymph nodes, and soft-tissue masses"
+"""What the detector was trained on, for the reader."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -25,11 +33,36 @@ class Denoiser:
     run: Callable[[Volume, Progress], FloatArray]
 
 
+class Candidate(Protocol):
+    """A place that the detector noticed; a finding where its score reaches the operating point."""
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def operating_point(self) -> float: ...
+
+    def lesion(self, volume: Volume, identity: ModelIdentity) -> Lesion: ...
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained CT lesion detector. `find` returns all candidates, surest first.
+
+    looks_for   the kinds of lesion, for the reader
+    """
+
+    identity: ModelIdentity
+    find: Callable[[Volume, Progress], Sequence[Candidate]]
+    looks_for: str
+
+
 @dataclass(frozen=True)
 class Models:
     """What is offered. None: no trained weights ship for it, and the report says so."""
 
     denoiser: Denoiser | None = None
+    detector: Detector | None = None
 
 
 def load(*, device: str, threads: int) -> Models:
@@ -42,8 +75,19 @@ def load(*, device: str, threads: int) -> Models:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    lidnet = catalogue().get(DENOISER)
-    if lidnet is None:
-        return Models()
-    loaded = lidnet.load(device)
-    return Models(denoiser=Denoiser(loaded.identity, loaded))
+    offered = catalogue()
+    return Models(_denoiser(offered.get(DENOISER), device), _detector(offered.get(DETECTOR), device))
+
+
+def _denoiser(model: Model[Any, Any] | None, device: str) -> Denoiser | None:
+    if model is None:
+        return None
+    loaded = model.load(device)
+    return Denoiser(loaded.identity, loaded)
+
+
+def _detector(model: Model[Any, Any] | None, device: str) -> Detector | None:
+    if model is None:
+        return None
+    loaded = model.load(device)
+    return Detector(loaded.identity, partial(find, cast(Network, loaded.network)), LOOKS_FOR)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from models.contract import Acquisition, FloatArray, ModelError, ModelIdentity, SourceRef, Volume
+from models.contract import Acquisition, BoolArray, FloatArray, Lesion, ModelError, ModelIdentity, SourceRef, Volume
+from node.pipelines.fidelity import contrast_kept
 from node.pipelines.low_dose_ct import low_dose_ct
-from node.pipelines.models import Denoiser, Models
+from node.pipelines.models import Denoiser, Detector, Models
 
 IDENTITY = ModelIdentity("lidnet-fast", "1", "ab" * 32, "simulated low-dose CT")
 
@@ -70,6 +71,107 @@ def test_a_head_is_not_given_to_a_network_that_never_saw_one() -> None:
     findings = low_dose_ct(volume, offer(lambda voxels: voxels), ignore)
     assert findings.images == ()
     assert "this is the head" in findings.analyses[0].reason
+
+
+CUBE = (slice(2, 5), slice(20, 30), slice(24, 34))
+
+
+@dataclasses.dataclass(frozen=True)
+class Spot:
+    """A candidate that is a box of voxels."""
+
+    score: float
+    box: tuple[slice, slice, slice] = CUBE
+    operating_point: float = 0.5
+
+    def mask(self, volume: Volume) -> BoolArray:
+        inside = np.zeros(volume.voxels.shape, np.bool_)
+        inside[self.box] = True
+        return inside
+
+    def lesion(self, volume: Volume, identity: ModelIdentity) -> Lesion:
+        axis = ((24.0, 25.0), (33.0, 25.0))
+        code = ("52988006", "SCT", "Lesion")
+        return Lesion("one", code, code, None, self.mask(volume), 3, axis, axis, 9, 9, 300, self.score, 0.5, identity)
+
+
+def with_cube(contrast_hu: float, noise_hu: float = 10) -> Volume:
+    volume = tissue(noise_hu, slices=8)
+    volume.voxels[CUBE] += np.float32(contrast_hu)
+    return volume
+
+
+def detect(*by_look: list[Spot]) -> Detector:
+    """Finds one list the first time it looks, the next the second time."""
+    looks = iter(by_look)
+    return Detector(IDENTITY, lambda _volume, _progress: next(looks), "cubes")
+
+
+def unchanged(volume: Volume, _progress: object) -> FloatArray:
+    return volume.voxels.copy()
+
+
+def test_findings_are_the_candidates_from_the_operating_point_on_as_received() -> None:
+    models = Models(detector=detect([Spot(0.9), Spot(0.5), Spot(0.2)]))
+    findings = low_dose_ct(with_cube(50), models, ignore)
+    assert [lesion.score for lesion in findings.lesions] == [0.9, 0.5]
+    detection = next(analysis for analysis in findings.analyses if analysis.name == "Lesion detection")
+    assert (detection.outcome, detection.looks_for) == ("done", "cubes")
+    assert "marks what is none" in findings.notes[-1]
+
+
+def test_a_lesion_that_only_the_denoised_images_show_withholds_them() -> None:
+    models = Models(Denoiser(IDENTITY, unchanged), detect([], [Spot(0.8)]))
+    findings = low_dose_ct(with_cube(50), models, ignore)
+    assert findings.images == ()
+    assert findings.lesions == (), "a finding never comes from the denoised images"
+    assert "do not support" in findings.analyses[0].reason
+
+
+def test_a_weak_candidate_in_the_original_supports_what_is_found_after_denoising() -> None:
+    models = Models(Denoiser(IDENTITY, unchanged), detect([Spot(0.1)], [Spot(0.8)]))
+    findings = low_dose_ct(with_cube(50), models, ignore)
+    assert findings.images[0].checks["lesions only in the denoised images"] == "0 (limit 0)"
+    assert findings.lesions == ()
+
+
+@pytest.mark.parametrize(("kept", "outcome"), [(1.0, "done"), (0.85, "done"), (0.7, "withheld")])
+def test_a_denoiser_that_fades_a_lesion_is_withheld(kept: float, outcome: str) -> None:
+    def fade(volume: Volume, _progress: object) -> FloatArray:
+        faded = volume.voxels.copy()
+        faded[CUBE] -= np.float32((1 - kept) * 50)
+        return faded
+
+    findings = low_dose_ct(with_cube(50), Models(Denoiser(IDENTITY, fade), detect([Spot(0.9)], [Spot(0.9)])), ignore)
+    assert findings.analyses[0].outcome == outcome
+    said = findings.analyses[0].reason if outcome == "withheld" else findings.images[0].checks["contrast of lesions"]
+    assert f"{100 * kept:.0f} %" in said
+
+
+def test_contrast_is_measured_against_the_ring_and_only_where_there_is_some() -> None:
+    volume = with_cube(-60, noise_hu=0)
+    lesion = Spot(0.9).lesion(volume, IDENTITY)
+    assert contrast_kept(volume, volume.voxels * 0.5, [lesion]) == pytest.approx([0.5])
+    assert contrast_kept(with_cube(5, noise_hu=0), volume.voxels, [lesion]) == []
+
+
+def test_progress_of_several_stages_never_runs_back() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def find(_volume: Volume, progress: Callable[[int, int], None]) -> list[Spot]:
+        for done in range(1, 5):
+            progress(done, 4)
+        return []
+
+    def run(volume: Volume, progress: Callable[[int, int], None]) -> FloatArray:
+        progress(1, 1)
+        return volume.voxels.copy()
+
+    models = Models(Denoiser(IDENTITY, run), Detector(IDENTITY, find, "cubes"))
+    low_dose_ct(with_cube(50), models, lambda done, total: seen.append((done, total)))
+    assert [total for _, total in seen] == [100] * 9
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == 100
 
 
 def test_a_result_of_another_shape_is_an_error() -> None:
