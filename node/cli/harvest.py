@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from node.cli import home as homes
 from node.cli.send import peer_of
 from node.cli.studies import JSON
 from node.cli.words import NOTHING, complain, err, exit_code_of, moment, print_json, remark, say, table
-from node.errors import ConfigurationError, NoCommonContext, NodeError
+from node.errors import AnalysisFailed, ConfigurationError, NoCommonContext, NodeError
 
 if TYPE_CHECKING:
     from node.cli.harvested import TrainingSet
@@ -120,12 +121,15 @@ def _harvest(made: TrainingSet, todo: dict[str, Opened], source: dict[str, str])
                         raise
                     except NodeError as exc:
                         troubles.append(exc)
+                    except Exception:  # noqa: BLE001  (one study that breaks us must not stop all those behind it)
+                        err.print(traceback.format_exc(), markup=False)
+                        troubles.append(AnalysisFailed(f"study {shelf.study_uid} broke the program (lines above)"))
                 bar.update(task, advance=1, description=f"harvesting, {len(made)} rows")
                 if time.monotonic() - saved_at > _SAVE_EVERY_S:
                     made.save(source)
                     saved_at = time.monotonic()
-        except KeyboardInterrupt:
-            made.save(source)
+        except (KeyboardInterrupt, NodeError):
+            made.save(source)  # what was finished before
             raise
     return troubles
 

@@ -18,6 +18,10 @@ from node.dicom.marks.mark import Point
 _CONTENT = 0x0040A730
 _REFERENCED_ITEM = 0x0040DB73
 _DEEPEST = 40
+_FOLLOWED = ("SCOORD", "SCOORD3D", "IMAGE")
+"""What may stand elsewhere and be referred to; a reference to a container could be one to itself."""
+_DEPTH_OF_HOP = 15
+"""By how much following a reference counts as going deeper: a circle soon ends."""
 _MM_IN = {"mm": 1.0, "cm": 10.0, "um": 0.001}
 
 
@@ -94,14 +98,15 @@ class Node:
         return tuple(SourceRef(uid, int(frame)) for frame in frames) or (SourceRef(uid, None),)
 
     def children(self) -> Iterator[Node]:
-        """Items below, those by reference followed to where they stand."""
+        """Items below; coordinates and images that are referred to, as if they stood here."""
         if self.depth >= _DEEPEST:
             return
         for child in items(self.item, _CONTENT):
             path = numbers(child, _REFERENCED_ITEM)
-            target = self._at(path) if path and not text(child, 0x0040A040) else child
-            if target is not None:
-                yield Node(target, self.root, self.depth + 1)
+            if not path or text(child, 0x0040A040):
+                yield Node(child, self.root, self.depth + 1)
+            elif (target := self._at(path)) is not None and text(target, 0x0040A040) in _FOLLOWED:
+                yield Node(target, self.root, self.depth + _DEPTH_OF_HOP)
 
     def within(self) -> Iterator[Node]:
         """All items below, children of other containers of the same name left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from models.contract import SourceRef
 from node.dicom.elements import item, number, parse, text
@@ -102,12 +104,14 @@ class CtSeries:
     def hounsfield(self, index: int, codec: Codec) -> NDArray[np.int32]:
         """HU (Y, X) of one slice, whole numbers that 16 bits hold.
 
-        raises   NotEligible   the pixels cannot be decoded, or were compressed with loss
+        raises   NotEligible   the pixels cannot be decoded, were compressed with loss, or hold burnt-in text
         """
         frame = self.frames[index]
         file = PixelFile(frame.path, codec)
         if file.lossy:
             raise NotEligible("The image was compressed with loss, so its values are not those of the scanner.")
+        if text(file.dataset, 0x00280301).upper() == "YES":
+            raise NotEligible("The image says that text is burnt into it, which may name the patient.")
         stored, _ = file.frame(frame.index)
         hu = stored * float(frame.slope or 1) + float(frame.intercept or 0)
         return np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int32)
@@ -133,16 +137,24 @@ def person_of(path: Path) -> Person:
     voi = shared if len(shared) else dataset
     centre, width = number(voi, 0x00281050), number(voi, 0x00281051)
     window = _UNKNOWN_WINDOW if centre is None or not width or width <= 1 else (centre - width / 2, centre + width / 2)
-    return Person(sexes.get(text(dataset, 0x00100040).upper(), ""), _age(text(dataset, 0x00101010)), window)
+    return Person(sexes.get(text(dataset, 0x00100040).upper(), ""), _age(dataset), window)
 
 
 OLDEST_TOLD = 89
 """Older patients are few enough to be found by their age: they are all given as 90."""
 
 
-def _age(stated: str) -> float:
-    """Years from "045Y"; months, weeks and days of an infant count as fractions."""
-    if len(stated) != 4 or not stated[:3].isdigit() or stated[3] not in "DWMY":
+def _age(dataset: Dataset) -> float:
+    """Years at the study: from "045Y" (months, weeks and days count as fractions), else from the two dates."""
+    stated = text(dataset, 0x00101010)
+    if len(stated) == 4 and stated[:3].isdigit() and stated[3] in "DWMY":
+        years = int(stated[:3]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[stated[3]]
+    else:
+        try:
+            born, seen = (dt.date.fromisoformat(text(dataset, tag)) for tag in (0x00100030, 0x00080020))
+        except ValueError:
+            return float("nan")
+        years = float(seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day)))
+    if years < 0:
         return float("nan")
-    years = int(stated[:3]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[stated[3]]
     return years if years <= OLDEST_TOLD else 90.0

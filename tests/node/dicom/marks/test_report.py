@@ -151,6 +151,14 @@ def test_coordinates_may_be_referred_to_by_position(axial: Scan, harvest: Any) -
     assert np.allclose(table_box(only(harvest(axial, report))), TABLE_BOX, rtol=0, atol=2e-5)
 
 
+def test_a_report_that_refers_to_itself_in_a_circle_is_read_to_an_end(axial: Scan, harvest: Any) -> None:
+    back = marks.item(RelationshipType="INFERRED FROM", ReferencedContentItemIdentifier=[1])
+    length = marks.number(marks.LONG, 8.0, *[back] * 6)
+    found = harvest(axial, marks.report(axial.headers, marks.group(length, marks.number(marks.SHORT, 4.0, back))))
+    assert found.marks == ()
+    assert len(found.refusals) == 1
+
+
 @pytest.mark.parametrize(
     "elements",
     [
