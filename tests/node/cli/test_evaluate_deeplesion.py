@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import Result
+
+from models.deeplesion.config import SINGLE
+from models.deeplesion.model import FAST
+from models.deeplesion.network import build
+from node.cli.evaluate_deeplesion import _arms, _network
+from node.errors import ConfigurationError
+
+Run = Callable[..., Result]
+SIDE = 64
+
+
+def write_sample(path: Path, patient: str) -> None:
+    rng = np.random.default_rng(len(patient))
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[20:30, 20:30] = 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        np.savez(
+            stream,
+            hu=rng.normal(40, 20, (3, SIDE, SIDE)).astype(np.int16),
+            labels=labels,
+            boxes=np.array([(15, 15, 35, 35)], np.float32),
+            category=np.zeros(1, np.int64),
+            annotated=np.ones(1, np.bool_),
+            ignore=np.zeros((0, 4), np.float32),
+            patient=patient,
+            family="squares",
+        )
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    for split, patients in (("test", "ab"), ("validation", "cd")):
+        for patient in patients:
+            write_sample(tmp_path / "samples" / split / f"{patient}.npz", patient)
+    return tmp_path / "samples"
+
+
+def weights(path: Path, categories: tuple[str, ...]) -> Path:
+    torch.manual_seed(0)
+    network = build(dataclasses.replace(FAST.network, categories=categories))
+    path.parent.mkdir()
+    save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, path)
+    return path
+
+
+def test_compares_the_twins_and_writes_tables_curves_and_a_figure(run: Run, samples: Path, tmp_path: Path) -> None:
+    several = weights(tmp_path / "several" / "weights.safetensors", FAST.network.categories)
+    (several.parent / "training.json").write_text('{"patients": 3}')
+    single = weights(tmp_path / "single" / "weights.safetensors", SINGLE)
+    out = tmp_path / "out"
+    done = run(
+        "evaluate", "deeplesion", "--data", samples, "--weights", several, "--arm", f"one={single}",
+        "--out", out, "--draws", "10", "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    content = json.loads((out / "evaluation.json").read_text())
+    assert content["training"] == {"patients": 3}
+    assert [table["title"] for table in content["tables"]][:4] == [
+        "FROC",
+        "Accuracy",
+        "Paired difference, FROC",
+        "Paired difference, accuracy",
+    ]
+    assert [row["method"] for row in content["tables"][0]["rows"]] == ["several", "one"]
+    assert content["tables"][0]["rows"][0]["values"]["@1"]["patients"] == 2
+    assert (out / "evaluation.md").read_text().startswith("### FROC")
+    assert list(json.loads((out / "froc.json").read_text())) == ["several", "one"]
+    with Image.open(out / "froc.png") as figure:
+        assert figure.size == (840, 624)
+
+
+def test_a_folder_without_samples_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run("evaluate", "deeplesion", "--data", tmp_path / "empty", "--out", tmp_path / "out")
+    assert done.exit_code != 0
+    assert "no samples in test/" in done.output
+
+
+def test_arms_need_names_of_their_own_and_files(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    file.touch()
+    assert _arms(None, [f"one={file}"]) == {"shipped": None, "one": file}
+    with pytest.raises(ConfigurationError, match="another arm"):
+        _arms(None, [f"one={file}", f"one={file}"])
+    with pytest.raises(ConfigurationError, match="NAME=FILE"):
+        _arms(None, ["one"])
+
+
+def test_other_files_are_no_weights(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, other)
+    text = tmp_path / "text.safetensors"
+    text.write_text("no tensors")
+    for path in (other, text):
+        with pytest.raises(ConfigurationError, match="not the weights of this detector"):
+            _network(path)
