@@ -103,6 +103,7 @@ class DataConfig:
     """How samples are made.
 
     cases, test_cases   drawn patients per family: of those trained on, of those kept for tests
+    shape_zyx           of a drawn volume; slice intervals (steps_mm) and pixel sizes are drawn from these
     plantings           times that each real volume is used, with other nodules each time
     lesions_per_case    in a drawn patient; a real chest gets twice as many
     slices_per_case     key slices: through lesions as far as there are any, the last `empty_share` anywhere
@@ -117,6 +118,9 @@ class DataConfig:
 
     cases: int = 40
     test_cases: int = 4
+    shape_zyx: tuple[int, int, int] = (24, 448, 448)
+    steps_mm: tuple[float, ...] = (1.25, 2.0, 2.5, 3.0, 5.0)
+    pixels_mm: tuple[float, float] = (0.75, 0.95)
     plantings: int = 8
     lesions_per_case: int = 6
     slices_per_case: int = 12

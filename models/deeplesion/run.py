@@ -92,14 +92,19 @@ def run(
 
     raises   ModelError     slices too small, or values that are not finite
     """
-    found = find(network, volume, on_progress, config=config)
-    return tuple(one for one in found if one.score >= one.operating_point)
+    least = float(network.operating_point)
+    return tuple(find(network, volume, on_progress, config=config, least_score=least))
 
 
 def find(
-    network: Detector, volume: Volume, on_progress: OnProgress | None = None, *, config: RunConfig | None = None
+    network: Detector,
+    volume: Volume,
+    on_progress: OnProgress | None = None,
+    *,
+    config: RunConfig | None = None,
+    least_score: float = 0.0,
 ) -> list[Found]:
-    """All candidates whatever their score, surest first.
+    """All candidates of at least this (calibrated) score, surest first.
 
     raises   ModelError     slices too small, or values that are not finite
     """
@@ -112,8 +117,10 @@ def find(
     positions = positions_along_normal(volume)
     findings = _detect(network, image, positions, volume.spacing_zyx_mm, rules, on_progress)
     tracks = group(findings, positions, link_iou=rules.link_iou, gap_mm=rules.gap_mm)
-    tracks.sort(key=lambda track: -track.score)
-    return [_found(track, network, volume, image) for track in tracks]
+    slope, intercept = (float(value) for value in network.calibration)
+    scored = [(calibrated(track.score, slope, intercept), track) for track in tracks]
+    kept = sorted((pair for pair in scored if pair[0] >= least_score), key=lambda pair: -pair[0])
+    return [_found(track, score, network, volume, image) for score, track in kept]
 
 
 def positions_along_normal(volume: Volume) -> NDArray[np.float64]:
@@ -179,13 +186,12 @@ def _finding(index: int, row: int, part: _Arrays, scale: NDArray[np.float64]) ->
     return SliceFinding(index, (x1, y1, x2, y2), float(scores[row]), categories[row], masks[row])
 
 
-def _found(track: Track, network: Detector, volume: Volume, image: FloatArray) -> Found:
+def _found(track: Track, score: float, network: Detector, volume: Volume, image: FloatArray) -> Found:
     region = region_of(track, (image.shape[0], image.shape[1], image.shape[2]))
     category = network.config.categories[track.category]
     axes = axes_of(region, volume.spacing_zyx_mm)
     side = laterality(region, axes.index, volume, image) if category in PAIRED else None
-    a, b = (float(value) for value in network.calibration)
-    return Found(category, calibrated(track.score, a, b), float(network.operating_point), region, axes, side)
+    return Found(category, score, float(network.operating_point), region, axes, side)
 
 
 def laterality(region: Region, index: int, volume: Volume, image: FloatArray) -> Code | None:

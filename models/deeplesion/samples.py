@@ -34,9 +34,6 @@ GRAZED = 0.25
 """Of a lesion's largest section: a smaller one is neither a target nor background."""
 LEAST_SECTION_PX = 6.0
 """Pixels of the network's grid: smaller sections are grazed ones too."""
-SIMULATED_SHAPE = (24, 448, 448)
-STEPS_MM = (1.25, 2.0, 2.5, 3.0, 5.0)
-PIXELS_MM = (0.75, 0.95)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,10 +159,10 @@ def _planted(volumes: Sequence[Path], config: DeepLesionConfig, seed: int) -> It
 def draw_labelled(family: Family, name: str, config: DataConfig, seed: int) -> LabelledVolume:
     """A drawn case with a random slice interval and pixel size."""
     rng = np.random.default_rng(seed)
-    pixel = float(rng.uniform(*PIXELS_MM))
-    spacing = (float(rng.choice(STEPS_MM)), pixel, pixel)
+    pixel = float(rng.uniform(*config.pixels_mm))
+    spacing = (float(rng.choice(config.steps_mm)), pixel, pixel)
     case = draw_case(
-        family, seed=seed, shape_zyx=SIMULATED_SHAPE, spacing_zyx_mm=spacing, lesions=config.lesions_per_case
+        family, seed=seed, shape_zyx=config.shape_zyx, spacing_zyx_mm=spacing, lesions=config.lesions_per_case
     )
     return LabelledVolume(case.voxels, spacing, case.lesions, name, family, noise_free=True)
 

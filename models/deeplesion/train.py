@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from models.deeplesion.config import TRAINING, DeepLesionConfig, Preset, TrainCo
 from models.deeplesion.data import Batch, SampleStore
 from models.deeplesion.losses import with_ignored
 from models.deeplesion.network import Detector, build
+from models.deeplesion.run import prepare
 from models.deeplesion.samples import make_samples
 from models.deeplesion.validate import calibrate
 from models.weights import save_weights
@@ -58,9 +60,13 @@ def train(
     if resume and checkpoint.exists():
         run.load(checkpoint)
     run.fit(store, checkpoint, report)
+    # Calibrated as it will run: in the precision of the device.
+    deployed = prepare(copy.deepcopy(run.teacher), device)
     measured = calibrate(
-        run.teacher, config, seed=seed, on_progress=lambda done, n: report("validation", done, n, math.nan)
+        deployed, config, seed=seed, on_progress=lambda done, n: report("validation", done, n, math.nan)
     )
+    run.teacher.calibration.copy_(deployed.calibration)
+    run.teacher.operating_point.copy_(deployed.operating_point)
     (out / "validation.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
     weights = out / "weights.safetensors"
     save_weights(run.teacher, weights)

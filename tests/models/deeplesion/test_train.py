@@ -1,17 +1,20 @@
 """Training: it finds planted discs within seconds and resumes to the same bits."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from models.contract import ModelError
 from models.deeplesion import boxes as geometry
-from models.deeplesion.config import DeepLesionConfig, DetectConfig, NetworkConfig, TrainConfig
+from models.deeplesion.config import CATEGORIES, DataConfig, DeepLesionConfig, DetectConfig, NetworkConfig, TrainConfig
 from models.deeplesion.data import Batch
 from models.deeplesion.losses import Targets
-from models.deeplesion.train import Run, learning_rate
+from models.deeplesion.network import build
+from models.deeplesion.train import Run, learning_rate, train
 
 CPU = torch.device("cpu")
 QUICK = TrainConfig(
@@ -113,3 +116,34 @@ def test_the_rate_warms_up_and_falls_to_its_end():
     assert learning_rate(9, training) == pytest.approx(1.0)
     assert learning_rate(60, training) == pytest.approx(0.55)
     assert learning_rate(110, training) == pytest.approx(0.1)
+
+
+def test_trains_from_nothing_to_calibrated_weights(config, tmp_path):
+    """Drawn cases to samples, steps, validation and a file: the same seed gives the same bits."""
+    data = DataConfig(
+        cases=2, test_cases=0, validation_every=2, shape_zyx=(6, 96, 96), pixels_mm=(3.6, 3.6), steps_mm=(5.0,),
+        slices_per_case=2, lesions_per_case=2, views=80, noise_slices=1,
+    )  # fmt: skip
+    network = replace(config.network, categories=CATEGORIES)
+    whole = replace(config, network=network, data=data, test_families=("forbild-thorax", "forbild-abdomen", "mird"))
+    seen: list[str] = []
+    training = replace(QUICK, steps=4)
+    made = [
+        train(
+            whole,
+            tmp_path / name,
+            preset="cpu",
+            seed=1,
+            training=training,
+            on_progress=lambda what, *_: seen.append(what),
+        )
+        for name in ("one", "other")
+    ]
+    assert set(seen) == {"samples", "training", "validation"}
+    one, other = (load_file(path) for path in made)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    measured = json.loads((tmp_path / "one" / "validation.json").read_text())
+    assert measured["cases"] == 2
+    assert one["calibration"].tolist() == pytest.approx(measured["calibration"])
+    assert 0 < float(one["operating_point"]) <= 1
+    build(network).load_state_dict({name: tensor.float() for name, tensor in one.items()})
