@@ -70,6 +70,13 @@ def axes_of_mask(mask: BoolArray, spacing_yx_mm: tuple[float, float]) -> tuple[A
     return (_point(start / scale), _point(end / scale)), (_point(best[1] / scale), _point(best[2] / scale))
 
 
+def longest_mm(mask: BoolArray, spacing_yx_mm: tuple[float, float]) -> float:
+    """Length of the long axis alone of a mask (Y, X); 0 where it is no wider than a line."""
+    inside = np.argwhere(mask)[:, ::-1] * np.array([spacing_yx_mm[1], spacing_yx_mm[0]])
+    ends = _farthest(inside)
+    return 0.0 if ends is None else float(np.linalg.norm(ends[1] - ends[0]))
+
+
 def _farthest(points: Array) -> tuple[Array, Array] | None:
     """The two points (N, 2) farthest apart; the first such pair in the order of x, then y."""
     if len(points) < 3:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.contract import SourceRef
-from node.dicom.marks.diameters import axes_of_mask, axes_of_polygon
+from node.dicom.marks.diameters import axes_of_mask, axes_of_polygon, longest_mm
 from node.dicom.marks.mark import (
     About,
     Axis,
@@ -233,15 +233,11 @@ def _of_segment(claim: Segment, library: Library) -> Mark:
         part = segmentation.largest_part(claim.number, claim.frames, series)
     except NotEligible as exc:
         raise Refused(f"the segmentation is not usable: {exc.reason}") from exc
-    found: list[tuple[float, int, tuple[Axis, Axis]]] = []
-    for index in np.flatnonzero(part.any(axis=(1, 2))).tolist():
-        spacing = series.planes[index].spacing_yx_mm
-        axes = axes_of_mask(part[index], spacing)
-        if axes is not None:
-            found.append((length_mm(axes[0], spacing), index, axes))
-    if not found:
+    drawn = np.flatnonzero(part.any(axis=(1, 2))).tolist()
+    index = max(drawn, key=lambda it: longest_mm(part[it], series.planes[it].spacing_yx_mm))
+    axes = axes_of_mask(part[index], series.planes[index].spacing_yx_mm)
+    if axes is None:
         raise Refused("a region without area")
-    _, index, axes = max(found, key=lambda it: it[0])
     return _mark(claim.about, series, index, *axes)
 
 
