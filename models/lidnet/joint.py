@@ -1,8 +1,9 @@
 """Samples for the collaborative training: the same slices at full and at lower dose, and the lesions in them.
 
 One .npz per sample: full int16 (M, Y, X), HU, with the noise of the full dose; quantum, electronic int16 (M, Y, X), the
-noises that lower doses add (`NoiseFields`), in steps of 1/8 HU; boxes float32 (N, 4), category int64 (N,), ignore
-float32 (G, 4) as in models/deeplesion/samples.py; patient, family str. Pixels of 0.8 mm, M slices 2 mm apart.
+noises that lower doses add (`NoiseFields`), in steps of 1/8 HU; labels uint8 (Y, X), boxes float32 (N, 4), category
+int64 (N,), ignore float32 (G, 4) as in models/deeplesion/samples.py; patient, family str. Pixels of 0.8 mm, M slices
+2 mm apart.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class JointSample:
 
     full: FloatArray
     noise: NoiseFields
+    labels: NDArray[np.uint8]
     boxes: FloatArray
     category: NDArray[np.int64]
     ignore: FloatArray
@@ -114,7 +116,9 @@ def _sample(
     own = NoiseFields(fields.quantum[:count], fields.electronic[:count])
     added = NoiseFields(fields.quantum[count:], fields.electronic[count:])
     full = truth.hu + (own.quantum + own.electronic).numpy() if volume.noise_free else truth.hu
-    return JointSample(full, added, truth.boxes, truth.category, truth.ignore, truth.patient, truth.family)
+    return JointSample(
+        full, added, truth.labels, truth.boxes, truth.category, truth.ignore, truth.patient, truth.family
+    )
 
 
 def load_joint(path: Path) -> JointSample:
@@ -131,6 +135,7 @@ def load_joint(path: Path) -> JointSample:
             return JointSample(
                 full=arrays["full"].astype(np.float32),
                 noise=NoiseFields(quantum, electronic),
+                labels=arrays["labels"],
                 boxes=arrays["boxes"],
                 category=arrays["category"],
                 ignore=arrays["ignore"],
@@ -155,6 +160,7 @@ def _save(target: Path, sample: JointSample) -> None:
             full=whole(sample.full, 1),
             quantum=whole(sample.noise.quantum.numpy(), NOISE_STEP_HU),
             electronic=whole(sample.noise.electronic.numpy(), NOISE_STEP_HU),
+            labels=sample.labels,
             boxes=sample.boxes,
             category=sample.category,
             ignore=sample.ignore,
