@@ -73,6 +73,7 @@ def draw_abdomen(grid: Grid, rng: np.random.Generator) -> Abdomen:
     canvas = blank(grid, rng, offset_mm=float(rng.uniform(*LEVELS_MM)), warp_mm=3.0)
     body = _Body(canvas, phase, rng)
     body.trunk()
+    body.marbling()
     body.fat_stranding()
     body.bowel()
     body.pancreas()
@@ -164,6 +165,12 @@ class _Body:
                 (-75, (self.spine_y - 4) / self.scale, side * 38), (95, 19, 16), tilt=side * -0.18
             )
             canvas.paint(psoas, box, self.phase.muscle, Tissue.MUSCLE, texture_hu=5)
+
+    def marbling(self) -> None:
+        """Fat in the muscles."""
+        canvas = self.canvas
+        streaks = 110 * np.clip(canvas.texture - 1.0, 0, 0.9)
+        canvas.voxels -= np.where(canvas.labels == Tissue.MUSCLE, streaks, 0).astype(np.float32)
 
     def fat_stranding(self) -> None:
         """Mesenteric and omental vessels: small, branched, in fat."""
@@ -310,12 +317,13 @@ class _Body:
         rng = self.rng
         right, span = self.ellipsoid((38, 2, -70), (92 * rng.uniform(0.9, 1.1), 88, 72))
         left, more = self.ellipsoid((62, -46, 6), (48, 34, 78 * rng.uniform(0.75, 1.1)), turn_deg=8)
-        slope = rng.uniform(0.45, 0.7)
+        slope, bend = rng.uniform(0.45, 0.7), rng.uniform(0, 2 * np.pi)
         spine = self.spine_y
 
         def visceral(z: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
             bed = np.hypot(y - spine + 4, x - 4) - 47 * self.scale  # spine, great vessels, crura
-            under = (z - (-60 + slope * 1.5 * (x + 100 * self.scale) + 0.25 * (y + 30))) * 0.7
+            hollow = 0.006 * (y + 25) ** 2 + 7 * np.sin(y / 17 + bend) + 5 * np.sin(z / 13 + y / 29)
+            under = (z - (-60 + slope * 1.5 * (x + 100 * self.scale) + 0.25 * (y + 30) - hollow)) * 0.6
             fossa = np.sqrt(((z + 5) / 80) ** 2 + ((y - 35) / 55) ** 2 + ((x + 45) / 45) ** 2) * 45 - 45
             return np.asarray(np.minimum(np.minimum(bed, under), np.where(z < 35, fossa, 99)))
 

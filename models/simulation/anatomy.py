@@ -138,20 +138,56 @@ def slice_of(anatomy: Anatomy, z: float, y: FloatArray, x: FloatArray, texture: 
     voxel = float(x[0, 1] - x[0, 0])
     y, x = _warp(anatomy, z, y, x)
     image = np.full(texture.shape, AIR, np.float32)
-    _body(image, anatomy, y, x, voxel)
+    _body(image, anatomy, z, (y, x), voxel)
+    image += np.where(image > 0, _marbling(texture), 0)
     _cavity(image, anatomy, z, (y, x), voxel)
     lungs = edge(anatomy.lung_distance(z, y, x), voxel)
     depth = anatomy.cavity[1]
     blend(image, lungs, anatomy.lung_hu + anatomy.gravity_hu * (y / depth) + anatomy.texture_hu * texture)
+    fissure = edge(_fissure(anatomy, z, y, x) - np.float32(0.5), voxel)
+    blend(image, np.asarray(lungs * fissure), anatomy.lung_hu + 260)
     image += np.where((lungs < 0.5) & (image > -200), 0.35 * texture * anatomy.texture_hu, 0).astype(np.float32)
     _spine_and_sternum(image, anatomy, z, (y, x), voxel)
     return image
 
 
-def _body(image: FloatArray, anatomy: Anatomy, y: FloatArray, x: FloatArray, voxel: float) -> None:
+def _body(image: FloatArray, anatomy: Anatomy, z: float, yx: tuple[FloatArray, FloatArray], voxel: float) -> None:
+    """Skin, fat, muscle; fat between the muscles outside the ribs; the shoulder blades."""
+    y, x = yx
     for inset, hu in ((0.0, MUSCLE), (2.0, FAT), (anatomy.fat, MUSCLE)):
-        width, depth = anatomy.half_width - inset, anatomy.half_depth - inset
-        blend(image, edge((superellipse(x / width, y / depth, anatomy.exponent) - 1) * depth, voxel), hu)
+        blend(image, edge(_inset(anatomy, inset, y, x), voxel), hu)
+    turn = np.arctan2(y, x)
+    (_, p), (_, q), (_, r), _ = anatomy.warp
+    between = _inset(anatomy, anatomy.fat + anatomy.wall - 14.5, y, x)
+    thick = 1.3 + 1.2 * np.sin(3 * turn + p + z / 60) + 0.8 * np.sin(7 * turn + q - z / 45)
+    layer = np.asarray(np.abs(between) - np.maximum(thick, 0), np.float32)
+    blend(image, edge(layer, voxel), FAT + 20)
+    if z > 0:
+        outer = _inset(anatomy, anatomy.fat + 0.5 * (anatomy.wall - 13), y, x)
+        reach = 0.16 + 0.2 * np.clip(z / 60, 0, 1)
+        for middle in (0.78, np.pi - 0.78):  # behind, on both sides
+            along = (np.abs(turn - middle - 0.1 * np.sin(r)) - reach) * anatomy.half_depth
+            blade = np.maximum(np.abs(outer + 6 * (turn - middle)) - 2.6, along)
+            blend(image, edge(blade, voxel), 520.0)
+            blend(image, edge(blade + 1.3, voxel), SPONGIOSA)
+
+
+def _fissure(anatomy: Anatomy, z: float, y: FloatArray, x: FloatArray) -> FloatArray:
+    """Distance from the oblique fissures, never negative: high behind, low in front, bowed."""
+    slope = np.where(x < 0, 1.15, 1.05)
+    bow = 7 * np.sin(x / 38) + 4 * np.sin(y / 30 + anatomy.warp[0][1])
+    return np.asarray(np.abs(z - 12 - slope * y - bow) / 1.5, np.float32)
+
+
+def _inset(anatomy: Anatomy, inset: float, y: FloatArray, x: FloatArray) -> FloatArray:
+    """Signed distance from the skin moved inwards."""
+    width, depth = anatomy.half_width - inset, anatomy.half_depth - inset
+    return np.asarray((superellipse(x / width, y / depth, anatomy.exponent) - 1) * depth, np.float32)
+
+
+def _marbling(texture: FloatArray) -> FloatArray:
+    """Fat in muscle, HU to add: streaks where the texture is high."""
+    return np.asarray(-70 * np.clip(texture - 1.1, 0, 1.2), np.float32)
 
 
 def _cavity(image: FloatArray, anatomy: Anatomy, z: float, yx: tuple[FloatArray, FloatArray], voxel: float) -> None:
@@ -205,6 +241,29 @@ def thoracic_tubes(anatomy: Anatomy) -> list[tuple[list[Tube], float]]:
     wall = _path(airway, 9.5) + [t for b in bronchi for t in _path(b, 7.2)]
     lumen = _path(airway, 8.0) + [t for b in bronchi for t in _path(b, 6.0)]
     return [(vessels, blood), (oesophagus, SOFT), (wall, 30.0), (lumen, AIR)]
+
+
+def small_things(anatomy: Anatomy, rng: np.random.Generator) -> list[tuple[list[Tube], float]]:
+    """What is in many chests and is no lesion: normal lymph nodes, plaque of aorta and coronaries, granulomas."""
+    nodes: list[Tube] = []
+    plaque: list[Tube] = []
+    for _ in range(int(rng.integers(6, 14))):
+        at = np.array([rng.uniform(-20, 90), rng.uniform(-45, 20), rng.normal(0, 12)])
+        nodes.append(Tube(at, at + rng.normal(0, 2.5, 3), rng.uniform(1.2, 2.3)))
+    for _ in range(int(rng.poisson(2.5))):
+        turn, level = rng.uniform(0, 2 * np.pi), rng.uniform(-120, 20)
+        at = np.array([level, anatomy.spine_y - 22 + 12.4 * np.sin(turn), 18 + 12.4 * np.cos(turn)])
+        plaque.append(Tube(at, at + np.array([rng.uniform(0, 4), *rng.normal(0, 1.2, 2)]), rng.uniform(0.7, 1.5)))
+    for _ in range(int(rng.poisson(1.5))):
+        turn = rng.uniform(np.pi, 2 * np.pi)
+        at = np.array([rng.uniform(-50, 5), -18 + 36 * np.sin(turn), 16 + 40 * np.cos(turn)])
+        plaque.append(Tube(at, at + rng.normal(0, 2.5, 3), rng.uniform(0.5, 1.1)))
+    for _ in range(int(rng.poisson(0.7))):
+        side = int(rng.choice((-1, 1)))
+        at = np.array([rng.uniform(-60, 90), rng.uniform(-60, 60), side * rng.uniform(55, 110)])
+        if anatomy.in_lung(at, side):
+            plaque.append(Tube(at, at, rng.uniform(0.6, 1.2)))
+    return [(nodes, MUSCLE - 5), (plaque, 650.0)]
 
 
 def ribs(anatomy: Anatomy) -> list[tuple[list[Tube], float]]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from models.contract import FloatArray
-from models.simulation.anatomy import Anatomy, LungMap, draw_anatomy, ribs, slice_of, thoracic_tubes
+from models.simulation.anatomy import Anatomy, LungMap, draw_anatomy, ribs, slice_of, small_things, thoracic_tubes
 from models.simulation.canvas import texture
 from models.simulation.nodules import Nodule, draw_nodule, paint_nodule
 from models.simulation.shapes import Grid, Point, Tube, blend, paint_tube
@@ -95,6 +95,7 @@ def _paint_tubes(voxels: FloatArray, grid: Grid, anatomy: Anatomy, rng: np.rando
             heading = np.array([upward, rng.normal(0, 0.6), float(side)])
             trees += grow_tree(root, heading, partial(in_lung, side=side), TreeConfig(), rng)
     layers: list[tuple[list[Tube], float]] = [(trees, anatomy.blood_hu), *thoracic_tubes(anatomy), *ribs(anatomy)]
+    layers += small_things(anatomy, rng)
     for tubes, hu in layers:
         cover = np.zeros(fine.shape_zyx, np.float32)
         for tube in tubes:

@@ -17,8 +17,9 @@ Inside = Callable[[Point], bool]
 
 LENGTH_PER_RADIUS = (3.5, 11.0)
 """Length of a branch over its radius, for the thickest and the thinnest: trunks are stout."""
-TRIES = 12
-"""Headings tried before a branch ends at the lung's surface, each wider than the one before."""
+TRIES, TRIES_OF_THIN, THIN_MM = 12, 2, 1.3
+"""Headings tried before a branch ends at the lung's surface, each wider than the one before; thin branches give up
+soon, else they would run along the surface and hedge it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _turn(
 ) -> Point | None:
     """A new heading that stays inside, None where every try leaves the lung."""
     amount, inside = bend
-    for attempt in range(TRIES):
+    for attempt in range(TRIES if radius > THIN_MM else TRIES_OF_THIN):
         (a, b, c), (u, v, w) = heading, rng.standard_normal(3)
         sideways = np.array((b * w - c * v, c * u - a * w, a * v - b * u))  # np.cross takes ten times as long
         sideways /= math.sqrt(sideways @ sideways) + 1e-9

@@ -8,12 +8,17 @@ from models.contract import ModelError
 from models.simulation.cases import SCENES, draw_case, plant_in
 
 SMALL = {"shape_zyx": (10, 192, 192), "spacing_zyx_mm": (3.0, 2.0, 2.0)}
-COMMON = {"anthropomorphic-chest": ("lung", "lymph node"), "anthropomorphic-abdomen": ("liver", "kidney")}
 
 
 @pytest.fixture(scope="module", params=SCENES)
 def cases(request):
-    return [draw_case(request.param, seed=seed, lesions=4, **SMALL) for seed in range(3)]
+    return [draw_case(request.param, seed=seed, lesions=5, **SMALL) for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def healthy(cases):
+    """The same patients without lesions."""
+    return [draw_case(case.family, seed=seed, lesions=0, **SMALL) for seed, case in enumerate(cases)]
 
 
 def test_the_truth_lies_in_the_volume_and_is_not_empty(cases):
@@ -25,7 +30,7 @@ def test_the_truth_lies_in_the_volume_and_is_not_empty(cases):
             assert lesion.mask.sum() >= 4
             index = [round(mm / step) for mm, step in zip(lesion.centre_mm, case.spacing_zyx_mm, strict=True)]
             assert all(part.start <= i < part.stop for part, i in zip(lesion.box, index, strict=True))
-    assert sum(len(case.lesions) for case in cases) >= 9
+    assert sum(len(case.lesions) for case in cases) >= 8
 
 
 def test_the_mask_has_about_the_volume_of_the_stated_diameter(cases):
@@ -34,38 +39,37 @@ def test_the_mask_has_about_the_volume_of_the_stated_diameter(cases):
         assert lesion.mask.sum() * voxel == pytest.approx(np.pi / 6 * lesion.diameter_mm**3, rel=0.3)
 
 
-def test_a_lesion_differs_from_its_surroundings_by_its_contrast(cases):
+def test_a_lesion_differs_from_its_surroundings_by_its_contrast(cases, healthy):
     """Against the same patient without lesions; the core, which the blur leaves alone."""
     seen = 0
-    for seed, case in enumerate(cases[:2]):
-        healthy = draw_case(case.family, seed=seed, lesions=0, **SMALL)
+    for case, patient in zip(cases, healthy, strict=True):
         for lesion in case.lesions:
-            before = healthy.voxels[lesion.box]
+            before = patient.voxels[lesion.box]
             core = ndimage.binary_erosion(lesion.mask, iterations=2)
             core &= np.abs(before - np.median(before[lesion.mask])) < 40  # beside the vessels that run through it
             if core.sum() < 6:
                 continue
-            change = np.median((case.voxels - healthy.voxels)[lesion.box][core])
+            change = np.median((case.voxels - patient.voxels)[lesion.box][core])
             assert change == pytest.approx(lesion.contrast_hu, abs=max(12.0, 0.2 * abs(lesion.contrast_hu)))
             seen += 1
     assert seen >= 1
 
 
-def test_outside_the_lesions_the_patient_is_the_same(cases):
-    case, healthy = cases[0], draw_case(cases[0].family, seed=0, lesions=0, **SMALL)
+def test_outside_the_lesions_the_patient_is_the_same(cases, healthy):
+    case, patient = cases[0], healthy[0]
     untouched = np.ones(case.voxels.shape, bool)
     for lesion in case.lesions:
         untouched[tuple(slice(max(part.start - 3, 0), part.stop + 3) for part in lesion.box)] = False
     assert untouched.mean() > 0.5
-    assert np.array_equal(case.voxels[untouched], healthy.voxels[untouched])
-    assert healthy.lesions == ()
+    assert np.array_equal(case.voxels[untouched], patient.voxels[untouched])
+    assert patient.lesions == ()
 
 
 def test_same_seed_same_case_other_seed_another(cases):
-    again = draw_case(cases[1].family, seed=1, lesions=4, **SMALL)
+    again = draw_case(cases[1].family, seed=1, lesions=5, **SMALL)
     assert np.array_equal(again.voxels, cases[1].voxels)
     assert [lesion.centre_mm for lesion in again.lesions] == [lesion.centre_mm for lesion in cases[1].lesions]
-    assert not np.array_equal(again.voxels, cases[2].voxels)
+    assert not np.array_equal(again.voxels, cases[0].voxels)
 
 
 def test_lesions_keep_apart(cases):

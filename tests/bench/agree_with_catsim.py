@@ -1,0 +1,161 @@
+"""The simulator beside an independent one, XCIST CatSim (gecatsim 1.6.8, BSD-3): simulation dossier 3.4, item 7.
+
+PYTHONPATH=.:tests python -m bench.agree_with_catsim      where gecatsim is installed beside this project; two minutes
+
+Both scan the same solids of water with the same fan, 70 keV, the same photons per ray, electronic noise and optical
+crosstalk. The sinograms of both go through the same reconstruction, which test_projection.py proves against closed
+forms. Not compared here: spectrum, beam hardening, bowtie, focal spot, scatter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.simulation.dose import Scanner, measure
+from models.simulation.geometry import FanBeam
+from models.simulation.projection import (
+    MU_WATER_PER_MM,
+    attenuation,
+    filtered_back_project,
+    forward_project,
+    hounsfield,
+)
+
+Ellipse = tuple[float, float, float, float, float]
+"""(x, y, half axis along x, along y) in mm and density over water; later ones replace earlier ones."""
+PHANTOMS: dict[str, list[Ellipse]] = {
+    "water disc": [(0, 0, 100, 100, 1.0)],
+    "body": [
+        (0, 0, 160, 105, 1.0), (-75, -5, 55, 65, 0.26), (75, 5, 50, 62, 0.26), (10, -30, 38, 36, 1.05),
+        (0, 62, 17, 17, 1.4), (22, 42, 11, 11, 1.05), (-110, 60, 12, 12, 0.92),
+    ],
+}  # fmt: skip
+PLACES: dict[str, list[tuple[float, float, float]]] = {
+    "water disc": [(0, 0, 30)],
+    "body": [(10, -30, 25), (-75, -5, 25), (75, 5, 25), (0, 90, 9), (0, 62, 9)],
+}
+"""(x, y, radius): where the mean and the noise are read."""
+
+KEV, GAIN, ELECTRONIC_E, CROSSTALK = 70.0, 15.0, 5000.0, 0.01
+FAN = FanBeam(views=1000, channels=900, pitch_mm=1.0, source_mm=540, detector_mm=950, channel_offset=0.25)
+SIDE, SPACING_MM = 256, 0.8
+REPEATS = 2
+
+
+def catsim_lines(ellipses: list[Ellipse], folder: Path, *, seed: int) -> tuple[Tensor, float, float]:
+    """Line integrals (1, views, channels), photons per ray in air, and water's attenuation (1/mm)."""
+    import gecatsim
+    from gecatsim.pyfiles.GetMu import GetMu
+
+    (folder / "phantom.ppm").write_text(_ppm(ellipses))
+    samples = Path(gecatsim.__file__).parent / "examples" / "cfg"
+    names = ("Phantom_Sample_Analytic", "Scanner_Sample_generic", "Protocol_Sample_axial", "Physics_Sample")
+    simulation = gecatsim.CatSim(*(str(samples / name) for name in names))
+    simulation.resultsName = str(folder / "scan")
+    simulation.phantom.filename = str(folder / "phantom.ppm")
+    simulation.scanner.detectorRowsPerMod = simulation.scanner.detectorRowCount = 1
+    simulation.scanner.eNoise = ELECTRONIC_E
+    simulation.protocol.bowtie = []
+    physics = simulation.physics
+    physics.monochromatic = KEV
+    physics.crosstalkCallback = physics.lagCallback = ""
+    physics.col_crosstalk_opt, physics.row_crosstalk_opt = CROSSTALK, 0.0
+    for name in ("srcXSampleCount", "srcYSampleCount", "viewSampleCount", "rowSampleCount"):
+        setattr(physics, name, 1)
+    np.random.seed(seed)  # CatSim draws from this generator
+    simulation.run_all()
+    air = gecatsim.rawread(str(folder / "scan.air"), [FAN.channels], "float")
+    prep = gecatsim.rawread(str(folder / "scan.prep"), [FAN.views, FAN.channels], "float")
+    water = float(GetMu("water", KEV)[0]) / 10
+    return torch.from_numpy(prep.copy())[None], float(np.mean(air)) / (GAIN * KEV), water
+
+
+def own_lines(ellipses: list[Ellipse], photons: float) -> Tensor:
+    """The same from this project, (REPEATS, views, channels)."""
+    lines = forward_project(attenuation(paint(ellipses, 416, 0.8)), 0.8, FAN).expand(REPEATS, -1, -1)
+    scanner = Scanner(FAN, "hann", photons, ELECTRONIC_E / (GAIN * KEV), CROSSTALK)
+    return measure(lines, scanner, fraction=1.0, seed=1)
+
+
+def paint(ellipses: list[Ellipse], side: int, spacing_mm: float) -> Tensor:
+    """HU (1, side, side), edges supersampled."""
+    fine = 4
+    axis = ((torch.arange(side * fine) + 0.5) / fine - side / 2) * spacing_mm
+    density = torch.zeros(side * fine, side * fine)
+    for x, y, a, b, value in ellipses:
+        density[((axis[:, None] - y) / b) ** 2 + ((axis - x) / a) ** 2 < 1] = value
+    return torch.nn.functional.avg_pool2d((density - 1)[None] * 1000, fine)
+
+
+def reconstruct(lines: Tensor) -> Tensor:
+    """HU (B, side, side)."""
+    image = filtered_back_project(lines, FAN, shape=(SIDE, SIDE), spacing_mm=SPACING_MM, kernel="hann")
+    return hounsfield(image)
+
+
+def inside(place: tuple[float, float, float]) -> Tensor:
+    """Pixels of a disc (x, y, radius)."""
+    axis = (torch.arange(SIDE) - (SIDE - 1) / 2) * SPACING_MM
+    return (axis[:, None] - place[1]) ** 2 + (axis - place[0]) ** 2 < place[2] ** 2
+
+
+def spectrum_peak(noise: Tensor) -> float:
+    """Frequency (1/mm) at which the noise power is greatest: of a polynomial through the middle band."""
+    middle = noise[:, SIDE // 2 - 48 : SIDE // 2 + 48, SIDE // 2 - 48 : SIDE // 2 + 48]
+    taper = torch.hann_window(96)
+    power = torch.fft.fft2(middle * taper[:, None] * taper).abs().square().mean(0).flatten()
+    f = torch.fft.fftfreq(96, SPACING_MM)
+    radius = torch.hypot(f[:, None], f).flatten()
+    near = (radius > 0.08) & (radius < 0.4)
+    basis = torch.stack([radius[near] ** k for k in range(5)], 1).double()
+    fit = torch.linalg.lstsq(basis, power[near, None].double()).solution[:, 0]
+    fine = torch.linspace(0.1, 0.38, 281, dtype=torch.float64)
+    return float(fine[torch.stack([fine**k for k in range(5)], 1).mv(fit).argmax()])
+
+
+def _ppm(ellipses: list[Ellipse]) -> str:
+    lines = ["materialList = {'water'};"]
+    for number, (x, y, a, b, density) in enumerate(ellipses, start=1):
+        lines += [
+            f"object.center({number},:) = [{x} {-y} 0];",
+            f"object.half_axes({number},:) = [{a} {b} 50];",
+            f"object.euler_angs({number},:) = [0 0 0];",
+            f"object.density({number}) = {density};",
+            f"object.type({number}) = 2;",
+            f"object.material({number}) = 1;",
+            f"object.axial_lims({number},:) = [0 0];",
+            f"object.shape({number}) = 0;",
+            f"object.clip{{{number}}} = [];",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    print("photons per ray and attenuation of water are CatSim's; HU: CatSim, here; ratio: here over CatSim")
+    for name, ellipses in PHANTOMS.items():
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            scans = [catsim_lines(ellipses, Path(folder), seed=seed) for seed in range(REPEATS)]
+        _, photons, water = scans[0]
+        theirs = reconstruct(torch.cat([lines for lines, _, _ in scans]) * (MU_WATER_PER_MM / water))
+        ours = reconstruct(own_lines(ellipses, photons))
+        print(f"{name}: {photons:.0f} photons per ray, water {water:.5f} /mm")
+        for place in PLACES[name]:
+            spot = inside(place)
+            a, b = theirs[:, spot], ours[:, spot]
+            sd = [float(part.std(0).square().mean().sqrt()) for part in (a, b)]
+            print(f"  at {place!s:16} mean {a.mean():8.1f} {b.mean():8.1f} HU   noise {sd[0]:6.1f} {sd[1]:6.1f} HU   "
+                  f"ratio {sd[1] / sd[0]:.3f}")  # fmt: skip
+        peaks = [spectrum_peak(images - images.mean(0)) for images in (theirs, ours)]
+        print(f"  noise power: peak at {peaks[0]:.3f} {peaks[1]:.3f} /mm   ratio {peaks[1] / peaks[0]:.3f}")
+
+
+if __name__ == "__main__":
+    main()
