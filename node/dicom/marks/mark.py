@@ -86,14 +86,25 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Outline:
+class Contour:
     """A closed polygon on an image (px), or in the patient (mm) where `image` is None."""
 
-    about: About
     image: SourceRef | None
     points: tuple[Point, ...]
     frame_of_reference_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A region by its contours, one on each slice that it reaches; `images` as of a `Pair`."""
+
+    about: About
+    contours: tuple[Contour, ...]
     images: tuple[SourceRef, ...] = ()
+
+    @property
+    def image(self) -> SourceRef | None:
+        return self.contours[0].image
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from models.contract import SourceRef
 from node.dicom.elements import integer, items, text
 from node.dicom.marks.content_tree import Node, named
-from node.dicom.marks.mark import About, Claim, Document, Origin, Outline, Pair, Refusal, Segment
+from node.dicom.marks.mark import About, Claim, Contour, Document, Origin, Outline, Pair, Refusal, Segment
 
 _GROUP = "125007"
 _LONG_AXIS = ("103339001", "G-A185")
@@ -122,18 +122,20 @@ def _region(inside: list[Node], about: About, images: tuple[SourceRef, ...], tem
         return _segment(segments, about)
     if not contours:
         raise _NotAMark("a group without coordinates")
-    if any(node.name == _VOLUME_SURFACE for node in contours) or len(contours) > 1:
-        raise _NotAMark("a region of several contours")
-    contour = contours[0]
-    kind, points = contour.graphic
+    if any(node.name == _VOLUME_SURFACE for node in contours):
+        raise _NotAMark("a volume by its surface")
+    origin = Origin.VOLUMETRIC if len(contours) > 1 or template == "1411" else Origin.PLANAR
+    return Outline(replace(about, origin=origin), tuple(_contour(node) for node in contours), images)
+
+
+def _contour(node: Node) -> Contour:
+    kind, points = node.graphic
     closed = kind == "POLYGON" or (kind == "POLYLINE" and len(points) > 3 and points[0] == points[-1])
     if kind in ("POLYLINE", "MULTIPOINT") and len(points) == 2:
         raise _NotAMark("one length, without a second axis")
     if not closed or len(set(points)) < 3:
         raise _NotAMark(f"a region that is no closed polygon ({kind.lower() or 'no type'})")
-    origin = Origin.VOLUMETRIC if template == "1411" else Origin.PLANAR
-    image = _image(contour) if contour.kind == "SCOORD" else None
-    return Outline(replace(about, origin=origin), image, points, contour.frame_of_reference_uid, images)
+    return Contour(_image(node) if node.kind == "SCOORD" else None, points, node.frame_of_reference_uid)
 
 
 def _segment(segments: list[Node], about: About) -> Segment:

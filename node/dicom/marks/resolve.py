@@ -214,15 +214,22 @@ def _of_pair(claim: Pair, library: Library) -> Mark:
 
 
 def _of_outline(claim: Outline, library: Library) -> Mark:
-    if claim.image is not None:
-        series, index = library.place(claim.image)
-        points: Sequence[Point] = claim.points
-    else:
-        series, index = library.around(claim.points, claim.frame_of_reference_uid, claim.images)
-        points = [series.planes[index].to_pixel(point) for point in claim.points]
-    axes = axes_of_polygon(points, series.planes[index].spacing_yx_mm)
-    if axes is None:
+    """By the contour with the longest diameter."""
+    found: list[tuple[float, CtSeries, int, tuple[Axis, Axis]]] = []
+    for contour in claim.contours:
+        points: Sequence[Point] = contour.points
+        if contour.image is not None:
+            series, index = library.place(contour.image)
+        else:
+            series, index = library.around(points, contour.frame_of_reference_uid, claim.images)
+            points = [series.planes[index].to_pixel(point) for point in points]
+        spacing = series.planes[index].spacing_yx_mm
+        axes = axes_of_polygon(points, spacing)
+        if axes is not None:
+            found.append((length_mm(axes[0], spacing), series, index, axes))
+    if not found:
         raise Refused("a region without area")
+    _, series, index, axes = max(found, key=lambda it: it[0])
     return _mark(claim.about, series, index, *axes)
 
 

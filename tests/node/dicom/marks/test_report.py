@@ -225,6 +225,20 @@ def test_a_polygon_is_measured_by_its_diameters(axial: Scan, harvest: Any) -> No
     assert np.allclose(sorted(mark.short_px), [(25, 45), (25, 55)], rtol=0, atol=1e-4)
 
 
+def test_of_a_volume_by_its_contours_the_longest_counts(axial: Scan, harvest: Any) -> None:
+    def kite(image: Any, width: float) -> Any:
+        corners = [(20.0, 50.0), (25.0, 47.0), (20.0 + width, 50.0), (25.0, 53.0), (20.0, 50.0)]
+        region = marks.scoord(image, corners, kind="POLYGON")
+        region.ConceptNameCodeSequence = [marks.code("111030", "DCM", "Image Region")]
+        return region
+
+    regions = [kite(image, width) for image, width in zip(axial.headers, (11.0, 12.0, 16.0, 15.0), strict=False)]
+    mark = only(harvest(axial, marks.report(axial.headers, marks.group(*regions, template="1411"))))
+    assert mark.about.origin == Origin.VOLUMETRIC
+    assert mark.image.instance_uid == axial.headers[2].SOPInstanceUID
+    assert (mark.long_mm, mark.short_mm) == pytest.approx((12.8, 4.2), abs=1e-4)
+
+
 def _without_short(image: Any) -> Any:
     return marks.group(marks.number(marks.LONG, 8.0, marks.scoord(image, marks.centred()[:2])))
 
