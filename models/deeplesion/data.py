@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,22 +26,30 @@ HU_JITTER, GAIN_JITTER = 12.0, 0.04
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Input of one step: hu float32 (B, M, P, P), one target per image."""
+    """Input of one step: hu float32 (B, M, P, P), one target per image.
+
+    incomplete      indices of images in which a lesion may be that nobody annotated; None for all of them
+    """
 
     hu: Tensor
     targets: list[Targets]
+    incomplete: list[int] | None = None
 
 
 class SampleStore:
     """All samples, drawn from by step number: the same step always gives the same batch."""
 
-    def __init__(self, files: Sequence[Path], *, seed: int, categories: int) -> None:
-        """categories   outputs of the network: with one, every lesion is of that one."""
+    def __init__(self, files: Sequence[Path], *, seed: int, categories: int, complete: Collection[str] = ()) -> None:
+        """
+        categories   outputs of the network: with one, every lesion is of that one
+        complete     families whose lesions are all annotated, since they were drawn
+        """
         if not files:
             raise ModelError("no training samples")
         self._files = sorted(files)
         self._seed = seed
         self._single = categories == 1
+        self._complete = complete
         families = [family_of(path) for path in self._files]
         count = Counter(families)
         weight = np.array([count[family] ** -0.5 for family in families])
@@ -51,8 +59,10 @@ class SampleStore:
         """The batch of this step."""
         rng = np.random.default_rng((self._seed, step))
         chosen = rng.choice(len(self._files), size=training.batch, p=self._probability)
-        crops = [self._crop(load_sample(self._files[index]), training, rng) for index in chosen]
-        return Batch(torch.stack([hu for hu, _ in crops]), [target for _, target in crops])
+        samples = [load_sample(self._files[index]) for index in chosen]
+        crops = [self._crop(sample, training, rng) for sample in samples]
+        incomplete = [index for index, sample in enumerate(samples) if sample.family not in self._complete]
+        return Batch(torch.stack([hu for hu, _ in crops]), [target for _, target in crops], incomplete)
 
     def _crop(self, sample: Sample, training: TrainConfig, rng: np.random.Generator) -> tuple[Tensor, Targets]:
         """A square crop, magnified a little, its HU shifted a little."""

@@ -206,5 +206,6 @@ def with_ignored(teacher: Detector, hu: Tensor, targets: Sequence[Targets], scor
         sure = detections.boxes[detections.scores >= score]
         if len(target.boxes) and len(sure):
             sure = sure[geometry.iou(sure, target.boxes).max(1).values <= 0]
-        ignoring.append(replace(target, ignore=sure))
+        known = sure if target.ignore is None else torch.cat([target.ignore, sure])
+        ignoring.append(replace(target, ignore=known))
     return ignoring

@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.contract import ModelError
 from models.deeplesion.config import TRAINING, DeepLesionConfig, Preset, TrainConfig
 from models.deeplesion.data import Batch, SampleStore
-from models.deeplesion.losses import with_ignored
+from models.deeplesion.losses import Targets, with_ignored
 from models.deeplesion.network import Detector, build
 from models.deeplesion.run import prepare
-from models.deeplesion.samples import make_samples
+from models.deeplesion.samples import FAMILIES, make_samples
 from models.deeplesion.validate import calibrate
 from models.weights import save_weights
 
@@ -53,7 +53,12 @@ def train(
     make_samples(
         folder, config, seed=seed, volumes=volumes, on_progress=lambda done, n: report("samples", done, n, math.nan)
     )
-    store = SampleStore(list((folder / "train").glob("*.npz")), seed=seed, categories=len(config.network.categories))
+    store = SampleStore(
+        list((folder / "train").glob("*.npz")),
+        seed=seed,
+        categories=len(config.network.categories),
+        complete=() if config.data.unannotated_share else FAMILIES,
+    )
     device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
     run = Run(config, training, seed=seed, device=device)
     checkpoint = out / "checkpoint.pt"
@@ -104,11 +109,10 @@ class Run:
             group["lr"] = learning_rate(self.step, self.training)
         hu = batch.hu.to(self.device)
         targets = [target.to(self.device) for target in batch.targets]
-        asked = self.training.missing == "teacher" and self.step >= self.training.teacher_after
         drawing = torch.Generator().manual_seed((self.seed << 32) + self.step)
         with torch.autocast(self.device.type, torch.bfloat16):
-            if asked:
-                targets = with_ignored(self.teacher, hu, targets, self.training.teacher_score)
+            for index, target in self._spared(hu, targets, batch.incomplete).items():
+                targets[index] = target
             losses = self.network.losses(hu, targets, generator=drawing)
         loss = torch.stack(list(losses.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
@@ -117,6 +121,14 @@ class Run:
         self.optimiser.step()
         self._follow()
         return float(loss.detach())
+
+    def _spared(self, hu: Tensor, targets: Sequence[Targets], incomplete: Sequence[int] | None) -> dict[int, Targets]:
+        """Targets of the images that the teacher is asked about, with what it is sure of to be ignored."""
+        asked = list(range(len(targets)) if incomplete is None else incomplete)
+        if self.training.missing == "plain" or self.step < self.training.teacher_after or not asked:
+            return {}
+        spared = with_ignored(self.teacher, hu[asked], [targets[index] for index in asked], self.training.teacher_score)
+        return dict(zip(asked, spared, strict=True))
 
     @torch.no_grad()
     def _follow(self) -> None:

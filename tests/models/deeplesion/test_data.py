@@ -153,6 +153,13 @@ def test_the_single_category_twin_sees_one_category(volume, tmp_path):
     assert not categories.any()
 
 
+def test_only_where_a_lesion_may_be_missed_is_the_teacher_asked(volume, tmp_path):
+    store = filled(volume, tmp_path)
+    assert store.batch(0, TRAINING).incomplete == [0, 1, 2, 3, 4, 5]
+    known = SampleStore(list(tmp_path.glob("*.npz")), seed=1, categories=5, complete=("drawn",))
+    assert known.batch(0, TRAINING).incomplete == []
+
+
 def test_no_samples_are_refused():
     with pytest.raises(ModelError, match="no training samples"):
         SampleStore([], seed=1, categories=5)

@@ -112,6 +112,9 @@ def test_only_sure_findings_away_from_annotations_are_ignored():
     annotated, empty = with_ignored(teacher, torch.zeros(2, 3, 64, 64), [targets((1, 1, 11, 11)), targets()], 0.5)
     assert annotated.ignore.tolist() == [[30, 30, 40, 40]]
     assert empty.ignore.tolist() == [[0, 0, 10, 10], [30, 30, 40, 40]]
+    grazed = replace(targets(), ignore=torch.tensor([[5.0, 5, 9, 9]]))
+    (both,) = with_ignored(teacher, torch.zeros(1, 3, 64, 64), [grazed], 0.85)
+    assert both.ignore.tolist() == [[5, 5, 9, 9], [0, 0, 10, 10]]
 
 
 def test_an_ignored_lesion_adds_nothing_to_the_loss(network):

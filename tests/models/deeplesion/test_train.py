@@ -110,6 +110,18 @@ def test_the_teacher_follows_and_does_not_learn(config, tmp_path):
     assert between
 
 
+def test_the_teacher_is_asked_about_incomplete_images_only(config, tmp_path):
+    run = Run(config, replace(QUICK, teacher_after=0, teacher_score=0.0), seed=1, device=CPU)
+    batch = Discs(64).batch(0, replace(QUICK, batch=3))
+    assert set(run._spared(batch.hu, batch.targets, None)) == {0, 1, 2}
+    assert set(run._spared(batch.hu, batch.targets, [1])) == {1}
+    assert run._spared(batch.hu, batch.targets, []) == {}
+    plain = Run(config, replace(QUICK, teacher_after=0, missing="plain"), seed=1, device=CPU)
+    assert plain._spared(batch.hu, batch.targets, None) == {}
+    early = Run(config, replace(QUICK, teacher_after=5), seed=1, device=CPU)
+    assert early._spared(batch.hu, batch.targets, None) == {}
+
+
 def test_the_rate_warms_up_and_falls_to_its_end():
     training = TrainConfig(steps=110, batch=1, crop_px=64, learning_rate=1.0, last_learning_rate=0.1, warmup_steps=10)
     assert learning_rate(0, training) == pytest.approx(0.1)
