@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Preset = Literal["cpu", "gpu"]
+Socket = Literal["unet", "red-cnn"]
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,13 @@ TRAINING: dict[Preset, TrainConfig] = {
 
 @dataclass(frozen=True)
 class LidnetConfig:
-    """The denoiser, its data and the patients that it must never see in training (keys as in the prepared slices)."""
+    """The denoiser, its data and the patients that it must never see in training (keys as in the prepared slices).
 
+    socket      which denoiser is plugged in
+    network     sizes of the residual U-Net
+    """
+
+    socket: Socket = "unet"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
     held_out: tuple[str, ...] = ()

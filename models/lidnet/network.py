@@ -7,6 +7,7 @@ No normalisation layers: a slice's result does not depend on its neighbours in t
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +134,10 @@ def build(config: NetworkConfig) -> Denoiser:
     return Denoiser(config)
 
 
-def channels_last(network: Denoiser) -> Denoiser:
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+def channels_last(network: AnyNetwork) -> AnyNetwork:
     """The same network with its kernels stored channels last, which the convolutions of CPUs and GPUs read faster."""
     for parameter in network.parameters():
         if parameter.dim() == 4:

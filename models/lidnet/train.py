@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from models.contract import ModelError
 from models.lidnet.config import TRAINING, LidnetConfig, Preset, TrainConfig
-from models.lidnet.network import build, channels_last
+from models.lidnet.network import channels_last
 from models.lidnet.pairs import Batch, PairStore, make_pairs
 from models.lidnet.slices import patient_of, slice_files, split
+from models.lidnet.socket import plug
 from models.weights import save_weights
 
 OnProgress = Callable[[str, int, int, float], None]
@@ -60,6 +61,7 @@ def train(
     weights = out / "weights.safetensors"
     save_weights(run.smoothed, weights)
     facts = {
+        "denoiser": config.socket,
         "preset": preset,
         "seed": seed,
         "patients": len({patient_of(path) for path in kept}),
@@ -83,8 +85,8 @@ class Run:
         self.seed = seed
         self.training = training
         self.device = device
-        self.network = channels_last(build(config.network).to(device))
-        self.smoothed = build(config.network).to(device).requires_grad_(False)
+        self.network = channels_last(plug(config).to(device))
+        self.smoothed = plug(config).to(device).requires_grad_(False)
         self.smoothed.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=training.learning_rate)
         self.step = 0

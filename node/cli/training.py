@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from node.cli import evaluate_deeplesion, training_deeplesion
-from node.cli.words import err, say
+from node.cli import ablation, evaluate_deeplesion, training_deeplesion
+from node.cli.learning import filled, in_words, progress_bar
+from node.cli.words import say
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,6 +38,7 @@ def register(app: typer.Typer) -> None:
     train = typer.Typer(help="Train a network: seeded, resumable.", no_args_is_help=True)
     train.command("lidnet")(train_lidnet)
     training_deeplesion.register(train)
+    ablation.register(train)
     evaluate = typer.Typer(help="Measure a network on patients it has not seen.", no_args_is_help=True)
     evaluate.command("lidnet")(evaluate_lidnet)
     evaluate_deeplesion.register(evaluate)
@@ -55,6 +54,7 @@ def train_lidnet(
     steps: int | None = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False),
     resume: bool = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out."),
     hold_out: list[str] | None = HOLD_OUT,
+    socket: Literal["unet", "red-cnn"] = typer.Option("unet", "--denoiser", help="Which one; only unet ships."),
 ) -> None:
     """Train LIDnet's denoiser on simulated low-dose data.
 
@@ -67,14 +67,8 @@ def train_lidnet(
     from models.lidnet.train import train
 
     slices = _prepared(data, out)
-    config = _config(slices, hold_out)
-    with _bar() as bar, _in_words():
-        task = bar.add_task("starting", total=None)
-
-        def progress(what: str, done: int, total: int, loss: float) -> None:
-            shown = what if math.isnan(loss) else f"{what}, loss {loss:.4f}"
-            bar.update(task, description=shown, completed=done, total=total)
-
+    config = dataclasses.replace(_config(slices, hold_out), socket=socket)
+    with progress_bar() as progress, in_words():
         weights = train(config, slices, out, preset=preset, seed=seed, resume=resume, on_progress=progress, steps=steps)
     say(f"weights: {weights}\nmeasure them: pacsnode evaluate lidnet --data {slices} --weights {weights} --out {out}")
 
@@ -114,8 +108,7 @@ def evaluate_lidnet(
     slices = _prepared(data, out)
     config = _config(slices, hold_out)
     network, sha256 = _network(weights, config)
-    with _bar() as bar, _in_words():
-        task = bar.add_task("held-out patients", total=None)
+    with progress_bar("held-out patients") as progress, in_words():
         tables = [
             evaluate(
                 network,
@@ -123,16 +116,15 @@ def evaluate_lidnet(
                 config,
                 what=EvaluationConfig(slices_per_patient=per_patient),
                 seed=seed,
-                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+                on_progress=lambda done, total: progress("held-out patients", done, total),
             )
         ]
-        task = bar.add_task("faint discs", total=1 if inserts is None else 2)
+        progress("faint discs", 0, 1)
         tables.append(simulated_discs(network, pairs=pairs, seed=seed))
-        bar.advance(task)
         if inserts is not None:
             with np.load(inserts, allow_pickle=False) as arrays:
                 tables.append(phantom_inserts(network, arrays))
-            bar.advance(task)
+        progress("faint discs", 1, 1)
     measured = Measured(sha256, _facts(weights), tuple(tables))
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
@@ -155,7 +147,6 @@ def _facts(weights: Path | None) -> Mapping[str, object]:
 def _network(weights: Path | None, config: LidnetConfig) -> tuple[Denoiser, str]:
     """Ready to run, on the GPU where there is one; and the weights' sha256."""
     import torch
-    from safetensors.torch import load_file
 
     from models.lidnet import MODEL
     from models.lidnet.network import build
@@ -166,10 +157,7 @@ def _network(weights: Path | None, config: LidnetConfig) -> tuple[Denoiser, str]
     if weights is None:
         load_weights(network, MODEL.card())
     else:
-        try:
-            network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-        except (RuntimeError, ValueError) as exc:
-            raise ConfigurationError(f"{weights}: not the weights of this network") from exc
+        filled(network, weights)
     sha256 = MODEL.card().sha256 if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
     return MODEL.prepare(network, device), sha256
 
@@ -203,19 +191,3 @@ def _config(slices: Path, hold_out: list[str] | None) -> LidnetConfig:
     if len(held_out) == len(patients):
         raise ConfigurationError(f"{slices}: {len(patients)} patients, all held out; nothing is left to train on")
     return dataclasses.replace(FAST, held_out=held_out)
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    from models.contract import ModelError
-
-    try:
-        yield
-    except ModelError as exc:
-        raise ConfigurationError(str(exc)) from exc
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err
-    )

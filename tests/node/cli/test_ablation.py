@@ -1,0 +1,38 @@
+"""`train ablation` from the command line: what is asked wrongly is said at once, before anything is made."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+
+@pytest.fixture
+def weights(tmp_path) -> dict[str, Path]:
+    made = {}
+    for number, name in enumerate(("denoiser", "detector", "judge")):
+        made[name] = tmp_path / f"{name}.safetensors"
+        save_file({"nothing": torch.full((2,), float(number))}, made[name])
+    return made
+
+
+def options(weights: dict[str, Path], out: Path) -> list[str]:
+    named = [part for name, path in weights.items() for part in (f"--{name}", str(path))]
+    return [*named, "--out", str(out)]
+
+
+def test_a_judge_that_took_part_is_refused(run, weights, tmp_path) -> None:
+    result = run("train", "ablation", *options({**weights, "judge": weights["detector"]}, tmp_path / "out"))
+    assert result.exit_code == 2
+    assert "must not have taken part" in result.stderr
+
+
+def test_an_arm_that_does_not_exist_is_named_with_those_that_do(run, weights, tmp_path) -> None:
+    result = run("train", "ablation", *options(weights, tmp_path / "out"), "--arm", "A9")
+    assert "no arm A9; there are A1, A2" in result.stderr
+
+
+def test_weights_of_something_else_are_refused_before_samples_are_made(run, weights, tmp_path) -> None:
+    result = run("train", "ablation", *options(weights, tmp_path / "out"))
+    assert "not the weights of this network" in result.stderr
+    assert not (tmp_path / "out").exists()
