@@ -16,7 +16,7 @@ Site = Literal["free", "pleural", "vascular"]
 SITE_SHARES: dict[Site, float] = {"free": 0.37, "pleural": 0.43, "vascular": 0.20}
 """Subpleural 43 % as in a screening sample (simulation dossier 5.1); the share on vessels is an assumption."""
 
-AIR_BELOW_HU = -400.0
+AIR_BELOW_HU, AIRWAY_BELOW_HU = -400.0, -965.0
 DENSE_ABOVE_HU = -600.0
 LUNG_HU = (-960.0, -600.0)
 """The median of a lung lies between these: gas in the bowel and air around the patient do not."""
@@ -105,17 +105,17 @@ def plan_nodule(
 
 
 def _inner_air(voxels: FloatArray, voxel_mm3: float) -> BoolArray:
-    """Air that no plane's border touches and that is lung by its size and its median."""
-    labels, count = ndimage.label(voxels < AIR_BELOW_HU)
-    outside = np.unique(
-        np.concatenate(
-            [labels[:, edge].ravel() for edge in (0, -1)] + [labels[:, :, 0].ravel(), labels[:, :, -1].ravel()]
-        )
-    )
+    """Air that no plane's border touches, without airways, and that is lung by its size and its median."""
+    air = voxels < AIR_BELOW_HU
+    labels, _ = ndimage.label(air)
+    borders = [labels[:, row].ravel() for row in (0, -1)] + [labels[:, :, column].ravel() for column in (0, -1)]
+    air &= ~np.isin(labels, np.unique(np.concatenate(borders)))
+    air &= ~ndimage.binary_opening(voxels < AIRWAY_BELOW_HU, np.ones((1, 3, 3), bool))
+    labels, count = ndimage.label(air)
     keep = np.zeros(count + 1, bool)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     for label in np.flatnonzero(sizes * voxel_mm3 > LEAST_LUNG_ML * 1000):
-        if label and label not in outside:
+        if label:
             keep[label] = LUNG_HU[0] < float(np.median(voxels[labels == label])) < LUNG_HU[1]
     return np.asarray(keep[labels])
 
