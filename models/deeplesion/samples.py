@@ -1,8 +1,8 @@
 """Training samples: key slices with their neighbours and the truth, made once from volumes and kept on disk.
 
 One .npz per sample: hu int16 (M, Y, X) on pixels of `SPACING_MM`; labels uint8 (Y, X), 0 or 1 + the lesion's number;
-boxes float32 (N, 4); category int64 (N,), index into CATEGORIES; annotated bool (N,); ignore float32 (G, 4), lesions
-that the key slice only grazes; patient, family str.
+boxes float32 (N, 4); category int64 (N,), index into CATEGORIES or −1; annotated bool (N,); ignore float32 (G, 4),
+lesions that the key slice only grazes; patient, family str.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from models.simulation.geometry import FanBeam
 Split = Literal["train", "validation", "test"]
 OnProgress = Callable[[int, int], None]
 
+UNKNOWN_CATEGORY = -1
+"""A lesion that nobody categorised: a target for the single-category twin, ignored where categories are learnt."""
 FAMILIES: tuple[Family, ...] = get_args(Family)
 GRAZED = 0.25
 """Of a lesion's largest section: a smaller one is neither a target nor background."""
@@ -111,7 +113,7 @@ def make_samples(
         if not all(target.exists() for target in targets):
             samples = samples_of(case.draw(), config, seed=draw_seed(case.name, seed))
             for target, sample in zip(targets, samples, strict=True):
-                _save(target, sample)
+                save_sample(target, sample)
         made += targets
         if on_progress is not None:
             on_progress(done + 1, len(plan))
@@ -326,7 +328,8 @@ def scanned(volume: LabelledVolume, config: DataConfig, seed: int) -> LabelledVo
     return replace(volume, hu=volume.hu + noise, noise_free=False)
 
 
-def _save(target: Path, sample: Sample) -> None:
+def save_sample(target: Path, sample: Sample) -> None:
+    """Write one sample, whole or not at all."""
     info = np.iinfo(np.int16)
     arrays = {name: getattr(sample, name) for name in ("labels", "boxes", "category", "annotated", "ignore")}
     hu = np.clip(np.rint(sample.hu), info.min, info.max).astype(np.int16)

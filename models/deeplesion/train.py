@@ -16,6 +16,7 @@ from models.contract import ModelError
 from models.deeplesion.config import TRAINING, DeepLesionConfig, Preset, TrainConfig
 from models.deeplesion.data import Batch, SampleStore
 from models.deeplesion.losses import Targets, with_ignored
+from models.deeplesion.marked import make_marked_samples
 from models.deeplesion.network import Detector, build
 from models.deeplesion.run import prepare
 from models.deeplesion.samples import FAMILIES, make_samples
@@ -35,6 +36,7 @@ def train(
     preset: Preset,
     seed: int,
     volumes: Sequence[Path] = (),
+    marks: Sequence[Path] = (),
     training: TrainConfig | None = None,
     resume: bool = True,
     on_progress: OnProgress | None = None,
@@ -44,8 +46,9 @@ def train(
     Score and operating point are set on the validation patients at the end; what was measured is in validation.json.
 
     out      samples, checkpoint and weights go here        volumes  prepared (models/deeplesion/samples.py)
+    marks    folders of marked lesions (DL_info.csv and Images_png), as `pacsnode harvest` leaves them
     training instead of the preset's
-    raises   ModelError     the checkpoint is of another run
+    raises   ModelError     the checkpoint is of another run, or marked lesions cannot be read
     """
     training = training or TRAINING[preset]
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
@@ -53,6 +56,10 @@ def train(
     make_samples(
         folder, config, seed=seed, volumes=volumes, on_progress=lambda done, n: report("samples", done, n, math.nan)
     )
+    for table in marks:
+        make_marked_samples(
+            table, folder, config, on_progress=lambda done, n: report("marked lesions", done, n, math.nan)
+        )
     store = SampleStore(
         list((folder / "train").glob("*.npz")),
         seed=seed,

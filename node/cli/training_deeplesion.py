@@ -23,6 +23,13 @@ DATA = typer.Option(
     file_okay=False,
     help="Chest CT: DICOM files, or volumes prepared from them (*.npz). Without it: drawn cases alone.",
 )
+MARKS = typer.Option(
+    None,
+    "--marks",
+    exists=True,
+    file_okay=False,
+    help="Lesions marked in a PACS, as `pacsnode harvest` leaves them, or the public DeepLesion.",
+)
 OUT = typer.Option(..., "--out", file_okay=False, help="Volumes, samples, checkpoint and weights go here.")
 HOLD_OUT = typer.Option(
     None,
@@ -39,6 +46,7 @@ def register(train: typer.Typer) -> None:
 
 def train_deeplesion(
     data: Path | None = DATA,
+    marks: Path | None = MARKS,
     out: Path = OUT,
     preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length and size of the training."),
     seed: int = typer.Option(1, "--seed", help="Same seed, data and preset: same weights."),
@@ -58,6 +66,7 @@ def train_deeplesion(
     \b
     pacsnode train deeplesion --out ./run1
     pacsnode train deeplesion --data ./ct --out ./run2
+    pacsnode train deeplesion --marks ./harvested --out ./run3
     """
     from models.contract import ModelError
     from models.deeplesion.config import SINGLE, TRAINING
@@ -88,6 +97,7 @@ def train_deeplesion(
                 preset=preset,
                 seed=seed,
                 volumes=volumes,
+                marks=[] if marks is None else [marks],
                 training=training,
                 resume=resume,
                 on_progress=progress,

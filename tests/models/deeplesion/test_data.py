@@ -101,13 +101,13 @@ def store(volume, tmp_path):
 
 def filled(volume: LabelledVolume, folder, categories: int = 5, config: DeepLesionConfig = CONFIG) -> SampleStore:
     for number, sample in enumerate(samples_of(volume, config, seed=2)):
-        made._save(folder / f"p1-{number:02d}.npz", sample)
+        made.save_sample(folder / f"p1-{number:02d}.npz", sample)
     return SampleStore(list(folder.glob("*.npz")), seed=1, categories=categories)
 
 
 def test_a_sample_survives_the_disk_to_one_hu(volume, tmp_path):
     sample = samples_of(volume, CONFIG, seed=2)[0]
-    made._save(tmp_path / "s.npz", sample)
+    made.save_sample(tmp_path / "s.npz", sample)
     read = load_sample(tmp_path / "s.npz")
     assert np.abs(read.hu - sample.hu).max() <= 0.5 + 1e-3
     for name in ("labels", "boxes", "category", "annotated", "ignore"):
