@@ -133,9 +133,11 @@ def bic(points: Tensor, labels: Labels) -> float:
     return float(-2 * log_likelihood + parameters * np.log(count))
 
 
-def merge_by_bic(points: Tensor, clusters: Clusters, *, least: int) -> Labels:
-    """Which merged cluster each cluster is in, as many as explain the points best, and not fewer than `least`."""
-    return min(ward(points, clusters, least=least), key=lambda groups: bic(points, groups[clusters.labels]))
+def merge_by_bic(points: Tensor, clusters: Clusters, *, least: int, most: int | None = None) -> Labels:
+    """Which merged cluster each cluster is in: as many as explain the points best, from `least` to `most`."""
+    steps = ward(points, clusters, least=least)
+    allowed = [groups for groups in steps if most is None or groups.max() < most]
+    return min(allowed or steps[-1:], key=lambda groups: bic(points, groups[clusters.labels]))
 
 
 def by_size(labels: Labels) -> Labels:

@@ -57,6 +57,8 @@ class MiningConfig:
     components          of the features that are clustered
     least_share         of all patches: smaller clusters are dropped
     settled             agreement with the round before that counts as no change; twice in a row ends the loop
+    narrowing           rounds over which the clusters allowed after merging fall from `first_clusters` to `clusters`:
+                        what is trained apart is never found together again, so splinters must be merged in between
     rounds              at most
     epochs              of training on one round's clusters
     shift_px            random shift of each patch in training
@@ -68,6 +70,7 @@ class MiningConfig:
     components: int = 256
     least_share: float = 0.01
     settled: float = 0.95
+    narrowing: int = 5
     rounds: int = 10
     epochs: float = 2.0
     batch: int = 64
@@ -118,7 +121,8 @@ class Round:
     loss: float
 
 
-OnRound = Callable[[Round], None]
+OnRound = Callable[[Round, Labels], None]
+"""Called after each round with its labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,18 +178,19 @@ def mine(
     while True:
         number = len(rounds)
         features = features_of(extractor, patches)
-        whitening = fit_whitening(features, config.components)
+        whitening = fit_whitening(features, _components(previous, config))
         points = whitening(features)
         clusters = kmeans(points, config.first_clusters, restarts=config.restarts, seed=_seed(seed, number))
         clusters = drop_small(points, clusters, config.least_share)
-        labels = by_size(merge_by_bic(points, clusters, least=config.clusters)[clusters.labels])
+        groups = merge_by_bic(points, clusters, least=config.clusters, most=_most(number, config))
+        labels = by_size(groups[clusters.labels])
         agreement = math.nan if previous is None else mutual_information(labels, previous)
         matched = math.nan if previous is None else purity(labels, previous)
         last = number == config.rounds or (_settled(agreement, config) and _settled_before(rounds, config))
         loss = math.nan if last else _fine_tune(extractor, patches, labels, config, _seed(seed, number))
         rounds = (*rounds, Round(number, int(labels.max()) + 1, agreement, matched, loss))
         if on_round is not None:
-            on_round(rounds[-1])
+            on_round(rounds[-1], labels)
         if last:
             break
         previous = labels
@@ -231,6 +236,18 @@ def _final_groups(points: Tensor, clusters: Clusters, count: int) -> Labels:
     final = np.zeros(len(groups), np.int64)
     final[clusters.labels] = numbered
     return final
+
+
+def _components(previous: Labels | None, config: MiningConfig) -> int:
+    """As many as the clusters trained on: whitening would make noise of the others as large as what was learnt."""
+    return config.components if previous is None else min(config.components, int(previous.max()) + 1)
+
+
+def _most(number: int, config: MiningConfig) -> int:
+    """Clusters allowed in a round, falling by the same factor each time."""
+    share = min(number / config.narrowing, 1.0) if config.narrowing else 1.0
+    factor: float = (config.clusters / config.first_clusters) ** share
+    return round(config.first_clusters * factor)
 
 
 def _settled(agreement: float, config: MiningConfig) -> bool:
