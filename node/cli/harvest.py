@@ -116,7 +116,7 @@ def _harvest(made: TrainingSet, todo: dict[str, Opened], source: dict[str, str])
                 with tempfile.TemporaryDirectory(prefix="pacsnode-harvest-") as folder:
                     shelf = opened(Path(folder))
                     try:
-                        made.add(marks_of(shelf, codec), codec, not_sent=getattr(shelf, "failed", 0))
+                        made.add(marks_of(shelf, codec), codec, not_sent=shelf.failed)
                     except NoCommonContext:
                         raise
                     except NodeError as exc:

@@ -2,6 +2,7 @@
 
 OUT/DL_info.csv             one row per mark              OUT/harvest.json   counts, refusals, where it comes from
 OUT/Images_png/P_S_R/N.png  the key slice and its neighbours, HU + 32768
+OUT/lesions.csv             line by line with DL_info.csv: the same lesion over time, finding and site by code
 OUT.mapping.json            numbers ↔ digests (0600)      OUT.refused.csv    refused marks by UID, for the PACS (0600)
 """
 
@@ -11,13 +12,14 @@ import csv
 import datetime as dt
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.contract import ModelError
+from models.contract import Code, ModelError
 from models.deeplesion.table import (
     FIRST_PIXEL,
     LesionRow,
@@ -50,6 +52,9 @@ NOTE = (
     " identities; no date, no UID, no name and no free text was kept. Pixels were not searched for burnt-in text or"
     " for faces."
 )
+_LESION_COLUMNS = ("File_name", "Lesion", "Observer", "Finding", "Site")
+_LESION_DIGITS = 16
+_PUBLIC_SCHEMES = ("SCT", "SRT", "SNM3", "DCM", "RADLEX", "UMLS", "FMA")
 
 _TYPES: AnyMapping[str, LesionType] = {
     "272673000": LesionType.BONE,
@@ -79,11 +84,13 @@ class TrainingSet:
         self.out = out
         self.mapping = mapping
         self._rows: dict[tuple[int, int], list[LesionRow]] = {}
+        self._lesions: dict[tuple[int, int], list[dict[str, str]]] = {}
         self._finished: dict[str, dict[str, Any]] = {}
         self._refused: list[Refusal] = []
         try:
             for row in read_table(self.table) if self.table.exists() else []:
                 self._rows.setdefault((row.patient, row.study), []).append(row)
+            self._read_lesions()
         except ModelError as exc:
             raise ConfigurationError(f"{self.table}: {exc}") from exc
         if mapping.done and not self.table.exists():
@@ -115,7 +122,7 @@ class TrainingSet:
         patient = self.mapping.patient(patient_id)
         number = self.mapping.study(patient_id, study.study_uid)
         refusals = list(study.refusals)
-        rows, images = [], set()
+        rows, lesions, images = [], [], set()
         for mark in _once(study.marks, refusals):
             try:
                 row = self._row(mark, patient, number, study.study_uid, Split(self.mapping.share(patient_id)))
@@ -125,7 +132,8 @@ class TrainingSet:
                 refusals.append(Refusal(mark.about.document_uid, f"the image is not usable: {exc.reason}", "", uid))
                 continue
             rows.append(row)
-        self._rows[patient, number] = rows
+            lesions.append(self._lesion(mark, row))
+        self._rows[patient, number], self._lesions[patient, number] = rows, lesions
         self._refused += refusals
         self._finished[self.mapping.digest("study", study.study_uid)] = {
             "documents": study.documents,
@@ -145,6 +153,7 @@ class TrainingSet:
         try:
             unfinished = self.table.with_suffix(".new")
             write_table(unfinished, self.rows)
+            self._write_lesions()
             unfinished.replace(self.table)
             self._note_refusals()
             self.mapping.done.update(self._finished)
@@ -220,6 +229,36 @@ class TrainingSet:
                 unfinished.replace(path)
         return set(paths.values())
 
+    def _lesion(self, mark: Mark, row: LesionRow) -> dict[str, str]:
+        about = mark.about
+        tracked = self.mapping.digest("lesion", about.tracking_uid)[:_LESION_DIGITS] if about.tracking_uid else ""
+        values = (row.file_name, tracked, about.observer, _code(about.finding), _code(about.site))
+        return dict(zip(_LESION_COLUMNS, values, strict=True))
+
+    def _read_lesions(self) -> None:
+        """The lines that belong to the rows read. raises ModelError where they do not"""
+        if not self._rows:
+            return
+        path = self.out / "lesions.csv"
+        try:
+            with path.open(newline="", encoding="utf8") as file:
+                lines = list(csv.DictReader(file))
+        except OSError as exc:
+            raise ModelError(f"{path.name}: cannot be read") from exc
+        if [line.get("File_name") for line in lines] != [row.file_name for row in self.rows]:
+            raise ModelError(f"{path.name} is not of the same rows")
+        for row, line in zip(self.rows, lines, strict=True):
+            self._lesions.setdefault((row.patient, row.study), []).append(line)
+
+    def _write_lesions(self) -> None:
+        path = self.out / "lesions.csv"
+        unfinished = path.with_suffix(".new")
+        with unfinished.open("w", newline="", encoding="utf8") as file:
+            writer = csv.DictWriter(file, _LESION_COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(line for study in sorted(self._lesions) for line in self._lesions[study])
+        unfinished.replace(path)
+
     def _note_refusals(self) -> None:
         path = self.mapping.path.with_name(f"{self.out.name}.refused.csv")
         is_new = not path.exists()
@@ -243,6 +282,13 @@ def _once(marks: Sequence[Mark], refusals: list[Refusal]) -> list[Mark]:
                 mark = marks[of_image[repeat]]
                 refusals.append(Refusal(mark.about.document_uid, AGAIN, "", mark.image.instance_uid))
     return [mark for i, mark in enumerate(marks) if i in kept]
+
+
+def _code(code: Code | None) -> str:
+    """ "39607008 SCT"; "" for codes of private schemes, which may say anything."""
+    if code is None or code[1] not in _PUBLIC_SCHEMES or not re.fullmatch(r"[A-Za-z0-9.-]{1,18}", code[0]):
+        return ""
+    return f"{code[0]} {code[1]}"
 
 
 def _points(mark: Mark) -> Points:

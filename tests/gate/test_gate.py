@@ -144,6 +144,10 @@ def _moved_frame(ds: Any) -> None:
     frames[0].PlanePositionSequence, frames[-1].PlanePositionSequence = other, one
 
 
+def _axes_on_nothing(ds: Any) -> None:
+    ds.GraphicAnnotationSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID = "2.25.123"
+
+
 def _segment_without_tracking(ds: Any) -> None:
     del ds.SegmentSequence[0].TrackingUID
 
@@ -226,7 +230,9 @@ MISTAKES: list[tuple[str, str, str, Mutation]] = [
     ("frame that does not exist", "refs", "sr", _refer(ReferencedFrameNumber=9)),
     ("evidence incomplete", "refs", "sr", _short_evidence),
     ("evidence in the wrong series", "refs", "sr", _wrong_series_in_evidence),
+    ("axes drawn on nothing", "refs", "gsps", _axes_on_nothing),
     # seen by outside tools
+    ("displayed area absent", "iod", "gsps", _set(DisplayedAreaSelectionSequence=None)),
     ("Implicit VR", "strict", "sc", _implicit),
     ("pixel data too short", "strict", "derived", lambda ds: setattr(ds, "PixelData", ds.PixelData[:-100])),
     ("date that is none", "strict", "derived", _set(ContentDate="20261399")),

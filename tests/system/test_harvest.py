@@ -114,7 +114,7 @@ def test_only_the_marked_series_was_fetched(out: Path) -> None:
 def test_nobody_is_named_in_what_was_kept(out: Path, marked: Marked) -> None:
     uids = {str(ds.SOPInstanceUID).encode() for ds in marked.images} | {marked.uid.encode()}
     files = [path for path in out.rglob("*") if path.is_file()]
-    assert len(files) == 2 + 24
+    assert len(files) == 3 + 24
     for path in [*files, out.with_name("set.mapping.json")]:
         content = path.read_bytes()
         assert not [word for word in (*IDENTITIES, *uids) if word in content], path

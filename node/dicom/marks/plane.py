@@ -47,12 +47,6 @@ class ImagePlane:
         row_mm, column_mm = self.spacing_yx_mm
         return float(relative @ self.plane.row) / column_mm, float(relative @ self.plane.column) / row_mm
 
-    def to_patient(self, point_px: Sequence[float]) -> Point:
-        """(L, P, S) mm of (x, y) px."""
-        row_mm, column_mm = self.spacing_yx_mm
-        where = self.origin_mm + point_px[0] * column_mm * self.plane.row + point_px[1] * row_mm * self.plane.column
-        return float(where[0]), float(where[1]), float(where[2])
-
     def distance_mm(self, point_mm: Sequence[float]) -> float:
         """How far a point lies from the plane."""
         return abs(float((np.asarray(point_mm, np.float64) - self.origin_mm) @ self.plane.normal))

@@ -42,7 +42,6 @@ class CtSeries:
     planes: tuple[ImagePlane, ...]
     places_mm: NDArray[np.float64]
     interval_mm: float
-    notes: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, paths: Sequence[Path], codec: Codec) -> CtSeries:
@@ -55,7 +54,7 @@ class CtSeries:
         def fingerprint(frame: Frame) -> bytes:
             return hashlib.sha256(PixelFile(frame.path, codec).frame(frame.index)[0].tobytes()).digest()
 
-        kept, plane, notes = one_stack(found, fingerprint)
+        kept, plane, _ = one_stack(found, fingerprint)
         if plane.normal[2] > 0:
             kept = kept[::-1]
         places = np.array([frame.position for frame in kept], np.float64) @ plane.normal
@@ -67,7 +66,6 @@ class CtSeries:
             planes=tuple(ImagePlane.of(frame) for frame in kept),
             places_mm=places,
             interval_mm=float(np.median(steps)) if len(steps) else float("nan"),
-            notes=tuple(notes),
         )
 
     def index_of(self, image: SourceRef) -> int | None:

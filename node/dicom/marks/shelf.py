@@ -41,7 +41,9 @@ _IMAGES = (*((uid, (*_UNCOMPRESSED, *_COMPRESSED)) for uid in _CT), *((uid, _UNC
 
 
 class Shelf(Protocol):
-    """Files of one study."""
+    """Files of one study; `failed` counts objects that a peer could not send."""
+
+    failed: int
 
     @property
     def study_uid(self) -> str: ...
@@ -64,6 +66,7 @@ class FolderShelf:
     paths: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     marked: list[Path] = field(default_factory=list)
     series_by_instance: dict[str, str] = field(default_factory=dict)
+    failed: int = 0
 
     def documents(self) -> Sequence[Path]:
         return self.marked
@@ -101,7 +104,6 @@ class PeerShelf:
     folder: Path
     on_object: Callable[[int], None] | None = None
     failed: int = 0
-    """Objects that the peer could not send."""
     _fetched: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
     def documents(self) -> Sequence[Path]:

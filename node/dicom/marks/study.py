@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydicom.dataset import Dataset
 
@@ -65,11 +64,6 @@ def marks_of(shelf: Shelf, codec: Codec) -> StudyMarks:
     kept, repeats = without_repeats(marks)
     patient = next(filter(None, patients), "")
     return StudyMarks(shelf.study_uid, patient, len(paths), tuple(kept), (*refusals, *repeats))
-
-
-def read_document(path: Path) -> Document:
-    """A presentation state or report. raises NotUnderstood"""
-    return _read(parse(path))
 
 
 def _read(dataset: Dataset) -> Document:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ def test_a_folder_becomes_rows_and_images(run: Any, export: Path, tmp_path: Path
     assert (by_report.image_size, by_report.window_hu) == ((260, 130), (-175, 275))
     assert (by_report.sex, by_report.age, by_report.lesion_type) == ("F", 61, LesionType.LUNG)
     assert (by_report.origin, by_report.institution) == ("SR TID 1501", "site 1")
+    with (out / "lesions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["File_name"] for line in lines] == [by_report.file_name, by_state.file_name]
+    assert [line["Site"] for line in lines] == ["39607008 SCT", ""]
+    assert (lines[0]["Finding"], lines[0]["Observer"], len(lines[0]["Lesion"])) == ("4147007 SCT", "person", 16)
     image = read_image(out / "Images_png" / image_path(by_report.file_name))
     assert np.array_equal(image, phantom.stored_values(14, marks.SHAPE).astype(int) - 1024)
     names = sorted(path.name for path in (out / "Images_png" / "000001_01_01").iterdir())
@@ -51,7 +57,7 @@ def test_no_identity_is_in_what_is_kept(run: Any, export: Path, tmp_path: Path) 
     out = tmp_path / "set"
     assert run("harvest", "--folder", export, "--out", out).exit_code == 0
     files = [path for path in out.rglob("*") if path.is_file()]
-    assert len(files) == 2 + 26
+    assert len(files) == 3 + 26
     for path in [*files, tmp_path / "set.mapping.json"]:
         content = path.read_bytes()
         assert not [word for word in IDENTITIES if word in content], path
@@ -76,7 +82,10 @@ def test_a_second_harvest_takes_only_what_is_new_and_goes_on_numbering(run: Any,
     phantom.save(state, export / "other" / "pr.dcm")
     said = json.loads(run("harvest", "--folder", export, "--out", out, "--json").stdout)
     assert (said["harvested_before"], said["new_rows"], said["patients"]) == (1, 1, 2)
-    assert [(row.patient, row.study) for row in read_table(out / "DL_info.csv")] == [(1, 1), (1, 1), (2, 1)]
+    rows = read_table(out / "DL_info.csv")
+    assert [(row.patient, row.study) for row in rows] == [(1, 1), (1, 1), (2, 1)]
+    with (out / "lesions.csv").open(newline="") as file:
+        assert [line["File_name"] for line in csv.DictReader(file)] == [row.file_name for row in rows]
 
 
 def test_two_boxes_on_one_lesion_are_one_row(run: Any, tmp_path: Path) -> None:
