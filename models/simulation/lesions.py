@@ -159,13 +159,12 @@ def plant(
     around = float(np.median(tissue[mask]))
     core = around + plan.level if plan.fill == "shift" else plan.level
     own = np.clip(region - tissue, -MOST_NOISE_HU, MOST_NOISE_HU) if grain is None else grain[box]
+    change = core + own - region
     if plan.fill == "raise":
-        change = np.maximum(tissue, core + (0 if grain is None else own)) + (own if grain is None else 0) - region
+        change = np.maximum(change, 0)
     elif plan.fill == "shift":
         # Vessels that ran through it are pushed aside, the tissue's own texture stays.
-        change = np.where(tissue > around + 12, core + own - region, plan.level)
-    else:
-        change = core + own - region
+        change = np.where(tissue > around + 12, change, plan.level)
     region += (cover * change).astype(np.float32)
     volume = float(cover.sum()) * float(np.prod(grid.spacing_zyx_mm))
     first = (np.array(grid.shape_zyx) - 1) / 2 * np.array(grid.spacing_zyx_mm)

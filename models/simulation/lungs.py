@@ -35,7 +35,7 @@ TRIES = 60
 class Lungs:
     """Lungs on a grid that is coarser in the plane.
 
-    host        bool (Z, Y, X) of the volume: lungs with the vessels in them
+    host        bool (Z, Y, X) of the volume: lungs with the vessels in them and a rim of their wall
     grid        the coarser grid; the distances below lie on it
     pleura_mm   from the inside to the lungs' surface, 0 outside
     dense_mm    from the air of the lungs to the next vessel or surface, 0 outside
@@ -60,14 +60,16 @@ def find_lungs(voxels: FloatArray, spacing_zyx_mm: tuple[float, float, float]) -
     filled = _close(air, spacing)
     airy = filled & (coarse < DENSE_ABOVE_HU)
     host = np.zeros(voxels.shape, bool)
-    host[:, : height // 2 * 2, : width // 2 * 2] = filled.repeat(2, 1).repeat(2, 2)
+    # A pixel more: what is partly wall must be filled as well, else a dark seam parts a nodule from the pleura.
+    seam = ndimage.binary_dilation(filled, np.ones((1, 3, 3), bool))
+    host[:, : height // 2 * 2, : width // 2 * 2] = seam.repeat(2, 1).repeat(2, 2)
     pleura, dense = _depth(filled, spacing), _depth(airy, spacing)
     return Lungs(host, Grid(coarse.shape, spacing), pleura, dense)
 
 
 def point_spread_mm(voxels: FloatArray, lungs: Lungs, spacing_zyx_mm: tuple[float, float, float]) -> float:
     """Standard deviation of the in-plane blur, from the steepest edges between lung and wall (0.35 … 1.2 mm)."""
-    surface = lungs.host ^ ndimage.binary_erosion(lungs.host, np.ones((1, 3, 3), bool), iterations=2)
+    surface = lungs.host ^ ndimage.binary_erosion(lungs.host, np.ones((1, 3, 3), bool), iterations=4)
     planes = np.flatnonzero(surface.any((1, 2)))[::2]
     steepest = []
     for k in planes:

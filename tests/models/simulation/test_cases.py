@@ -100,11 +100,11 @@ def test_plants_nodules_in_the_lungs_of_a_given_volume(real):
     assert max(change) > 300
 
 
-def test_a_planted_nodule_erases_no_vessel(real):
-    """Nothing becomes darker by more than the noise that the nodule's voxels keep."""
+def test_a_planted_nodule_erases_nothing(real):
+    """No voxel becomes darker: vessels that run through it and the wall beside it stay."""
     image, _ = plant_in(real, SMALL["spacing_zyx_mm"], seed=2, lesions=5)
-    dense = ndimage.gaussian_filter(real, (0, 0.6, 0.6)) > -100
-    assert (image - real)[dense].min() > -60
+    assert (image >= real).all()
+    assert (image - real).max() > 500
 
 
 def test_a_volume_without_lungs_is_refused():
