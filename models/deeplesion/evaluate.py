@@ -56,7 +56,9 @@ RING_PX = (2, 6)
 LEAST_REACH_MM = 5.0
 
 NOTES = (
-    "Simulated lesions of known place, key slices only; intervals are 95 % bootstrap intervals over patients.",
+    "Key slices only; intervals are 95 % bootstrap intervals over patients.",
+    "The truth is complete where lesions were simulated; marks from a PACS leave lesions out, and what hits those is"
+    " counted as false.",
     "A lesion is found from an IoU of .5 on, box areas with +1 pixel; @n: sensitivity at n false positives per image.",
     "A second detection on a lesion is neither found nor false; one detection may find two lesions.",
     "AP: average precision at IoU .5, one detection for one lesion.",

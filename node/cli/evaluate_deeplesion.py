@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from node.cli.words import err
+from node.cli.learning import filled, in_words, progress_bar
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ def evaluate_deeplesion(
     pacsnode evaluate deeplesion --data ./run1/samples --weights ./run1/weights.safetensors \\
         --arm single=./run2/weights.safetensors --out ./compared
     """
-    from models.contract import ModelError
     from models.deeplesion.evaluate import detector_of, drawn_scans, evaluate, evaluate_scans
     from models.deeplesion.model import FAST
     from models.evaluation.froc import Bootstrap
@@ -66,24 +64,14 @@ def evaluate_deeplesion(
     test, validation = _samples(data)
     files = _arms(weights, arm or [])
     bootstrap = Bootstrap(draws, seed)
-    try:
-        networks = {name: _network(path) for name, path in files.items()}
-        with _bar() as bar:
-            tasks: dict[str, TaskID] = {}
-
-            def progress(what: str, done: int, total: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bar.add_task(what, total=total)
-                bar.update(tasks[what], completed=done)
-
-            detectors = {name: detector_of(network) for name, network in networks.items()}
-            evaluation = evaluate(detectors, test, validation, bootstrap=bootstrap, on_progress=progress)
-            tables = list(evaluation.tables)
-            if scans:
-                drawn = list(drawn_scans(FAST, count=scans, seed=seed))
-                tables.append(evaluate_scans(networks, drawn, bootstrap=bootstrap, on_progress=progress))
-    except ModelError as exc:
-        raise ConfigurationError(str(exc)) from exc
+    with in_words(), progress_bar() as progress:
+        networks = {name: network_of(path) for name, path in files.items()}
+        detectors = {name: detector_of(network) for name, network in networks.items()}
+        evaluation = evaluate(detectors, test, validation, bootstrap=bootstrap, on_progress=progress)
+        tables = list(evaluation.tables)
+        if scans:
+            drawn = list(drawn_scans(FAST, count=scans, seed=seed))
+            tables.append(evaluate_scans(networks, drawn, bootstrap=bootstrap, on_progress=progress))
     measured = Measured(_sha256(weights), _facts(weights), tuple(tables))
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
@@ -108,7 +96,7 @@ def draw(evaluation: Evaluation, to: Path) -> None:
     axis.set_ylabel("sensitivity (IoU ≥ 0.5)")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-    axis.set_title("Simulated lesions; band: 95 % bootstrap interval over patients", fontsize=10)
+    axis.set_title("Key slices; band: 95 % bootstrap interval over patients", fontsize=10)
     figure.savefig(to, dpi=120)
 
 
@@ -142,11 +130,10 @@ def _arms(weights: Path | None, others: list[str]) -> dict[str, Path | None]:
     return arms
 
 
-def _network(weights: Path | None) -> Detector:
+def network_of(weights: Path | None) -> Detector:
     """Ready to run, on the GPU where there is one; as many categories as the file has. raises ConfigurationError"""
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     from models.deeplesion.model import FAST, MODEL
     from models.deeplesion.network import build
@@ -158,14 +145,12 @@ def _network(weights: Path | None) -> Detector:
         load_weights(network, MODEL.card())
         return MODEL.prepare(network, device)
     try:
-        tensors = load_file(weights)
-        count = len(tensors["roi_head.scores.bias"]) - 1
-        names = FAST.network.categories if count == len(FAST.network.categories) else _numbered(count)
-        network = build(dataclasses.replace(FAST.network, categories=names))
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except (RuntimeError, KeyError, ValueError, SafetensorError) as exc:
+        with safe_open(weights, framework="pt") as file:
+            count = file.get_slice("roi_head.scores.bias").get_shape()[0] - 1
+    except (OSError, SafetensorError) as exc:
         raise ConfigurationError(f"{weights}: not the weights of this detector") from exc
-    return MODEL.prepare(network, device)
+    names = FAST.network.categories if count == len(FAST.network.categories) else _numbered(count)
+    return MODEL.prepare(filled(build(dataclasses.replace(FAST.network, categories=names)), weights), device)
 
 
 def _numbered(count: int) -> tuple[str, ...]:
@@ -187,9 +172,3 @@ def _facts(weights: Path | None) -> Mapping[str, object]:
     path = weights.with_name(_FACTS)
     found: Mapping[str, object] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
     return found
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err
-    )

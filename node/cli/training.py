@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from node.cli import ablation, evaluate_deeplesion, training_deeplesion
+from node.cli import ablation, categories, evaluate_deeplesion, training_deeplesion
 from node.cli.learning import filled, in_words, progress_bar
 from node.cli.words import say
 from node.errors import ConfigurationError
@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     train.command("lidnet")(train_lidnet)
     training_deeplesion.register(train)
     ablation.register(train)
+    categories.register(train)
     evaluate = typer.Typer(help="Measure a network on patients it has not seen.", no_args_is_help=True)
     evaluate.command("lidnet")(evaluate_lidnet)
     evaluate_deeplesion.register(evaluate)

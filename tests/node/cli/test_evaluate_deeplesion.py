@@ -15,7 +15,7 @@ from typer.testing import Result
 from models.deeplesion.config import SINGLE
 from models.deeplesion.model import FAST
 from models.deeplesion.network import build
-from node.cli.evaluate_deeplesion import _arms, _network
+from node.cli.evaluate_deeplesion import _arms, network_of
 from node.errors import ConfigurationError
 
 Run = Callable[..., Result]
@@ -107,4 +107,4 @@ def test_other_files_are_no_weights(tmp_path: Path) -> None:
     text.write_text("no tensors")
     for path in (other, text):
         with pytest.raises(ConfigurationError, match="not the weights of this detector"):
-            _network(path)
+            network_of(path)
