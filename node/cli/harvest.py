@@ -94,7 +94,7 @@ def _run(
         _say_plan(list(todo), counts, as_json=as_json)
         raise typer.Exit(0 if studies else NOTHING)
     before = len(made)
-    troubles = _harvest(made, todo, source)
+    troubles = harvest_all(made, todo, source)
     said = made.save(source)
     _report(said, counts, troubles, len(made) - before, out, kept_apart, as_json=as_json)
     if troubles:
@@ -102,7 +102,7 @@ def _run(
     raise typer.Exit(0 if len(made) else NOTHING)
 
 
-def _harvest(made: TrainingSet, todo: dict[str, Opened], source: dict[str, str]) -> list[NodeError]:
+def harvest_all(made: TrainingSet, todo: dict[str, Opened], source: dict[str, str]) -> list[NodeError]:
     """What went wrong, of studies that are left for the next time; a peer that cannot do it at all ends it."""
     from node.dicom.marks.study import marks_of
     from node.dicom.read.codec import Codec

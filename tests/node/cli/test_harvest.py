@@ -10,6 +10,11 @@ import pytest
 
 from images import marks, phantom
 from models.deeplesion.table import LesionType, image_path, read_image, read_table
+from node.cli.harvest import harvest_all
+from node.cli.harvested import TrainingSet
+from node.dicom.marks.deidentify import Mapping
+from node.dicom.marks.shelf import shelves
+from node.errors import AnalysisFailed, NoCommonContext, PeerBusy
 
 IDENTITIES = (b"PHANTOM", b"P-1", b"Reader", b"Smith", b"General", b"1.2.826", b"1.2.3", b"20260102")
 
@@ -144,3 +149,44 @@ def test_a_table_without_its_mapping_is_not_continued(run: Any, export: Path, tm
     result = run("harvest", "--folder", export, "--out", tmp_path / "set")
     assert result.exit_code == 2
     assert "is not its mapping" in result.output
+
+
+class Broken:
+    """A study whose files cannot be had, for a reason of the peer's or of ours."""
+
+    study_uid, failed = "1.2.9.9", 0
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def documents(self) -> list[Path]:
+        raise self.error
+
+    def series_of(self, instance_uid: str) -> str:
+        return ""
+
+    def series(self, series_uid: str) -> list[Path]:
+        return []
+
+
+@pytest.mark.parametrize("error", [PeerBusy("PACS: C-GET answered 0xA700"), ZeroDivisionError("a defect")])
+def test_a_study_that_fails_is_left_and_those_behind_it_are_taken(
+    error: Exception, export: Path, tmp_path: Path
+) -> None:
+    (good,) = shelves(export)
+    made = TrainingSet(tmp_path / "set", Mapping.open(tmp_path / "map.json"))
+    todo = {"1.2.9.9": lambda _: Broken(error), good.study_uid: lambda _: good}
+    (trouble,) = harvest_all(made, todo, {"kind": "folder"})
+    assert len(made) == 2
+    assert isinstance(trouble, PeerBusy if isinstance(error, PeerBusy) else AnalysisFailed)
+    assert (made.has(good.study_uid), made.has("1.2.9.9")) == (True, False)
+
+
+def test_a_peer_that_cannot_do_it_at_all_ends_it_and_keeps_what_was_done(export: Path, tmp_path: Path) -> None:
+    (good,) = shelves(export)
+    made = TrainingSet(tmp_path / "set", Mapping.open(tmp_path / "map.json"))
+    todo = {good.study_uid: lambda _: good, "1.2.9.9": lambda _: Broken(NoCommonContext("no C-GET"))}
+    with pytest.raises(NoCommonContext):
+        harvest_all(made, todo, {"kind": "folder"})
+    assert len(read_table(tmp_path / "set" / "DL_info.csv")) == 2
+    assert Mapping.open(tmp_path / "map.json").done
