@@ -26,8 +26,8 @@ class DetectConfig:
     least_score, most           of a slice's detections
     """
 
-    before_nms: int = 400
-    proposals: int = 64
+    before_nms: int = 600
+    proposals: int = 128
     proposal_nms: float = 0.7
     nms: float = 0.3
     least_score: float = 0.05
@@ -40,6 +40,7 @@ class LossConfig:
 
     rpn_positive, rpn_negative      IoU of an anchor with an annotation: at least, below
     roi_positive                    IoU of a proposal with an annotation: at least; below is background
+    roi_proposals                   of an image, best first, from which the heads' samples are drawn
     ignored                         IoU with a box to ignore from which on nothing is background
     """
 
@@ -48,6 +49,7 @@ class LossConfig:
     rpn_samples: int = 256
     rpn_most_positive: int = 64
     roi_positive: float = 0.5
+    roi_proposals: int = 64
     roi_samples: int = 32
     roi_most_positive: int = 16
     ignored: float = 0.3

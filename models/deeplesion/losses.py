@@ -146,7 +146,7 @@ class _Sample:
 @torch.no_grad()
 def _sample(proposed: Tensor, target: Targets, rules: LossConfig, generator: torch.Generator | None) -> _Sample:
     """Annotated boxes stand among the proposals: the heads learn from the first step on."""
-    boxes = torch.cat([proposed, target.boxes])
+    boxes = torch.cat([proposed[: rules.roi_proposals], target.boxes])
     matches = match(
         boxes,
         target,
