@@ -27,33 +27,33 @@ from models.simulation.projection import (
     hounsfield,
 )
 
-Ellipse = tuple[float, float, float, float, float]
-"""(x, y, half axis along x, along y) in mm and density over water; later ones replace earlier ones."""
-PHANTOMS: dict[str, list[Ellipse]] = {
-    "water disc": [(0, 0, 100, 100, 1.0)],
+Disc = tuple[float, float, float, float]
+"""(x, y, radius) in mm and density over water; later ones replace those around them; CatSim wants them nested or apart."""
+PHANTOMS: dict[str, list[Disc]] = {
+    "water disc": [(0, 0, 100, 1.0)],
     "body": [
-        (0, 0, 160, 105, 1.0), (-75, -5, 55, 65, 0.26), (75, 5, 50, 62, 0.26), (10, -30, 38, 36, 1.05),
-        (0, 62, 17, 17, 1.4), (22, 42, 11, 11, 1.05), (-110, 60, 12, 12, 0.92),
+        (0, 0, 140, 1.0), (-75, 0, 48, 0.26), (80, 5, 44, 0.26), (8, -45, 28, 1.05),
+        (0, 62, 17, 1.4), (22, 42, 11, 1.05), (-95, 75, 12, 0.92),
     ],
 }  # fmt: skip
 PLACES: dict[str, list[tuple[float, float, float]]] = {
     "water disc": [(0, 0, 30)],
-    "body": [(10, -30, 25), (-75, -5, 25), (75, 5, 25), (0, 90, 9), (0, 62, 9)],
+    "body": [(8, -45, 20), (-75, 0, 25), (80, 5, 25), (0, 92, 9), (0, 62, 9)],
 }
 """(x, y, radius): where the mean and the noise are read."""
 
 KEV, GAIN, ELECTRONIC_E, CROSSTALK = 70.0, 15.0, 5000.0, 0.01
-FAN = FanBeam(views=1000, channels=900, pitch_mm=1.0, source_mm=540, detector_mm=950, channel_offset=0.25)
+FAN = FanBeam(views=500, channels=900, pitch_mm=1.0, source_mm=540, detector_mm=950, channel_offset=0.25)
 SIDE, SPACING_MM = 256, 0.8
 REPEATS = 2
 
 
-def catsim_lines(ellipses: list[Ellipse], folder: Path, *, seed: int) -> tuple[Tensor, float, float]:
+def catsim_lines(discs: list[Disc], folder: Path, *, seed: int) -> tuple[Tensor, float, float]:
     """Line integrals (1, views, channels), photons per ray in air, and water's attenuation (1/mm)."""
     import gecatsim
     from gecatsim.pyfiles.GetMu import GetMu
 
-    (folder / "phantom.ppm").write_text(_ppm(ellipses))
+    (folder / "phantom.ppm").write_text(_ppm(discs))
     samples = Path(gecatsim.__file__).parent / "examples" / "cfg"
     names = ("Phantom_Sample_Analytic", "Scanner_Sample_generic", "Protocol_Sample_axial", "Physics_Sample")
     simulation = gecatsim.CatSim(*(str(samples / name) for name in names))
@@ -61,7 +61,10 @@ def catsim_lines(ellipses: list[Ellipse], folder: Path, *, seed: int) -> tuple[T
     simulation.phantom.filename = str(folder / "phantom.ppm")
     simulation.scanner.detectorRowsPerMod = simulation.scanner.detectorRowCount = 1
     simulation.scanner.eNoise = ELECTRONIC_E
-    simulation.protocol.bowtie = []
+    protocol = simulation.protocol
+    protocol.bowtie = []
+    protocol.viewsPerRotation = protocol.viewCount = FAN.views
+    protocol.stopViewId = FAN.views - 1
     physics = simulation.physics
     physics.monochromatic = KEV
     physics.crosstalkCallback = physics.lagCallback = ""
@@ -76,20 +79,20 @@ def catsim_lines(ellipses: list[Ellipse], folder: Path, *, seed: int) -> tuple[T
     return torch.from_numpy(prep.copy())[None], float(np.mean(air)) / (GAIN * KEV), water
 
 
-def own_lines(ellipses: list[Ellipse], photons: float) -> Tensor:
+def own_lines(discs: list[Disc], photons: float) -> Tensor:
     """The same from this project, (REPEATS, views, channels)."""
-    lines = forward_project(attenuation(paint(ellipses, 416, 0.8)), 0.8, FAN).expand(REPEATS, -1, -1)
+    lines = forward_project(attenuation(paint(discs, 416, 0.8)), 0.8, FAN).expand(REPEATS, -1, -1)
     scanner = Scanner(FAN, "hann", photons, ELECTRONIC_E / (GAIN * KEV), CROSSTALK)
     return measure(lines, scanner, fraction=1.0, seed=1)
 
 
-def paint(ellipses: list[Ellipse], side: int, spacing_mm: float) -> Tensor:
+def paint(discs: list[Disc], side: int, spacing_mm: float) -> Tensor:
     """HU (1, side, side), edges supersampled."""
     fine = 4
     axis = ((torch.arange(side * fine) + 0.5) / fine - side / 2) * spacing_mm
     density = torch.zeros(side * fine, side * fine)
-    for x, y, a, b, value in ellipses:
-        density[((axis[:, None] - y) / b) ** 2 + ((axis - x) / a) ** 2 < 1] = value
+    for x, y, radius, value in discs:
+        density[(axis[:, None] - y) ** 2 + (axis - x) ** 2 < radius**2] = value
     return torch.nn.functional.avg_pool2d((density - 1)[None] * 1000, fine)
 
 
@@ -106,25 +109,24 @@ def inside(place: tuple[float, float, float]) -> Tensor:
 
 
 def spectrum_peak(noise: Tensor) -> float:
-    """Frequency (1/mm) at which the noise power is greatest: of a polynomial through the middle band."""
-    middle = noise[:, SIDE // 2 - 48 : SIDE // 2 + 48, SIDE // 2 - 48 : SIDE // 2 + 48]
-    taper = torch.hann_window(96)
-    power = torch.fft.fft2(middle * taper[:, None] * taper).abs().square().mean(0).flatten()
-    f = torch.fft.fftfreq(96, SPACING_MM)
-    radius = torch.hypot(f[:, None], f).flatten()
-    near = (radius > 0.08) & (radius < 0.4)
-    basis = torch.stack([radius[near] ** k for k in range(5)], 1).double()
-    fit = torch.linalg.lstsq(basis, power[near, None].double()).solution[:, 0]
-    fine = torch.linspace(0.1, 0.38, 281, dtype=torch.float64)
-    return float(fine[torch.stack([fine**k for k in range(5)], 1).mv(fit).argmax()])
+    """Frequency (1/mm) at which the noise power is greatest: top of a parabola through the radial means around it."""
+    middle = noise[:, SIDE // 2 - 64 : SIDE // 2 + 64, SIDE // 2 - 64 : SIDE // 2 + 64]
+    taper = torch.hann_window(128)
+    power = torch.fft.fft2(middle * taper[:, None] * taper).abs().square().mean(0)
+    f = torch.fft.fftfreq(128, SPACING_MM)
+    radius = torch.hypot(f[:, None], f)
+    lows = np.arange(0.08, 0.44, 0.04)
+    rings = [float(power[(radius >= low) & (radius < low + 0.04)].mean()) for low in lows]
+    curve, slope, _ = np.polyfit(lows + 0.02, rings, 2)
+    return float(-slope / (2 * curve))
 
 
-def _ppm(ellipses: list[Ellipse]) -> str:
+def _ppm(discs: list[Disc]) -> str:
     lines = ["materialList = {'water'};"]
-    for number, (x, y, a, b, density) in enumerate(ellipses, start=1):
+    for number, (x, y, radius, density) in enumerate(discs, start=1):
         lines += [
-            f"object.center({number},:) = [{x} {-y} 0];",
-            f"object.half_axes({number},:) = [{a} {b} 50];",
+            f"object.center({number},:) = [{x} {y} 0];",
+            f"object.half_axes({number},:) = [{radius} {radius} 50];",
             f"object.euler_angs({number},:) = [0 0 0];",
             f"object.density({number}) = {density};",
             f"object.type({number}) = 2;",
@@ -140,12 +142,12 @@ def _ppm(ellipses: list[Ellipse]) -> str:
 def main() -> None:
     torch.set_num_threads(1)
     print("photons per ray and attenuation of water are CatSim's; HU: CatSim, here; ratio: here over CatSim")
-    for name, ellipses in PHANTOMS.items():
+    for name, discs in PHANTOMS.items():
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-            scans = [catsim_lines(ellipses, Path(folder), seed=seed) for seed in range(REPEATS)]
+            scans = [catsim_lines(discs, Path(folder), seed=seed) for seed in range(REPEATS)]
         _, photons, water = scans[0]
         theirs = reconstruct(torch.cat([lines for lines, _, _ in scans]) * (MU_WATER_PER_MM / water))
-        ours = reconstruct(own_lines(ellipses, photons))
+        ours = reconstruct(own_lines(discs, photons))
         print(f"{name}: {photons:.0f} photons per ray, water {water:.5f} /mm")
         for place in PLACES[name]:
             spot = inside(place)
