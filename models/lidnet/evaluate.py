@@ -21,7 +21,7 @@ from models.lidnet.network import Denoiser
 from models.lidnet.pairs import draw_seed
 from models.lidnet.run import denoise
 from models.lidnet.slices import Slice, load_slice, patient_of, slice_files, split
-from models.simulation.dose import noise_fields, scanner_of
+from models.simulation.dose import NoiseFields, noise_fields, scanner_of
 from models.simulation.geometry import FanBeam
 
 Filter = Callable[[FloatArray], FloatArray]
@@ -60,7 +60,7 @@ class EvaluationConfig:
     fractions: tuple[float, ...] = (0.25, 0.1)
     slices_per_patient: int = 4
     tuning_slices: int = 8
-    views: int = 1000
+    views: int = 600
 
 
 def evaluate(
@@ -83,18 +83,22 @@ def evaluate(
     tuning = [load_slice(path) for path in _spread(kept, 1)[: how.tuning_slices]]
     values: Values = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     done, total = 0, len(tested) * len(how.fractions)
-    for fraction in how.fractions:
-        condition = f"{100 * fraction:.0f} % dose"
-        methods: dict[str, Filter] = {
+    tuned = [(image, noise_of(image, views=how.views, seed=seed)) for image in tuning]
+    methods: dict[float, dict[str, Filter]] = {
+        fraction: {
             "no processing": lambda low: low,
             "this model": lambda low: denoise(network, low[None])[0],
-            **_filters(tuning, fraction, how, seed),
+            **_filters(tuned, fraction),
         }
-        for image in tested:
-            low = low_dose(image, fraction, views=how.views, seed=seed)
-            for method, apply in methods.items():
+        for fraction in how.fractions
+    }
+    for image in tested:
+        noise = noise_of(image, views=how.views, seed=seed)
+        for fraction in how.fractions:
+            low = low_dose(image, noise, fraction)
+            for method, apply in methods[fraction].items():
                 for metric, value in compare(apply(low), image).items():
-                    values[condition, method][metric][image.patient].append(value)
+                    values[f"{100 * fraction:.0f} % dose", method][metric][image.patient].append(value)
             done += 1
             if on_progress is not None:
                 on_progress(done, total)
@@ -105,12 +109,15 @@ def evaluate(
     return Table("Denoising of simulated low-dose CT, patients held out", rows, NOTES)
 
 
-def low_dose(image: Slice, fraction: float, *, views: int, seed: int) -> FloatArray:
-    """The slice at a part of its dose, padding left as air, float32 (Y, X), HU."""
+def noise_of(image: Slice, *, views: int, seed: int) -> NoiseFields:
+    """The noise that lower doses add to this slice, whatever the order of the work."""
     scanner = scanner_of(image.acquisition, FanBeam(views=views))
-    slices = torch.from_numpy(image.hu)[None]
-    noise = noise_fields(slices, image.spacing_mm, scanner, seed=draw_seed(image.name, seed)).at(fraction)
-    added: FloatArray = (slices + noise)[0].numpy()
+    return noise_fields(torch.from_numpy(image.hu)[None], image.spacing_mm, scanner, seed=draw_seed(image.name, seed))
+
+
+def low_dose(image: Slice, noise: NoiseFields, fraction: float) -> FloatArray:
+    """The slice at a part of its dose, padding left as air, float32 (Y, X), HU."""
+    added: FloatArray = image.hu + noise.at(fraction)[0].numpy()
     return np.where(image.padding, image.hu, added)
 
 
@@ -134,9 +141,9 @@ def _bias(result: FloatArray, reference: FloatArray, where: BoolArray) -> float:
     return float(np.mean((result - reference)[where])) if where.any() else float("nan")
 
 
-def _filters(tuning: Sequence[Slice], fraction: float, how: EvaluationConfig, seed: int) -> dict[str, Filter]:
+def _filters(tuning: Sequence[tuple[Slice, NoiseFields]], fraction: float) -> dict[str, Filter]:
     """Every baseline at the strength that does best on the tuning slices."""
-    pairs = [(low_dose(image, fraction, views=how.views, seed=seed), image) for image in tuning]
+    pairs = [(low_dose(image, noise, fraction), image) for image, noise in tuning]
     chosen: dict[str, Filter] = {}
     for name, strengths in STRENGTHS.items():
         candidates = [_filter(name, strength) for strength in strengths]
