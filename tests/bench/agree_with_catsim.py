@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from models.simulation.projection import (
 )
 
 Disc = tuple[float, float, float, float]
-"""(x, y, radius) in mm and density over water; later ones replace those around them; CatSim wants them nested or apart."""
+"""(x, y, radius) in mm and density over water; nested or apart, the inner ones later."""
 PHANTOMS: dict[str, list[Disc]] = {
     "water disc": [(0, 0, 100, 1.0)],
     "body": [
@@ -96,9 +97,9 @@ def paint(discs: list[Disc], side: int, spacing_mm: float) -> Tensor:
     return torch.nn.functional.avg_pool2d((density - 1)[None] * 1000, fine)
 
 
-def reconstruct(lines: Tensor) -> Tensor:
+def reconstruct(lines: Tensor, fan: FanBeam = FAN) -> Tensor:
     """HU (B, side, side)."""
-    image = filtered_back_project(lines, FAN, shape=(SIDE, SIDE), spacing_mm=SPACING_MM, kernel="hann")
+    image = filtered_back_project(lines, fan, shape=(SIDE, SIDE), spacing_mm=SPACING_MM, kernel="hann")
     return hounsfield(image)
 
 
@@ -146,7 +147,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             scans = [catsim_lines(discs, Path(folder), seed=seed) for seed in range(REPEATS)]
         _, photons, water = scans[0]
-        theirs = reconstruct(torch.cat([lines for lines, _, _ in scans]) * (MU_WATER_PER_MM / water))
+        # CatSim counts channels the other way round, and its x and y both point against ours.
+        lines = torch.cat([lines for lines, _, _ in scans]).flip(-1) * (MU_WATER_PER_MM / water)
+        theirs = reconstruct(lines, replace(FAN, channel_offset=-FAN.channel_offset)).flip(1, 2)
         ours = reconstruct(own_lines(discs, photons))
         print(f"{name}: {photons:.0f} photons per ray, water {water:.5f} /mm")
         for place in PLACES[name]:
