@@ -26,15 +26,33 @@ def now() -> dt.datetime:
 
 
 def process_name(role: str) -> str:
-    """Who acts: role, host and process id."""
-    return f"{role}@{socket.gethostname()}:{os.getpid()}"
+    """Who acts: role, host, process id and when that process began."""
+    pid = os.getpid()
+    return f"{role}@{socket.gethostname()}:{pid}.{_began(pid)}"
 
 
 def is_dead(process: str) -> bool:
-    """Whether this is a process of this host that is no more. Of other hosts nothing is known, so: False."""
+    """Whether this is a process of this host that is no more. Of other hosts nothing is known, so: False.
+
+    In a container process ids begin anew with every start: only with its beginning is a process the same one.
+    """
     _, _, place = process.partition("@")
-    host, _, pid = place.rpartition(":")
-    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
+    host, _, one = place.rpartition(":")
+    pid, _, began = one.partition(".")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    now_there = _began(int(pid))
+    return not now_there or (began != "" and now_there != began)
+
+
+def _began(pid: int) -> str:
+    """Clock ticks from the machine's start to the process's, "" where there is none: field 22 of proc(5) stat."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    # The name in brackets may hold spaces and brackets; it ends at the last one. The state is field 3.
+    return text.rpartition(")")[2].split()[19]
 
 
 def record(session: Session, action: Action, **fields: Any) -> None:
