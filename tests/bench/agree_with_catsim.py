@@ -1,6 +1,6 @@
 """The simulator beside an independent one, XCIST CatSim (gecatsim 1.6.8, BSD-3): simulation dossier 3.4, item 7.
 
-PYTHONPATH=.:tests python -m bench.agree_with_catsim      where gecatsim is installed beside this project; two minutes
+PYTHONPATH=.:tests python -m bench.agree_with_catsim      where gecatsim is installed beside this project; minutes
 
 Both scan the same solids of water with the same fan, 70 keV, the same photons per ray, electronic noise and optical
 crosstalk. The sinograms of both go through the same reconstruction, which test_projection.py proves against closed
@@ -46,7 +46,7 @@ PLACES: dict[str, list[tuple[float, float, float]]] = {
 KEV, GAIN, ELECTRONIC_E, CROSSTALK = 70.0, 15.0, 5000.0, 0.01
 FAN = FanBeam(views=500, channels=900, pitch_mm=1.0, source_mm=540, detector_mm=950, channel_offset=0.25)
 SIDE, SPACING_MM = 256, 0.8
-REPEATS = 2
+REPEATS = 6
 
 
 def catsim_lines(discs: list[Disc], folder: Path, *, seed: int) -> tuple[Tensor, float, float]:
