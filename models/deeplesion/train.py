@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,12 +20,8 @@ from models.deeplesion.network import Detector, build
 from models.deeplesion.run import prepare
 from models.deeplesion.samples import FAMILIES, make_samples
 from models.deeplesion.validate import calibrate
+from models.training import OnProgress, follow, learning_rate, smoothed_loss, write_checkpoint
 from models.weights import save_weights
-
-OnProgress = Callable[[str, int, int, float], None]
-"""Called with what is being done, steps done, steps in all, and the loss of late (NaN while samples are made)."""
-
-SMOOTHING = 0.99
 
 
 def train(
@@ -105,7 +100,7 @@ class Run:
         self.network.train()
         while self.step < self.training.steps:
             loss = self._one_step(store.batch(self.step, self.training))
-            self.late_loss = loss if math.isnan(self.late_loss) else SMOOTHING * self.late_loss + (1 - SMOOTHING) * loss
+            self.late_loss = smoothed_loss(self.late_loss, loss)
             self.step += 1
             report("training", self.step, self.training.steps, self.late_loss)
             if self.step % self.training.checkpoint_every == 0 or self.step == self.training.steps:
@@ -126,7 +121,7 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
         self.optimiser.step()
-        self._follow()
+        follow(self.teacher, self.network, self.training.ema_decay, step=self.step)
         return float(loss.detach())
 
     def _spared(self, hu: Tensor, targets: Sequence[Targets], incomplete: Sequence[int] | None) -> dict[int, Targets]:
@@ -136,13 +131,6 @@ class Run:
             return {}
         spared = with_ignored(self.teacher, hu[asked], [targets[index] for index in asked], self.training.teacher_score)
         return dict(zip(asked, spared, strict=True))
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        # Early on the average follows closely, so that a short run is not left with its first steps.
-        decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))
-        for average, now in zip(self.teacher.parameters(), self.network.parameters(), strict=True):
-            average.lerp_(now, 1 - decay)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -154,9 +142,7 @@ class Run:
             "teacher": self.teacher.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        partial = path.with_suffix(".part")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        write_checkpoint(state, path)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -181,12 +167,3 @@ def optimiser_of(network: Detector, training: TrainConfig) -> torch.optim.Optimi
     others = [parameter for parameter in network.parameters() if parameter.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=training.learning_rate)
-
-
-def learning_rate(step: int, training: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine."""
-    if step < training.warmup_steps:
-        return training.learning_rate * (step + 1) / training.warmup_steps
-    span = max(training.steps - training.warmup_steps, 1)
-    cosine = (1 + math.cos(math.pi * (step - training.warmup_steps) / span)) / 2
-    return training.last_learning_rate + (training.learning_rate - training.last_learning_rate) * cosine

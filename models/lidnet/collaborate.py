@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,11 +23,9 @@ from models.deeplesion.network import Detector
 from models.lidnet.joint import JointBatch, JointStore
 from models.lidnet.roi import RoiConfig, map_perceptual_loss, regions, roi_perceptual_loss, shuffled
 from models.lidnet.train import pixel_loss
+from models.training import OnProgress, follow, smoothed_loss, write_checkpoint
 
 Arm = Literal["A1", "A2", "A3", "A4", "A5", "A6", "A6-shuffled"]
-OnProgress = Callable[[str, int, int, float], None]
-"""Called with the turn, steps done, steps in all, and the loss of late."""
-
 SMOOTHING = 0.95
 
 
@@ -146,7 +143,7 @@ class Collaboration:
             loss = self._denoiser_step() if turn == "denoiser" else self._detector_step()
             if not math.isfinite(loss):
                 raise ModelError(f"arm {self.arm}: the loss is no longer finite at step {self.step}")
-            self.late_loss = loss if math.isnan(self.late_loss) else SMOOTHING * self.late_loss + (1 - SMOOTHING) * loss
+            self.late_loss = smoothed_loss(self.late_loss, loss, SMOOTHING)
             self.step += 1
             report(f"{self.arm}, {turn}'s turn", self.step, self.config.steps, self.late_loss)
             if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
@@ -174,7 +171,7 @@ class Collaboration:
         terms = self._terms(denoise_stack(self.denoiser, batch.low), batch, self._draw(self.step))
         loss = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         self._descend(loss, self.denoiser, self.denoiser_optimiser)
-        self._smooth()
+        follow(self.smoothed, self.denoiser, self.config.ema_decay)
         return float(loss.detach())
 
     def _detector_step(self) -> float:
@@ -233,11 +230,6 @@ class Collaboration:
         nn.utils.clip_grad_norm_(network.parameters(), self.config.gradient_clip)
         optimiser.step()
 
-    @torch.no_grad()
-    def _smooth(self) -> None:
-        for average, now in zip(self.smoothed.parameters(), self.denoiser.parameters(), strict=True):
-            average.lerp_(now, 1 - self.config.ema_decay)
-
     def save(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""
         state = {
@@ -253,10 +245,7 @@ class Collaboration:
             "denoiser_optimiser": self.denoiser_optimiser.state_dict(),
             "detector_optimiser": self.detector_optimiser.state_dict(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        write_checkpoint(state, path)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.

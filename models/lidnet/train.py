@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,12 +17,9 @@ from models.lidnet.network import channels_last
 from models.lidnet.pairs import Batch, PairStore, make_pairs
 from models.lidnet.slices import patient_of, slice_files, split
 from models.lidnet.socket import plug
+from models.training import OnProgress, follow, learning_rate, smoothed_loss, write_checkpoint
 from models.weights import save_weights
 
-OnProgress = Callable[[str, int, int, float], None]
-"""Called with what is being done, steps done, steps in all, and the loss of late (NaN while pairs are made)."""
-
-SMOOTHING = 0.99
 FACTS = "training.json"
 
 
@@ -97,7 +92,7 @@ class Run:
         self.network.train()
         while self.step < self.training.steps:
             loss = self._one_step(store.batch(self.step, self.training))
-            self.late_loss = loss if math.isnan(self.late_loss) else SMOOTHING * self.late_loss + (1 - SMOOTHING) * loss
+            self.late_loss = smoothed_loss(self.late_loss, loss)
             self.step += 1
             report("training", self.step, self.training.steps, self.late_loss)
             if self.step % self.training.checkpoint_every == 0 or self.step == self.training.steps:
@@ -114,15 +109,8 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
         self.optimiser.step()
-        self._smooth()
+        follow(self.smoothed, self.network, self.training.ema_decay, step=self.step)
         return float(loss.detach())
-
-    @torch.no_grad()
-    def _smooth(self) -> None:
-        # Early on the average follows closely, so that a short run is not left with its first steps.
-        decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))
-        for average, now in zip(self.smoothed.parameters(), self.network.parameters(), strict=True):
-            average.lerp_(now, 1 - decay)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -134,9 +122,7 @@ class Run:
             "smoothed": self.smoothed.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        partial = path.with_suffix(".part")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        write_checkpoint(state, path)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -159,12 +145,3 @@ def pixel_loss(denoised: Tensor, full_dose: Tensor, weight: Tensor) -> Tensor:
     """
     error = (denoised - full_dose) * weight.sqrt()
     return 2 * functional.smooth_l1_loss(error, torch.zeros_like(error))
-
-
-def learning_rate(step: int, training: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine."""
-    if step < training.warmup_steps:
-        return training.learning_rate * (step + 1) / training.warmup_steps
-    span = max(training.steps - training.warmup_steps, 1)
-    cosine = (1 + math.cos(math.pi * (step - training.warmup_steps) / span)) / 2
-    return training.last_learning_rate + (training.learning_rate - training.last_learning_rate) * cosine

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from pathlib import Path
 from typing import Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from node.cli.words import err, say
+from node.cli.learning import in_words, progress_bar
+from node.cli.words import say
 from node.errors import ConfigurationError, NotEligible, NotUnderstood
 
 _LEAST_SLICES = 20
@@ -68,7 +67,6 @@ def train_deeplesion(
     pacsnode train deeplesion --data ./ct --out ./run2
     pacsnode train deeplesion --marks ./harvested --out ./run3
     """
-    from models.contract import ModelError
     from models.deeplesion.config import SINGLE, TRAINING
     from models.deeplesion.model import FAST
     from models.deeplesion.train import train
@@ -83,27 +81,18 @@ def train_deeplesion(
     training = dataclasses.replace(TRAINING[preset], missing=missing)
     if steps is not None:
         training = dataclasses.replace(training, steps=steps)
-    with _bar() as bar:
-        task = bar.add_task("starting", total=None)
-
-        def progress(what: str, done: int, total: int, loss: float) -> None:
-            shown = what if math.isnan(loss) else f"{what}, loss {loss:.4f}"
-            bar.update(task, description=shown, completed=done, total=total)
-
-        try:
-            weights = train(
-                config,
-                out,
-                preset=preset,
-                seed=seed,
-                volumes=volumes,
-                marks=[] if marks is None else [marks],
-                training=training,
-                resume=resume,
-                on_progress=progress,
-            )
-        except ModelError as exc:
-            raise ConfigurationError(str(exc)) from exc
+    with in_words(), progress_bar() as progress:
+        weights = train(
+            config,
+            out,
+            preset=preset,
+            seed=seed,
+            volumes=volumes,
+            marks=[] if marks is None else [marks],
+            training=training,
+            resume=resume,
+            on_progress=progress,
+        )
     say(f"weights: {weights}\nwhat they gave on validation: {weights.with_name('validation.json')}")
 
 
@@ -161,9 +150,3 @@ def prepare_volumes(data: Path, out: Path, *, collection: str) -> list[Path]:
 def _digest(text: str) -> str:
     """As node/dicom/slices.py makes its keys: one patient has one key in both."""
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err
-    )

@@ -14,7 +14,8 @@ from models.deeplesion.config import CATEGORIES, DataConfig, DeepLesionConfig, D
 from models.deeplesion.data import Batch
 from models.deeplesion.losses import Targets
 from models.deeplesion.network import build
-from models.deeplesion.train import Run, learning_rate, train
+from models.deeplesion.train import Run, train
+from models.training import learning_rate
 
 CPU = torch.device("cpu")
 QUICK = TrainConfig(

@@ -11,7 +11,8 @@ from models.contract import ModelError
 from models.lidnet.config import TRAINING, TrainConfig
 from models.lidnet.pairs import PairStore, make_pairs
 from models.lidnet.slices import slice_files, split
-from models.lidnet.train import Run, learning_rate, pixel_loss, train
+from models.lidnet.train import Run, pixel_loss, train
+from models.training import learning_rate
 
 QUICK = TrainConfig(steps=40, batch=4, patch_px=64, learning_rate=2e-3, warmup_steps=5, checkpoint_every=20)
 CPU = torch.device("cpu")
