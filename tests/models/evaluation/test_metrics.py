@@ -1,12 +1,14 @@
 """Metrics against values that can be worked out by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
 from models.evaluation.bootstrap import over_patients
 from models.evaluation.metrics import LUNG, SOFT_TISSUE, psnr, rmse, ssim
 from models.evaluation.noise import body_mask, homogeneous, noise_sd
-from models.evaluation.table import Row, Table
+from models.evaluation.table import Measured, Row, Table
 
 EVERYWHERE = np.ones((64, 64), bool)
 
@@ -90,4 +92,11 @@ def test_tables_say_the_same_to_readers_and_programs():
     table = Table("T", (Row("10 % dose", "this", {"RMSE": interval}),), ("a note",))
     assert "| 10 % dose | this | 2 [1, 3] |" in table.markdown()
     assert "- a note" in table.markdown()
-    assert '"mean": 2.0' in table.json()
+    told = json.loads(Measured("ab" * 32, {}, (table,)).json())["tables"][0]["rows"][0]["values"]["RMSE"]
+    assert told == {"mean": 2.0, "low": 1.0, "high": 3.0, "patients": 2}
+
+
+def test_what_could_not_be_measured_is_null_and_not_a_word_that_json_lacks():
+    nothing = over_patients({"a": [float("nan")]})
+    text = Measured("ab" * 32, {}, (Table("T", (Row("c", "m", {"RMSE": nothing}),)),)).json()
+    assert json.loads(text, parse_constant=pytest.fail)["tables"][0]["rows"][0]["values"]["RMSE"]["mean"] is None
