@@ -29,11 +29,7 @@ from system.orthanc import Orthanc, Remote
 from system.processes import Process, alive, free_port, wait_until
 from system.standin import StandIn
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    # the stand-in PACS calls a node that is dead just then: pynetdicom leaves that socket to the garbage collector
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(600)
 
 ANALYSIS = "low_dose_ct"
 SLICES = 24
