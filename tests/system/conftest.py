@@ -12,8 +12,8 @@ from system import studies
 from system.stores import Postgres, Redis
 
 DEAD_END = "Exception ignored in. <socket"
-"""pynetdicom leaves the socket of an association whose peer is killed to the garbage collector: the stand-in PACS and the
-senders run in the test's process, the node never does."""
+"""pynetdicom leaves the socket of an association whose peer is killed to the garbage collector: the stand-in PACS and
+the senders run in the test's process, the node never does."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
