@@ -55,7 +55,7 @@ def train_lidnet(
     steps: int | None = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False),
     resume: bool = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out."),
     hold_out: list[str] | None = HOLD_OUT,
-    socket: Literal["unet", "red-cnn"] = typer.Option("unet", "--denoiser", help="Which one; only unet ships."),
+    socket: Literal["unet", "red-cnn"] = typer.Option("unet", "--socket", help="Which denoiser; only unet ships."),
 ) -> None:
     """Train LIDnet's denoiser on simulated low-dose data.
 
