@@ -118,7 +118,7 @@ class DataConfig:
     most_false_per_case findings per validation case that are no lesion: sets the operating point
     """
 
-    cases: int = 40
+    cases: int = 80
     test_cases: int = 4
     shape_zyx: tuple[int, int, int] = (24, 448, 448)
     steps_mm: tuple[float, ...] = (1.25, 2.0, 2.5, 3.0, 5.0)
@@ -131,7 +131,7 @@ class DataConfig:
     fractions: tuple[float, float] = (0.1, 0.7)
     photon_spread: float = 0.4
     views: int = 160
-    noise_slices: int = 5
+    noise_slices: int = 8
     unannotated_share: float = 0.0
     validation_every: int = 6
     most_false_per_case: float = 1.0
@@ -167,7 +167,7 @@ class TrainConfig:
 
 
 TRAINING: dict[Preset, TrainConfig] = {
-    "cpu": TrainConfig(steps=4000, batch=8, crop_px=192),
+    "cpu": TrainConfig(steps=9000, batch=8, crop_px=192),
     "gpu": TrainConfig(steps=40_000, batch=32, crop_px=320),
 }
 

@@ -8,8 +8,10 @@ lesions that the key slice only grazes; patient, family str.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -98,26 +100,45 @@ def make_samples(
     *,
     seed: int,
     volumes: Sequence[Path] = (),
+    workers: int = 0,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
     """Samples of drawn cases and of real volumes with planted nodules, in `out`/<split>/; those already there are kept.
 
     volumes     prepared real chests; patients in `held_out` go to "test" alone
+    workers     processes that draw cases side by side; 0: in this one
     """
     for split in get_args(Split):
         (out / split).mkdir(parents=True, exist_ok=True)
     plan = plan_cases(config, seed=seed, volumes=volumes)
-    made: list[Path] = []
-    for done, case in enumerate(plan):
-        targets = [out / case.split / f"{case.name}-{number:02d}.npz" for number in range(config.data.slices_per_case)]
-        if not all(target.exists() for target in targets):
-            samples = samples_of(case.draw(), config, seed=draw_seed(case.name, seed))
-            for target, sample in zip(targets, samples, strict=True):
-                save_sample(target, sample)
-        made += targets
-        if on_progress is not None:
-            on_progress(done + 1, len(plan))
+    made = [target for case in plan for target in _targets(case, out, config)]
+    missing = [case for case in plan if not all(target.exists() for target in _targets(case, out, config))]
+    make = partial(_make_case, out=out, config=config, seed=seed)
+    report = on_progress or (lambda _done, _all: None)
+    report(len(plan) - len(missing), len(plan))
+    for done, _ in enumerate(_each(make, missing, workers)):
+        report(len(plan) - len(missing) + done + 1, len(plan))
     return made
+
+
+def _each(make: Callable[[Planned], None], cases: Sequence[Planned], workers: int) -> Iterator[None]:
+    if not workers or len(cases) < 2:
+        yield from map(make, cases)
+        return
+    # Spawned: a fork of a process in which torch has threads may hang.
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawning, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(make, cases)
+
+
+def _targets(case: Planned, out: Path, config: DeepLesionConfig) -> list[Path]:
+    return [out / case.split / f"{case.name}-{number:02d}.npz" for number in range(config.data.slices_per_case)]
+
+
+def _make_case(case: Planned, *, out: Path, config: DeepLesionConfig, seed: int) -> None:
+    samples = samples_of(case.draw(), config, seed=draw_seed(case.name, seed))
+    for target, sample in zip(_targets(case, out, config), samples, strict=True):
+        save_sample(target, sample)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def train(
     marks: Sequence[Path] = (),
     training: TrainConfig | None = None,
     resume: bool = True,
+    workers: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Path:
     """Train on drawn cases and real volumes with planted nodules; the weights' file (fp16 safetensors) is returned.
@@ -43,13 +44,19 @@ def train(
     out      samples, checkpoint and weights go here        volumes  prepared (models/deeplesion/samples.py)
     marks    folders of marked lesions (DL_info.csv and Images_png), as `pacsnode harvest` leaves them
     training instead of the preset's
+    workers  processes that make samples side by side; 0: this one alone
     raises   ModelError     the checkpoint is of another run, or marked lesions cannot be read
     """
     training = training or TRAINING[preset]
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
     folder = out / "samples"
     make_samples(
-        folder, config, seed=seed, volumes=volumes, on_progress=lambda done, n: report("samples", done, n, math.nan)
+        folder,
+        config,
+        seed=seed,
+        volumes=volumes,
+        workers=workers,
+        on_progress=lambda done, n: report("samples", done, n, math.nan),
     )
     for table in marks:
         make_marked_samples(

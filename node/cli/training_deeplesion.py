@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +54,7 @@ def train_deeplesion(
     cases: int | None = typer.Option(None, "--cases", min=1, help="Drawn patients per family.", show_default=False),
     single: bool = typer.Option(False, "--single", help="The twin with one category."),
     missing: Literal["teacher", "plain"] = typer.Option(
-        "teacher", "--missing", help="What is sure but not annotated: ignored, or background."
+        "teacher", "--missing", help="What is sure but not annotated on real CT: ignored, or background."
     ),
     resume: bool = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out."),
     hold_out: list[str] | None = HOLD_OUT,
@@ -91,6 +92,7 @@ def train_deeplesion(
             marks=[] if marks is None else [marks],
             training=training,
             resume=resume,
+            workers=os.cpu_count() or 1,
             on_progress=progress,
         )
     say(f"weights: {weights}\nwhat they gave on validation: {weights.with_name('validation.json')}")
