@@ -1,6 +1,7 @@
 """What a denoised series must pass before it may leave: the network may take noise away, not change tissue.
 
-Limits: lidnet dossier and the CT issue ("HU bias under 2 in soft tissue and 5 in lung").
+Limits: lidnet dossier and the CT issue ("HU bias under 2 in soft tissue and 5 in lung"). Of fine detail at edges,
+on three real CT series, the denoiser that ships took 2 to 4 %, a blur of 0.4 pixels 12 %, one of 0.5 pixels 33 %.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from models.contract import BoolArray, FloatArray, Lesion, Volume
 from models.evaluation.noise import LUNG_HU, SOFT_TISSUE_HU, homogeneous, noise_sd
@@ -19,6 +20,11 @@ LUNG_LIMIT_HU = 5.0
 LEAST_KEPT = 0.8
 """Of a found lesion's contrast: a reader who sees less of it may miss it."""
 LEAST_CONTRAST_HU = 20.0
+MOST_TAKEN_FROM_EDGES = 0.1
+EDGE_NOISES = 3.0
+"""Fine detail this many times stronger than the noise is anatomy."""
+LEAST_EDGE_PIXELS = 500
+AIR_HU = np.float32(-1000.0)
 RING_MM = (2.0, 4.0)
 MOST_SLICES = 24
 """Slices looked at, evenly spread: the numbers are means over a series, and thick series need no more."""
@@ -46,7 +52,7 @@ def check(volume: Volume, derived: FloatArray, lesions: Sequence[Lesion] = ()) -
     """
     chosen = np.unique(np.linspace(0, len(volume.voxels) - 1, min(MOST_SLICES, len(volume.voxels))).round().astype(int))
     noise_in, noise_out = [], []
-    soft, lung = _Bias(SOFT_TISSUE_HU), _Bias(LUNG_HU)
+    soft, lung, edges = _Bias(SOFT_TISSUE_HU), _Bias(LUNG_HU), _Edges()
     for index in chosen:
         before, after = volume.voxels[index], derived[index]
         padding = volume.padding[index] if volume.padding is not None else None
@@ -54,6 +60,7 @@ def check(volume: Volume, derived: FloatArray, lesions: Sequence[Lesion] = ()) -
         noise_out.append(noise_sd(after, padding))
         soft.add(before, after, padding)
         lung.add(before, after, padding)
+        edges.add(before, after, padding, noise_in[-1])
     checks, complaints = {}, []
     for name, bias, limit in (("soft tissue", soft, SOFT_TISSUE_LIMIT_HU), ("lung", lung, LUNG_LIMIT_HU)):
         value = bias.mean_hu
@@ -63,6 +70,13 @@ def check(volume: Volume, derived: FloatArray, lesions: Sequence[Lesion] = ()) -
         checks[f"HU shift in {name}"] = f"{value:+.2f} HU (limit {limit:g})"
         if abs(value) > limit:
             complaints.append(f"it shifts {name} by {value:+.1f} HU (limit {limit:g})")
+    taken, most = edges.taken, 100 * MOST_TAKEN_FROM_EDGES
+    if np.isnan(taken):
+        checks["detail at edges"] = "not measurable, too few edges that stand out from the noise"
+    else:
+        checks["detail at edges"] = f"{max(100 * taken, 0):.0f} % taken away (limit {most:.0f})"
+        if taken > MOST_TAKEN_FROM_EDGES:
+            complaints.append(f"it takes away {100 * taken:.0f} % of the fine detail at edges (limit {most:.0f})")
     kept = contrast_kept(volume, derived, lesions)
     if kept:
         least = min(kept)
@@ -126,6 +140,34 @@ class _Bias:
     @property
     def mean_hu(self) -> float:
         return self._sum / self._pixels if self._pixels else float("nan")
+
+
+class _Edges:
+    """How much of the fine detail of anatomy went away with the noise.
+
+    What was taken away is regressed on the fine detail that is left, where that is anatomy: noise alone gives nearly 0,
+    since it is not tied to the edges; a blur takes part of each edge, and that part is the slope.
+    """
+
+    def __init__(self) -> None:
+        self._together, self._detail, self._pixels = 0.0, 0.0, 0
+
+    def add(self, before: FloatArray, after: FloatArray, padding: BoolArray | None, noise_hu: float) -> None:
+        if np.isnan(noise_hu):
+            return
+        if padding is not None:
+            before, after = (np.where(padding, AIR_HU, image) for image in (before, after))
+        detail = after - gaussian_filter(after, 1.0)
+        where = np.abs(detail) >= EDGE_NOISES * noise_hu
+        fine = detail[where].astype(np.float64)
+        self._together += float((before - after)[where] @ fine)
+        self._detail += float(fine @ fine)
+        self._pixels += len(fine)
+
+    @property
+    def taken(self) -> float:
+        """0 nothing, 1 as much as is left; NaN where there is too little to measure it on."""
+        return self._together / self._detail if self._pixels >= LEAST_EDGE_PIXELS else float("nan")
 
 
 def _median(values: list[float]) -> float:

@@ -13,7 +13,7 @@ from node.pipelines import fidelity
 from node.pipelines.models import Candidate, Detector, Models, Progress
 
 NAME = "low_dose_ct"
-VERSION = "2"
+VERSION = "3"
 DENOISING, DETECTION = "Denoising", "Lesion detection"
 
 NOISE: Code = ("noise-sd", "99PACSNODE", "Noise in soft tissue, standard deviation")
