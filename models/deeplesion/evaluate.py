@@ -45,8 +45,8 @@ from models.simulation.cases import Family
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, images done, images in all."""
 
-SIZES_MM = (0.0, 10.0, 15.0, 20.0, 30.0, np.inf)
-CONTRASTS_HU = (0.0, 30.0, 60.0, 120.0, np.inf)
+SIZES_MM = (*pairwise((0.0, 6.0, 10.0, 15.0, 20.0, 30.0, np.inf)), (6.0, np.inf))
+CONTRASTS_HU = tuple(pairwise((0.0, 30.0, 60.0, 120.0, np.inf)))
 IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
 THRESHOLD_AT_FP = 1.0
 """False positives per validation image that fix an arm's threshold."""
@@ -335,13 +335,13 @@ def _by_overlap(tested: _Readings, arms: Mapping[str, Detect], draws: Bootstrap)
 def _by_stratum(
     title: str,
     unit: str,
-    limits: Sequence[float],
+    strata: Sequence[tuple[float, float]],
     value_of: Callable[[TestImage], Floats],
     tested: _Readings,
     draws: Bootstrap,
 ) -> Table:
     rows = []
-    for low, high in pairwise(limits):
+    for low, high in strata:
         chosen = [(value_of(image) >= low) & (value_of(image) < high) for image in tested.images]
         count = sum(int(lesions.sum()) for lesions in chosen)
         if not count:

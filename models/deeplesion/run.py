@@ -170,7 +170,12 @@ _Arrays = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 @torch.inference_mode()
 def detect_in(network: Detector, hu: Tensor) -> list[_Arrays]:
-    """Boxes, scores, categories and masks of each image of (B, M, H, W), HU, on whatever device the network is."""
+    """Boxes, scores, categories and masks of each image of (B, M, H, W), HU, on whatever device the network is.
+
+    raises   ModelError     another number of slices than the network looks at
+    """
+    if hu.shape[1] != network.config.slices:
+        raise ModelError(f"stacks of {hu.shape[1]} slices for a network that looks at {network.config.slices}")
     found = network.detect(hu.to(network.calibration.device))
     parts = []
     for one in found:

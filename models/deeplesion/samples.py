@@ -282,6 +282,11 @@ def family_of(path: Path) -> str:
     return _text(path, "family")
 
 
+def patient_of(path: Path) -> str:
+    """The key of a sample's patient, read without its image."""
+    return _text(path, "patient")
+
+
 def draw_seed(name: str, seed: int) -> int:
     """A seed for what bears this name: the order of the work does not matter."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big")

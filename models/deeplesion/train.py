@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +21,12 @@ from models.deeplesion.losses import Targets, with_ignored
 from models.deeplesion.marked import make_marked_samples
 from models.deeplesion.network import Detector, build
 from models.deeplesion.run import prepare
-from models.deeplesion.samples import FAMILIES, make_samples
+from models.deeplesion.samples import FAMILIES, Split, family_of, make_samples, patient_of
 from models.deeplesion.validate import calibrate
 from models.training import OnProgress, follow, learning_rate, smoothed_loss, write_checkpoint
 from models.weights import save_weights
+
+FACTS = "training.json"
 
 
 def train(
@@ -39,7 +44,8 @@ def train(
 ) -> Path:
     """Train on drawn cases and real volumes with planted nodules; the weights' file (fp16 safetensors) is returned.
 
-    Score and operating point are set on the validation patients at the end; what was measured is in validation.json.
+    Score and operating point are set on the validation patients at the end; what was measured is in validation.json,
+    what the weights were made of in training.json.
 
     out      samples, checkpoint and weights go here        volumes  prepared (models/deeplesion/samples.py)
     marks    folders of marked lesions (DL_info.csv and Images_png), as `pacsnode harvest` leaves them
@@ -84,7 +90,29 @@ def train(
     (out / "validation.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
     weights = out / "weights.safetensors"
     save_weights(run.teacher, weights)
+    facts = {
+        "preset": preset,
+        "seed": seed,
+        "categories": list(config.network.categories),
+        "offsets_mm": list(config.network.offsets_mm),
+        "samples": {split: _per_family(folder / split) for split in get_args(Split)},
+        "held_out": list(config.held_out),
+        "test_families": list(config.test_families),
+        "torch": torch.__version__,
+        "device": device.type,
+        **asdict(training),
+        "data": asdict(config.data),
+        "validation": measured,
+    }
+    (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     return weights
+
+
+def _per_family(folder: Path) -> dict[str, dict[str, int]]:
+    """Patients and samples of each family."""
+    samples = Counter(family_of(path) for path in folder.glob("*.npz"))
+    patients = Counter(family for _, family in {(patient_of(path), family_of(path)) for path in folder.glob("*.npz")})
+    return {family: {"patients": patients[family], "samples": count} for family, count in sorted(samples.items())}
 
 
 class Run:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from models.deeplesion.evaluate import Evaluation, FrocCurve
     from models.deeplesion.network import Detector
 
-_FACTS = "training.json"
 _SHIPPED = "shipped"
 
 
@@ -166,9 +165,10 @@ def _sha256(weights: Path | None) -> str:
 def _facts(weights: Path | None) -> Mapping[str, object]:
     """What the weights were made of, as far as that is on record."""
     from models.deeplesion.model import MODEL
+    from models.deeplesion.train import FACTS
 
     if weights is None:
         return MODEL.card().training_data
-    path = weights.with_name(_FACTS)
+    path = weights.with_name(FACTS)
     found: Mapping[str, object] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
     return found

@@ -118,8 +118,12 @@ def test_sensitivity_by_size_and_its_difference_are_told_apart(tmp_path: Path, v
     test = [write_sample(tmp_path / "t" / f"{k}.npz", f"p{k}", [(20, 20, 8 if k % 2 else 16)]) for k in range(6)]
     done = evaluate({"all": sees(1), "large": sees(12)}, test, validation, bootstrap=FEW)
     by_size = table(done, "Sensitivity by size")
-    assert [one.condition for one in by_size.rows[::2]] == ["0 to 10 mm, 3 lesions", "10 to 15 mm, 3 lesions"]
-    means = [row(by_size, arm, size).values["@1"].mean for arm in ("all", "large") for size in ("0 to 10", "10 to 15")]
+    assert [one.condition for one in by_size.rows[::2]] == [
+        "6 to 10 mm, 3 lesions",
+        "10 to 15 mm, 3 lesions",
+        "from 6 mm, 6 lesions",
+    ]
+    means = [row(by_size, arm, size).values["@1"].mean for arm in ("all", "large") for size in ("6 to 10", "10 to 15")]
     assert means == [1, 1, 0, 1]
     lost = row(table(done, "Paired difference, FROC"), "large")
     assert lost.condition == "minus all"

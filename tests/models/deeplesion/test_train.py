@@ -14,6 +14,7 @@ from models.deeplesion.config import CATEGORIES, DataConfig, DeepLesionConfig, D
 from models.deeplesion.data import Batch
 from models.deeplesion.losses import Targets
 from models.deeplesion.network import build
+from models.deeplesion.samples import make_samples
 from models.deeplesion.train import Run, train
 from models.training import learning_rate
 
@@ -161,4 +162,29 @@ def test_trains_from_nothing_to_calibrated_weights(config, tmp_path):
     assert measured["cases"] == 2
     assert tensors["calibration"].tolist() == pytest.approx(measured["calibration"])
     assert 0 < float(tensors["operating_point"]) <= 1
+    facts = json.loads((tmp_path / "training.json").read_text())
+    assert facts["samples"]["train"]["anthropomorphic-chest"] == {"patients": 1, "samples": 2}
+    assert (facts["seed"], facts["steps"], facts["validation"]) == (1, 3, measured)
     build(network).load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def test_samples_made_side_by_side_are_the_same(config, tmp_path):
+    data = DataConfig(
+        cases=2,
+        test_cases=0,
+        shape_zyx=(3, 72, 72),
+        pixels_mm=(4.8, 4.8),
+        steps_mm=(5.0,),
+        slices_per_case=1,
+        lesions_per_case=1,
+        views=80,
+        noise_slices=1,
+    )
+    told: list[tuple[int, int]] = []
+    ours = make_samples(tmp_path / "one", replace(config, data=data), seed=3)
+    theirs = make_samples(
+        tmp_path / "two", replace(config, data=data), seed=3, workers=2, on_progress=lambda *at: told.append(at)
+    )
+    assert [path.name for path in ours] == [path.name for path in theirs]
+    assert told == [(done, 4) for done in range(5)]
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(ours, theirs, strict=True))

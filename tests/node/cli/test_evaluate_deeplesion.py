@@ -22,7 +22,7 @@ Run = Callable[..., Result]
 SIDE = 64
 
 
-def write_sample(path: Path, patient: str) -> None:
+def write_sample(path: Path, patient: str, slices: int = FAST.network.slices) -> None:
     rng = np.random.default_rng(len(patient))
     labels = np.zeros((SIDE, SIDE), np.uint8)
     labels[20:30, 20:30] = 1
@@ -30,7 +30,7 @@ def write_sample(path: Path, patient: str) -> None:
     with path.open("wb") as stream:
         np.savez(
             stream,
-            hu=rng.normal(40, 20, (3, SIDE, SIDE)).astype(np.int16),
+            hu=rng.normal(40, 20, (slices, SIDE, SIDE)).astype(np.int16),
             labels=labels,
             boxes=np.array([(15, 15, 35, 35)], np.float32),
             category=np.zeros(1, np.int64),
@@ -108,3 +108,12 @@ def test_other_files_are_no_weights(tmp_path: Path) -> None:
     for path in (other, text):
         with pytest.raises(ConfigurationError, match="not the weights of this detector"):
             network_of(path)
+
+
+def test_samples_of_another_network_are_refused_in_words(run: Run, tmp_path: Path) -> None:
+    for split, patient in (("test", "a"), ("validation", "b")):
+        write_sample(tmp_path / "samples" / split / f"{patient}.npz", patient, slices=3)
+    file = weights(tmp_path / "run" / "weights.safetensors", FAST.network.categories)
+    done = run("evaluate", "deeplesion", "--data", tmp_path / "samples", "--weights", file, "--out", tmp_path / "out")
+    assert done.exit_code != 0
+    assert "stacks of 3 slices for a network that looks at 5" in " ".join(done.output.split())
