@@ -21,8 +21,8 @@ from models.evaluation.observer import (
     template_responses,
 )
 from models.evaluation.table import Row, Table
-from models.lidnet.network import Denoiser
 from models.lidnet.run import BATCH, denoise
+from models.lidnet.socket import PluggedIn
 from models.simulation.dose import noise_fields, scanner_of
 from models.simulation.geometry import FanBeam
 
@@ -43,13 +43,13 @@ DISCS = (Disc(4.0, 60.0), Disc(6.0, 35.0), Disc(10.0, 20.0), Disc(15.0, 12.0))
 
 
 def simulated_discs(
-    network: Denoiser, *, fractions: tuple[float, ...] = (0.25, 0.1), pairs: int = 200, seed: int = 0
+    network: PluggedIn, *, fractions: tuple[float, ...] = (0.25, 0.1), pairs: int = 200, seed: int = 0
 ) -> Table:
     """d′ of the channelised Hotelling observer for discs in 30 cm of water, and the contrast that is left.
 
     pairs    images with and without the disc; half of them train the observer, half test it
     """
-    noise = {fraction: _water_noise(fraction, 2 * pairs, seed) for fraction in fractions}
+    noise = {fraction: water_noise(fraction, 2 * pairs, seed) for fraction in fractions}
     rows = []
     for fraction, fields in noise.items():
         absent = fields[:pairs]
@@ -57,7 +57,7 @@ def simulated_discs(
             signal = _drawn(disc)
             present = fields[pairs:] + signal
             condition = f"{100 * fraction:.0f} % dose, {disc.diameter_mm:.0f} mm, {disc.contrast_hu:.0f} HU"
-            for method, apply in _methods(network):
+            for method, apply in methods_of(network):
                 shown = (apply(present), apply(absent))
                 responses = _hotelling(shown)
                 kept = _contrast(shown, signal)
@@ -70,7 +70,7 @@ def simulated_discs(
     return Table("Detectability of faint discs", tuple(rows), notes)
 
 
-def phantom_inserts(network: Denoiser, images: Mapping[str, NDArray[np.generic]]) -> Table:
+def phantom_inserts(network: PluggedIn, images: Mapping[str, NDArray[np.generic]]) -> Table:
     """d′ of a non-prewhitening observer for the inserts of the FDA's simulated low-contrast phantom (MITA-LCD).
 
     images   the arrays ground_truth and dose_<100|010>_signal_<present|absent>, HU + 1000
@@ -81,7 +81,7 @@ def phantom_inserts(network: Denoiser, images: Mapping[str, NDArray[np.generic]]
     rows = []
     for dose, name in (("100", "100 % dose"), ("010", "10 % dose")):
         pair = tuple(images[f"dose_{dose}_signal_{what}"].astype(np.float32) - 1000 for what in ("present", "absent"))
-        for method, apply in _methods(network):
+        for method, apply in methods_of(network):
             shown = tuple(apply(stack) for stack in pair)
             for piece in range(1, count + 1):
                 template = np.where(pieces == piece, signal, 0).astype(np.float32)
@@ -97,7 +97,9 @@ def phantom_inserts(network: Denoiser, images: Mapping[str, NDArray[np.generic]]
     return Table("Inserts of the MITA low-contrast phantom", tuple(rows), notes)
 
 
-def _methods(network: Denoiser) -> tuple[tuple[str, Callable[[FloatArray], FloatArray]], ...]:
+def methods_of(network: PluggedIn) -> tuple[tuple[str, Callable[[FloatArray], FloatArray]], ...]:
+    """No processing and the denoiser, each on a stack of slices."""
+
     def denoised(stack: FloatArray) -> FloatArray:
         parts = [denoise(network, stack[start : start + BATCH]) for start in range(0, len(stack), BATCH)]
         return np.concatenate(parts)
@@ -105,7 +107,7 @@ def _methods(network: Denoiser) -> tuple[tuple[str, Callable[[FloatArray], Float
     return ("no processing", lambda stack: stack), ("this model", denoised)
 
 
-def _water_noise(fraction: float, count: int, seed: int) -> FloatArray:
+def water_noise(fraction: float, count: int, seed: int) -> FloatArray:
     """Noise in the middle of the water, (count, FIELD_PX, FIELD_PX), HU."""
     side = int(1.1 * BODY_MM / SPACING_MM)
     axis = (torch.arange(side) - (side - 1) / 2) * SPACING_MM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from torch.nn import functional
 
 from models.contract import FloatArray, ModelError, Volume
 from models.lidnet.network import Denoiser, channels_last
+from models.lidnet.redcnn import RedCnn, denoise_tiled
 from models.lidnet.slices import AIR_HU
+from models.lidnet.socket import PluggedIn
 
+AnyDenoiser = TypeVar("AnyDenoiser", bound=PluggedIn)
 OnProgress = Callable[[int, int], None]
 """Called with slices done and slices in all."""
 
@@ -21,7 +25,7 @@ BATCH = 4
 LEAST_SIDE_PX = 16
 
 
-def run(network: Denoiser, volume: Volume, on_progress: OnProgress | None = None) -> FloatArray:
+def run(network: PluggedIn, volume: Volume, on_progress: OnProgress | None = None) -> FloatArray:
     """The denoised volume.
 
     returns  float32 (Z, Y, X), HU; bit for bit the input where `volume.padding` is True
@@ -44,27 +48,30 @@ def run(network: Denoiser, volume: Volume, on_progress: OnProgress | None = None
 
 
 @torch.inference_mode()
-def denoise(network: Denoiser, slices: FloatArray) -> FloatArray:
+def denoise(network: PluggedIn, slices: FloatArray) -> FloatArray:
     """At most BATCH slices without padding values: float32 (B, Y, X), HU, to the same."""
     count, height, width = slices.shape
-    image = torch.from_numpy(np.ascontiguousarray(slices, np.float32))[:, None].to(network.hu_range.device)
+    image = torch.from_numpy(np.ascontiguousarray(slices, np.float32))[:, None].to(next(network.parameters()).device)
     below, right = (-height) % network.multiple, (-width) % network.multiple
     image = functional.pad(image, (0, right, 0, below), mode="reflect")
     image = functional.pad(image, (0, 0, 0, 0, 0, 0, 0, BATCH - count))  # (BATCH, 1, Y', X')
-    result: Tensor = network(image.contiguous(memory_format=torch.channels_last))
+    image = image.contiguous(memory_format=torch.channels_last)
+    result: Tensor = denoise_tiled(network, image) if isinstance(network, RedCnn) else network(image)
     array: FloatArray = result[:count, 0, :height, :width].cpu().numpy()
     return array
 
 
-def prepare(network: Denoiser, device: torch.device, *, half: bool | None = None) -> Denoiser:
+def prepare(network: AnyDenoiser, device: torch.device, *, half: bool | None = None) -> AnyDenoiser:
     """The network as `run` wants it.
 
-    half     bf16 for the body: None where the processor has it, since elsewhere it is slower than float32
+    half     bf16 for the body: None where the processor has it, since elsewhere it is slower than float32; RED-CNN has
+             no body whose rounding leaves HU alone, and stays in float32
     """
     if half is None:
         half = has_fast_bfloat16(device)
     network.to(device).eval().requires_grad_(False)
-    network.body.to(torch.bfloat16 if half else torch.float32)
+    if isinstance(network, Denoiser):
+        network.body.to(torch.bfloat16 if half else torch.float32)
     return channels_last(network)
 
 

@@ -1,9 +1,13 @@
 """The simple filters do what their names say."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
-from models.evaluation.baselines import bilateral, gaussian, non_local_means
+from models.contract import ModelError
+from models.evaluation.baselines import bilateral, bm3d, gaussian, non_local_means
 
 
 @pytest.fixture
@@ -33,3 +37,23 @@ def test_noise_falls_and_the_level_stays(name, step):
 def test_only_the_gaussian_blurs_the_edge(name, keeps, step):
     profile = FILTERS[name](step).mean(0)
     assert (profile[32] - profile[31] > 700) == keeps
+
+
+def test_bm3d_is_given_the_slice_and_its_noise(monkeypatch):
+    given = {}
+
+    def filtered(image, sigma_psd):
+        given.update(dtype=image.dtype, sigma=sigma_psd)
+        return image + 1
+
+    monkeypatch.setitem(sys.modules, "bm3d", types.SimpleNamespace(bm3d=filtered))
+    result = bm3d(np.zeros((8, 8), np.float32), sigma_hu=12.5)
+    assert given == {"dtype": np.float64, "sigma": 12.5}
+    assert result.dtype == np.float32
+    assert (result == 1).all()
+
+
+def test_without_its_package_bm3d_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bm3d", None)
+    with pytest.raises(ModelError, match=r"pacsnode\[evaluation\]"):
+        bm3d(np.zeros((8, 8), np.float32), sigma_hu=12.5)

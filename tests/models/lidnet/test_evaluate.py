@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.lidnet.evaluate import EvaluationConfig, compare, evaluate, low_dose, noise_of
+from models.lidnet.evaluate import EvaluationConfig, compare, evaluate, full_dose, low_dose, most_changed, noise_of
 from models.lidnet.network import build
+from models.lidnet.redcnn import build_redcnn
 from models.lidnet.run import prepare
-from models.lidnet.slices import load_slice, slice_files
+from models.lidnet.slices import load_slice, slice_files, split
 
 QUICK = EvaluationConfig(fractions=(0.1,), slices_per_patient=1, tuning_slices=1, views=160)
 
@@ -45,3 +46,26 @@ def test_bias_and_error_of_a_shifted_slice_are_the_shift(slices):
     metrics = compare(image.hu + 5, image)
     for name in ("RMSE (HU)", "bias soft (HU)", "bias lung (HU)"):
         assert metrics[name] == pytest.approx(5, abs=1e-3)
+
+
+def test_what_changes_at_full_dose_is_told(slices, small):
+    """An untrained network removes nothing."""
+    table = full_dose(prepare(build(small.network), torch.device("cpu"), half=False), slices, small)
+    [row] = table.rows
+    assert row.values["change, RMS (HU)"].mean == 0
+    assert row.values["noise before (HU)"] == row.values["noise after (HU)"]
+
+
+def test_the_slice_shown_is_one_of_those_held_out(slices, small):
+    shown = most_changed(prepare(build(small.network), torch.device("cpu"), half=False), slices, small, what=QUICK)
+    held_out = [load_slice(path) for path in split(slice_files(slices), small.held_out)[1]]
+    assert any(np.array_equal(shown.reference, image.hu) for image in held_out)
+    assert shown.fraction == 0.1
+    assert np.array_equal(shown.low, shown.result)
+
+
+def test_red_cnn_is_measured_in_the_same_way(slices, small):
+    network = prepare(build_redcnn(), torch.device("cpu"))
+    rows = evaluate(network, slices, small, what=QUICK).rows
+    assert np.isfinite(rows[1].values["RMSE (HU)"].mean)
+    assert rows[1].values != rows[0].values

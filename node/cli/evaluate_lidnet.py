@@ -1,0 +1,158 @@
+"""`evaluate lidnet`: the denoiser on held-out patients, on faint discs, on edges and noise; beside simple filters."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from node.cli.learning import filled, in_words, progress_bar
+from node.cli.training_lidnet import DATA, HOLD_OUT, OUT, config_of, prepared
+from node.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from models.lidnet.config import LidnetConfig
+    from models.lidnet.evaluate import Changed
+    from models.lidnet.socket import PluggedIn
+
+
+def register(evaluate: typer.Typer) -> None:
+    """Add the command to the group `evaluate`."""
+    evaluate.command("lidnet")(evaluate_lidnet)
+
+
+def evaluate_lidnet(
+    data: Path = DATA,
+    out: Path = OUT,
+    weights: Path | None = typer.Option(
+        None, "--weights", exists=True, dir_okay=False, help="Weights of a training run. Default: those that ship."
+    ),
+    seed: int = typer.Option(0, "--seed"),
+    hold_out: list[str] | None = HOLD_OUT,
+    inserts: Path | None = typer.Option(
+        None,
+        "--inserts",
+        exists=True,
+        dir_okay=False,
+        help="Low-contrast phantom of another simulator (iq-lcd-ct.npz).",
+    ),
+    per_patient: int = typer.Option(4, "--slices-per-patient", min=1, help="At most so many slices of each."),
+    pairs: int = typer.Option(200, "--pairs", min=20, help="Images with and without each faint disc."),
+    bm3d: bool = typer.Option(
+        False, "--bm3d", help="BM3D among the filters (needs the extra `evaluation`, for non-commercial use; slow)."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
+) -> None:
+    """RMSE, PSNR, SSIM, noise and HU bias on held-out patients; faint discs, edges, what is left of noise; speed.
+
+    Beside it stand simple filters and no filter at all. What it writes, evaluation.json, is what a card shows;
+    slice.png shows the slice that it changed most.
+
+    \b
+    pacsnode evaluate lidnet --data ./run1/slices --weights ./run1/weights.safetensors --out ./run1
+    """
+    import numpy as np
+
+    from models.evaluation.table import Measured
+    from models.lidnet.detectability import phantom_inserts, simulated_discs
+    from models.lidnet.evaluate import EvaluationConfig, evaluate, full_dose, most_changed
+    from models.lidnet.sharpness import spectra
+    from models.lidnet.speed import speed
+
+    slices = prepared(data, out)
+    config = config_of(slices, hold_out)
+    what = EvaluationConfig(slices_per_patient=per_patient, bm3d=bm3d)
+    with progress_bar("held-out patients") as progress, in_words():
+        network, sha256 = network_of(weights, config)
+        tables = [
+            evaluate(
+                network,
+                slices,
+                config,
+                what=what,
+                seed=seed,
+                on_progress=lambda done, total: progress("held-out patients", done, total),
+            )
+        ]
+        tables.append(full_dose(network, slices, config, slices_per_patient=per_patient))
+        progress("faint discs", 0, 4)
+        tables.append(simulated_discs(network, pairs=pairs, seed=seed))
+        if inserts is not None:
+            with np.load(inserts, allow_pickle=False) as arrays:
+                tables.append(phantom_inserts(network, arrays))
+        progress("edges and noise", 1, 4)
+        tables += spectra(network, seed=seed)
+        progress("speed", 2, 4)
+        tables.append(speed(network))
+        progress("figure", 3, 4)
+        shown = most_changed(network, slices, config, what=what, seed=seed)
+        progress("figure", 4, 4)
+    measured = Measured(sha256, _facts(weights), tuple(tables))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
+    (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
+    draw(shown, out / "slice.png")
+    typer.echo(measured.json() if as_json else measured.markdown())
+
+
+def _facts(weights: Path | None) -> Mapping[str, object]:
+    """What the weights were made of, as far as that is on record."""
+    from models.lidnet import MODEL
+    from models.lidnet.train import FACTS
+
+    if weights is None:
+        return MODEL.card().training_data
+    path = weights.with_name(FACTS)
+    found: Mapping[str, object] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    return found
+
+
+def network_of(weights: Path | None, config: LidnetConfig) -> tuple[PluggedIn, str]:
+    """Ready to run, on the GPU where there is one, whichever of the denoisers it is; and the weights' sha256.
+
+    raises   ConfigurationError     a file of other weights
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    from models.lidnet import MODEL
+    from models.lidnet.run import prepare
+    from models.lidnet.socket import plug
+    from models.weights import load_weights
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if weights is None:
+        shipped = MODEL.build()
+        load_weights(shipped, MODEL.card())
+        return prepare(shipped, device), MODEL.card().sha256
+    try:
+        with safe_open(weights, framework="pt") as file:
+            is_unet = any(name.startswith("body.") for name in file.keys())  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as exc:
+        raise ConfigurationError(f"{weights}: not the weights of a denoiser") from exc
+    network = filled(plug(dataclasses.replace(config, socket="unet" if is_unet else "red-cnn")), weights)
+    return prepare(network, device), hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def draw(shown: Changed, to: Path) -> None:
+    """Full dose, simulated low dose, denoised, and what was taken away, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    window, taken = (-160, 240), (-100, 100)
+    images = (
+        ("full dose", shown.reference, window),
+        (f"simulated {100 * shown.fraction:.0f} % dose", shown.low, window),
+        ("denoised", shown.result, window),
+        ("taken away (±100 HU)", shown.low - shown.result, taken),
+    )
+    for axis, (title, image, (low, high)) in zip(figure.subplots(1, len(images)), images, strict=True):
+        axis.imshow(image, cmap="gray", vmin=low, vmax=high)
+        axis.set_title(title, fontsize=10)
+        axis.set_axis_off()
+    figure.savefig(to, dpi=120)
