@@ -23,6 +23,7 @@ from node.errors import AnalysisFailed, ConfigurationError, NoCommonContext, Nod
 if TYPE_CHECKING:
     from node.cli.harvested import TrainingSet
     from node.dicom.marks.shelf import Shelf
+    from node.dicom.retrieve import Destination
     from node.settings import Peer, Settings
 
 _SAVE_EVERY_S = 60.0
@@ -51,23 +52,31 @@ def harvest(
     mapping: Path | None = typer.Option(
         None, "--mapping", dir_okay=False, help="Where numbers are tied to patients. Default: OUT.mapping.json."
     ),
+    move_to: str = typer.Option(
+        "",
+        "--move-to",
+        metavar="AET:PORT",
+        help="Fetch by C-MOVE to this AE title: the harvest listens on that port, and the peer must know both."
+        " Default: C-GET.",
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say which studies would be looked at."),
     as_json: bool = JSON,
 ) -> None:
     """Turn RECIST marks (GSPS, SR by TID 1500) into a training set: DL_info.csv and 16-bit images, no names.
 
     Looks for studies with presentation states or reports, fetches these first and then only the series that they
-    mark (C-FIND, C-GET). A study that was harvested is not fetched again. Every mark that is refused is counted.
+    mark (C-FIND, C-GET or C-MOVE). A study that was harvested is not fetched again. Every refused mark is counted.
 
     \b
     pacsnode --home DIR harvest --peer MAINPACS --since 2024-01-01 --out ./lesions
     pacsnode harvest --peer PACS@10.0.0.5:104 --study 1.2.3 --out ./lesions --dry-run
+    pacsnode harvest --peer MAINPACS --move-to HARVEST:11115 --since 30d --out ./lesions
     pacsnode harvest --folder ./export --out ./lesions
     """
     if bool(peer) == (folder is not None):
         raise typer.BadParameter("give either --peer or --folder")
-    if folder is not None and (since or until or patient_list):
-        raise typer.BadParameter("--since, --until and --patient-list are questions to a --peer")
+    if folder is not None and (since or until or patient_list or move_to):
+        raise typer.BadParameter("--since, --until, --patient-list and --move-to are for a --peer")
     kept_apart = mapping or out.absolute().with_name(f"{out.absolute().name}.mapping.json")
     if kept_apart.resolve().is_relative_to(out.resolve()):
         raise ConfigurationError(f"{kept_apart}: the mapping leads back to patients; keep it outside of {out}")
@@ -76,7 +85,7 @@ def harvest(
     else:
         settings, called = homes.load(ctx.obj), peer_of(ctx, peer)
         dates = _dates(since, until)
-        studies = _of_peer(settings, called, dates, _lines(patient_list), study)
+        studies = _of_peer(settings, called, dates, _lines(patient_list), study, _destination(move_to))
         source = {"kind": "peer", "aet": called.aet}
     _run(studies, out, kept_apart, source, dry_run=dry_run, as_json=as_json)
 
@@ -144,7 +153,12 @@ def _in_folder(folder: Path, wanted: list[str] | None) -> dict[str, Opened]:
 
 
 def _of_peer(
-    settings: Settings, peer: Peer, dates: str, patients: list[str], wanted: list[str] | None
+    settings: Settings,
+    peer: Peer,
+    dates: str,
+    patients: list[str],
+    wanted: list[str] | None,
+    move_to: Destination | None,
 ) -> dict[str, Opened]:
     """Studies that may hold marks: those whose modalities say so, and those whose peer does not say."""
     from node.dicom.marks.shelf import DOCUMENT_MODALITIES, PeerShelf
@@ -158,9 +172,20 @@ def _of_peer(
     ]
 
     def opened(uid: str) -> Opened:
-        return lambda folder: PeerShelf(settings, peer, uid, folder)
+        return lambda folder: PeerShelf(settings, peer, uid, folder, move_to=move_to)
 
     return {match.study_instance_uid: opened(match.study_instance_uid) for match in found}
+
+
+def _destination(said: str) -> Destination | None:
+    from node.dicom.retrieve import Destination
+
+    aet, _, port = said.rpartition(":")
+    if not said:
+        return None
+    if not (0 < len(aet.strip()) <= 16 and aet.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise typer.BadParameter(f"--move-to {said}: AET:PORT is wanted, as in HARVEST:11115")
+    return Destination(aet.strip(), int(port))
 
 
 def _dates(since: str, until: str) -> str:

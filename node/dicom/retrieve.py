@@ -1,31 +1,39 @@
-"""Studies, series and their objects from a peer: C-FIND, and C-GET over the same association that asks.
+"""Studies, series and their objects from a peer: C-FIND, and C-GET over the same association that asks, or C-MOVE.
 
-C-GET and not C-MOVE: it needs no entry of ours in the peer's list of destinations, and no second listener.
+C-GET where the peer offers it: it needs no entry of ours in the peer's list of destinations, and no second listener.
+For C-MOVE we listen as long as it lasts, and take nothing but objects of the series that was asked for.
 
-source  PS3.4 C.4.3 (C-GET), PS3.7 D.3.3.4 (role selection)
+source  PS3.4 C.4.2 (C-MOVE), C.4.3 (C-GET), PS3.7 D.3.3.4 (role selection)
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import evt
+from pynetdicom import AE, evt
 
 from node.dicom import status
 from node.dicom.association import Broken, associate
 from node.dicom.elements import text, texts, valid_uid
-from node.dicom.negotiation import STUDY_ROOT_FIND, STUDY_ROOT_GET
+from node.dicom.header import read_header
+from node.dicom.negotiation import STUDY_ROOT_FIND, STUDY_ROOT_GET, STUDY_ROOT_MOVE
 from node.dicom.query import find
-from node.errors import ConfigurationError, NoCommonContext, Permanent, Transient
+from node.dicom.tls import server_context
+from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.errors import ConfigurationError, NoCommonContext, NotUnderstood, PeerRefused, Permanent, Transient
 from node.settings import Peer, Settings
 
 _UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+
+_MOVE_PATIENCE_S = 600.0
+"""A peer need not tell how far a C-MOVE has come, and may fetch the series from tape first."""
 
 OnObject = Callable[[int], None]
 """Called with the number of objects that have come."""
@@ -53,6 +61,14 @@ class Fetched:
 
     paths: tuple[Path, ...]
     failed: int
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Ourselves, as the peer knows us: where it is to send what C-MOVE asks for."""
+
+    aet: str
+    port: int
 
 
 def find_studies(
@@ -111,43 +127,115 @@ def get_series(
     raises     NoCommonContext where the peer offers no C-GET; Transient, Permanent; ConfigurationError where our own
                disk does not do its work
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     intake = _Intake(folder, on_object)
     offered = [(uid, (syntax,)) for uid, syntaxes in contexts for syntax in syntaxes]
     roles = [uid for uid, _ in contexts]
     failed = 0
-    try:
-        with associate(
+    with (
+        intake.telling(),
+        associate(
             settings,
             peer,
             [(STUDY_ROOT_GET, _UNCOMPRESSED), *offered],
             handlers=[(evt.EVT_C_STORE, intake.take)],
             stores_here=roles,
-        ) as association:
-            if not any(context.abstract_syntax == STUDY_ROOT_GET for context in association.accepted_contexts):
-                raise NoCommonContext(f"{peer.aet} does not offer C-GET by study root")
-            for series_instance_uid in series_instance_uids:
-                keys = Dataset()
-                keys.QueryRetrieveLevel = "SERIES"
-                keys.StudyInstanceUID = study_instance_uid
-                keys.SeriesInstanceUID = series_instance_uid
-                failed += _get(association, peer, keys)
-    except (Transient, Permanent):
-        if intake.trouble is None:  # else the peer only repeats what we told it
-            raise
-    if intake.trouble is not None:
-        raise ConfigurationError(f"{folder}: cannot be written ({intake.trouble.strerror})") from intake.trouble
+        ) as association,
+    ):
+        if not any(context.abstract_syntax == STUDY_ROOT_GET for context in association.accepted_contexts):
+            raise NoCommonContext(f"{peer.aet} does not offer C-GET by study root; C-MOVE is the other way")
+        for series_instance_uid in series_instance_uids:
+            keys = _series(study_instance_uid, series_instance_uid)
+            failed += _ended(association.send_c_get(keys, STUDY_ROOT_GET), peer, "C-GET").failed
     return Fetched(tuple(intake.paths), failed)
+
+
+def move_series(
+    settings: Settings,
+    peer: Peer,
+    study_instance_uid: str,
+    series_instance_uids: Sequence[str],
+    folder: Path,
+    *,
+    contexts: Sequence[tuple[str, Sequence[str]]],
+    to: Destination,
+    on_object: OnObject | None = None,
+) -> Fetched:
+    """As `get_series`, by C-MOVE to `to`, where we listen meanwhile.
+
+    raises     NoCommonContext where the peer offers no C-MOVE; PeerRefused where it does not know `to`, or sends what
+               it says it sent elsewhere; Transient, Permanent; ConfigurationError where we cannot listen or write
+    """
+    intake = _Intake(folder, on_object, of=frozenset((study_instance_uid, uid) for uid in series_instance_uids))
+    sent = failed = 0
+    with (
+        intake.telling(),
+        _listening(settings, peer, to, contexts, intake),
+        associate(settings, peer, [(STUDY_ROOT_MOVE, _UNCOMPRESSED)]) as association,
+    ):
+        association.dimse_timeout = max(settings.dimse_timeout_s, _MOVE_PATIENCE_S)
+        for series_instance_uid in series_instance_uids:
+            keys = _series(study_instance_uid, series_instance_uid)
+            ended = _ended(association.send_c_move(keys, to.aet, STUDY_ROOT_MOVE), peer, "C-MOVE", to)
+            sent, failed = sent + ended.sent, failed + ended.failed
+    if sent > len(intake.paths):
+        raise PeerRefused(
+            f"{peer.aet}: C-MOVE sent {sent} objects and {len(intake.paths)} came;"
+            f" does it know {to.aet} at this host and port {to.port}?"
+        )
+    return Fetched(tuple(intake.paths), failed)
+
+
+@contextmanager
+def _listening(
+    settings: Settings, peer: Peer, to: Destination, contexts: Sequence[tuple[str, Sequence[str]]], intake: _Intake
+) -> Iterator[None]:
+    entity = AE(to.aet)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.require_called_aet = True
+    entity.acse_timeout = settings.association_timeout_s
+    entity.dimse_timeout = entity.network_timeout = settings.dimse_timeout_s
+    entity.maximum_pdu_size = settings.max_pdu
+    for uid, syntaxes in contexts:
+        entity.add_supported_context(uid, list(syntaxes))
+    secured = server_context(settings) if peer.tls else None
+    try:
+        server = entity.start_server(
+            (settings.host, to.port), block=False, ssl_context=secured, evt_handlers=[(evt.EVT_C_STORE, intake.take)]
+        )
+    except OSError as exc:
+        raise ConfigurationError(f"cannot listen on {settings.host} port {to.port}: {exc.strerror}") from exc
+    try:
+        yield
+    finally:
+        entity.shutdown()
+        server.server_close()
 
 
 class _Intake:
     """Writes what the peer stores with us. A full disk is ours to tell, so the error is kept for the caller."""
 
-    def __init__(self, folder: Path, on_object: OnObject | None) -> None:
+    def __init__(
+        self, folder: Path, on_object: OnObject | None, *, of: frozenset[tuple[str, str]] | None = None
+    ) -> None:
+        """of   (study, series) that are taken; None where nobody else can send"""
         self.paths: list[Path] = []
-        self.trouble: OSError | None = None
+        self._trouble: OSError | None = None
         self._folder = folder
         self._on_object = on_object
+        self._of = of
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """raises ConfigurationError where our own disk does not do its work: then the peer only repeats what we said"""
+        try:
+            yield
+        except (Transient, Permanent):
+            if self._trouble is None:
+                raise
+        if self._trouble is not None:
+            raise ConfigurationError(f"{self._folder}: cannot be written ({self._trouble.strerror})") from self._trouble
 
     def take(self, event: Any) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
@@ -157,28 +245,62 @@ class _Intake:
         try:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(event.encoded_dataset())
+            if not self._is_wanted(path):
+                path.unlink()
+                return status.CLASS_MISMATCH
         except OSError as exc:
-            self.trouble = exc
+            self._trouble = exc
             return status.OUT_OF_RESOURCES
         self.paths.append(path)
         if self._on_object is not None:
             self._on_object(len(self.paths))
         return status.SUCCESS
 
+    def _is_wanted(self, path: Path) -> bool:
+        if self._of is None:
+            return True
+        try:
+            header = read_header(path)
+        except NotUnderstood:
+            return False
+        return (header.study_instance_uid, header.series_instance_uid) in self._of
 
-def _get(association: Any, peer: Peer, keys: Dataset) -> int:
-    """One C-GET; the number of objects that could not be sent."""
-    for answer, _ in association.send_c_get(keys, STUDY_ROOT_GET):
+
+@dataclass(frozen=True)
+class _Ended:
+    """Sub-operations of one retrieval, as the peer counts them."""
+
+    sent: int
+    failed: int
+
+
+def _series(study_instance_uid: str, series_instance_uid: str) -> Dataset:
+    keys = Dataset()
+    keys.QueryRetrieveLevel = "SERIES"
+    keys.StudyInstanceUID = study_instance_uid
+    keys.SeriesInstanceUID = series_instance_uid
+    return keys
+
+
+def _ended(answers: Any, peer: Peer, service: str, to: Destination | None = None) -> _Ended:
+    """The last answer of a C-GET or C-MOVE."""
+    for answer, _ in answers:
         if "Status" not in answer:
-            raise Broken("no answer to C-GET")
+            raise Broken(f"no answer to {service}")
         code = int(answer.Status)
         if code in status.PENDING:
             continue
-        error = status.peer_error(code, f"{peer.aet}: C-GET")
+        if to is not None and code == status.MOVE_DESTINATION_UNKNOWN:
+            raise PeerRefused(f"{peer.aet} does not know {to.aet} as a destination of C-MOVE")
+        error = status.peer_error(code, f"{peer.aet}: {service}")
         if error is not None:
             raise error
-        return int(answer.get("NumberOfFailedSuboperations") or 0)
-    raise Broken("no final answer to C-GET")
+        return _Ended(
+            int(answer.get("NumberOfCompletedSuboperations") or 0)
+            + int(answer.get("NumberOfWarningSuboperations") or 0),
+            int(answer.get("NumberOfFailedSuboperations") or 0),
+        )
+    raise Broken(f"no final answer to {service}")
 
 
 def _finding(settings: Settings, peer: Peer) -> Any:

@@ -34,6 +34,7 @@ class Marked:
     uid: str
     images: list[Dataset]
     pacs: Orthanc
+    move_to: str
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +59,10 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Marked]:
         document.PatientID, document.PatientName = "ZZ-4711", PATIENT
         document.StudyDate = "20260301"
         files.append(phantom.save(document, folder / f"document-{number}.dcm"))
-    with Orthanc(folder / "pacs", node=Remote("NODE", free_port())) as pacs:
+    ourselves = Remote("NODE", free_port())
+    with Orthanc(folder / "pacs", node=ourselves) as pacs:
         assert pacs.upload(files) == {made[0].uid}
-        yield Marked(made[0].uid, first, pacs)
+        yield Marked(made[0].uid, first, pacs, f"{ourselves.aet}:{ourselves.port}")
 
 
 def harvest(marked: Marked, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -128,6 +130,23 @@ def test_the_second_time_nothing_is_fetched(out: Path, marked: Marked) -> None:
     said = json.loads(done.stdout)
     assert (said["harvested_before"], said["new_rows"], said["rows"]) == (1, 0, 2)
     assert {path: path.read_bytes() for path in out.rglob("*.csv")} == before
+
+
+def test_by_move_the_same_comes_as_by_get(out: Path, marked: Marked, tmp_path: Path) -> None:
+    done = harvest(marked, tmp_path / "set", "--study", marked.uid, "--move-to", marked.move_to)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["objects_not_sent"] == 0
+    moved, got = rows_of(tmp_path / "set"), rows_of(out)
+    for origin in ("SR TID 1501", "GSPS"):
+        assert moved[origin].points_px == got[origin].points_px
+        images = [read_image(at / "Images_png" / image_path(got[origin].file_name)) for at in (tmp_path / "set", out)]
+        assert np.array_equal(*images)
+
+
+def test_a_destination_that_the_peer_does_not_know_is_said(marked: Marked, tmp_path: Path) -> None:
+    done = harvest(marked, tmp_path / "set", "--study", marked.uid, "--move-to", f"NOBODY:{free_port()}")
+    assert done.returncode != 0
+    assert "C-MOVE" in done.stderr
 
 
 def test_a_dry_run_only_asks(marked: Marked, tmp_path: Path) -> None:

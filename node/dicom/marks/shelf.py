@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from node.dicom.folder import scan
 from node.dicom.marks.masks import SEGMENTATIONS
-from node.dicom.retrieve import find_series, get_series
+from node.dicom.retrieve import Destination, find_series, get_series, move_series
 from node.settings import Peer, Settings
 
 PRESENTATION_STATES = (
@@ -96,13 +97,17 @@ def shelves(folder: Path) -> Iterator[FolderShelf]:
 
 @dataclass(eq=False)
 class PeerShelf:
-    """One study of a peer; what is asked for is fetched into `folder`, each series once."""
+    """One study of a peer; what is asked for is fetched into `folder`, each series once.
+
+    move_to   by C-MOVE to this destination, that is us; None: by C-GET
+    """
 
     settings: Settings
     peer: Peer
     study_uid: str
     folder: Path
     on_object: Callable[[int], None] | None = None
+    move_to: Destination | None = None
     failed: int = 0
     _fetched: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
@@ -120,7 +125,8 @@ class PeerShelf:
     def _get(self, uid: str, contexts: Sequence[tuple[str, Sequence[str]]]) -> tuple[Path, ...]:
         if uid not in self._fetched:
             target = self.folder / str(len(self._fetched))
-            fetched = get_series(
+            fetch = get_series if self.move_to is None else partial(move_series, to=self.move_to)
+            fetched = fetch(
                 self.settings, self.peer, self.study_uid, [uid], target, contexts=contexts, on_object=self.on_object
             )
             self.failed += fetched.failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,10 @@ from pynetdicom import AE, evt
 
 from network.objects import CT, EXPLICIT, STUDY, ct_image
 from network.pacs import pynetdicom_scp
-from node.dicom.retrieve import FoundSeries, FoundStudy, find_series, find_studies, get_series
+from node.dicom.retrieve import Destination, FoundSeries, FoundStudy, find_series, find_studies, get_series, move_series
 from node.errors import ConfigurationError, NoCommonContext, PeerBusy, PeerRefused, PeerUnreachable
 from node.settings import Peer, Settings
+from system.processes import free_port
 
 SETTINGS = Settings(aet="NODE", dimse_timeout_s=10)
 FIND, GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"
@@ -109,6 +111,86 @@ def test_a_folder_that_cannot_be_written_is_said_and_not_a_short_series(tmp_path
 def test_a_peer_without_get_is_told(tmp_path: Path) -> None:
     with pynetdicom_scp([(CT, [EXPLICIT])], []) as peer, pytest.raises(NoCommonContext, match="C-GET"):
         get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+
+
+MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
+
+
+@contextmanager
+def moving(
+    images: Sequence[Dataset], *, to: tuple[str, int] | None = None, last: tuple[int, Dataset | None] | None = None
+) -> Iterator[tuple[Peer, Destination]]:
+    """A PACS that answers C-MOVE: to the destination that was named, or elsewhere."""
+    free = free_port()
+
+    def on_move(event: Any) -> Iterator[Any]:
+        assert event.identifier.QueryRetrieveLevel == "SERIES"
+        yield to or ("127.0.0.1", free)
+        yield len(images)
+        for image in images:
+            yield 0xFF00, image
+        if last is not None:
+            yield last
+
+    ae = AE("PACS")
+    ae.add_supported_context(MOVE, EXPLICIT)
+    ae.add_requested_context(CT, EXPLICIT)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_MOVE, on_move)])
+    try:
+        yield Peer(aet="PACS", host="127.0.0.1", port=server.server_address[1]), Destination("HARVEST", free)
+    finally:
+        server.shutdown()
+
+
+def move(peer: Peer, to: Destination, folder: Path, **options: Any) -> Any:
+    listening = SETTINGS.model_copy(update={"host": "127.0.0.1"})
+    return move_series(listening, peer, STUDY, [f"{STUDY}.1"], folder, contexts=CONTEXTS, to=to, **options)
+
+
+def test_a_series_comes_by_move_to_where_we_listen(tmp_path: Path) -> None:
+    seen: list[int] = []
+    images = [image_to_send(number) for number in (1, 2, 3)]
+    with moving(images) as (peer, to):
+        fetched = move(peer, to, tmp_path / "in", on_object=seen.append)
+    assert (fetched.failed, seen) == (0, [1, 2, 3])
+    assert [dcmread(path).PixelData for path in fetched.paths] == [image.PixelData for image in images]
+
+
+def test_by_move_nothing_is_taken_but_the_series_that_was_asked_for(tmp_path: Path) -> None:
+    stranger = image_to_send(2)
+    stranger.SeriesInstanceUID = f"{STUDY}.77"
+    with moving([image_to_send(1), stranger]) as (peer, to):
+        fetched = move(peer, to, tmp_path)
+    assert (len(fetched.paths), fetched.failed) == (1, 1)
+    assert list(tmp_path.iterdir()) == list(fetched.paths)
+
+
+def test_an_unknown_destination_is_named(tmp_path: Path) -> None:
+    with moving([], to=(None, None)) as (peer, to), pytest.raises(PeerRefused, match="does not know HARVEST"):  # type: ignore[arg-type]
+        move(peer, to, tmp_path)
+
+
+def test_objects_that_went_elsewhere_are_missed(tmp_path: Path) -> None:
+    with (
+        pynetdicom_scp([(CT, [EXPLICIT])], [(evt.EVT_C_STORE, lambda _: 0)]) as other,
+        moving([image_to_send(1)], to=("127.0.0.1", other.port or 0)) as (peer, to),
+        pytest.raises(PeerRefused, match="sent 1 objects and 0 came"),
+    ):
+        move(peer, to, tmp_path)
+
+
+def test_a_port_in_use_is_our_trouble(tmp_path: Path) -> None:
+    with (
+        moving([image_to_send(1)]) as (peer, to),
+        socket.create_server(("127.0.0.1", to.port)),
+        pytest.raises(ConfigurationError, match=f"port {to.port}"),
+    ):
+        move(peer, to, tmp_path)
+
+
+def test_a_peer_without_move_is_told(tmp_path: Path) -> None:
+    with pynetdicom_scp([(CT, [EXPLICIT])], []) as peer, pytest.raises(NoCommonContext):
+        move(peer, Destination("HARVEST", free_port()), tmp_path)
 
 
 def matches(**found: Any) -> Any:
