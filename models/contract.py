@@ -153,6 +153,30 @@ class Score:
 
 
 @dataclass(frozen=True, eq=False)
+class Quality:
+    """What a network says of the quality of each slice of a series; `Score` is what is said of the whole.
+
+    levels              float32 (K,): the scores that the probabilities are of, worst first
+    probabilities       float32 (S, K), rows sum to 1
+    scores, spreads     float32 (S,): their mean and standard deviation
+    slices              slices of the Volume, 0-based
+    median, low         of the scores; `low` is their 10th percentile
+    poor                slices that a reader would call poor
+    not_applicable      why nothing was scored, in plain words; "" where something was, and only there S > 0
+    """
+
+    levels: FloatArray
+    probabilities: FloatArray
+    scores: FloatArray
+    spreads: FloatArray
+    slices: tuple[int, ...]
+    median: float
+    low: float
+    poor: tuple[int, ...]
+    not_applicable: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Lesion:
     """A finding at a place.
 

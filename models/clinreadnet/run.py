@@ -1,0 +1,139 @@
+"""Scores of a series: every slice at full resolution, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.clinreadnet.config import HIGHEST, LEVEL_STEP, LEVELS, SIDE_PX, RunConfig
+from models.clinreadnet.domain import why_not
+from models.clinreadnet.losses import decode
+from models.clinreadnet.network import QualityNetwork, stored_units
+from models.contract import Code, FloatArray, ModelError, ModelIdentity, Quality, Score, Volume
+
+OnProgress = Callable[[int, int], None]
+"""Called with slices done and slices in all."""
+
+BATCH = RunConfig().batch
+"""Always so many at once, the last time with empty slices: a batch of another size rounds differently."""
+AIR_HU = -1000.0
+IMAGE_QUALITY: Code = ("image-quality", "99PACSNODE", "Image quality")
+
+
+def run(
+    network: QualityNetwork,
+    volume: Volume,
+    on_progress: OnProgress | None = None,
+    *,
+    config: RunConfig | None = None,
+) -> Quality:
+    """Quality of every axial slice, or the reason why it is not scored.
+
+    raises   ModelError     no slices, or values that are not finite, in or out
+    """
+    rules = config or RunConfig()
+    if volume.voxels.ndim != 3 or not volume.voxels.size:
+        raise ModelError("a volume of at least one slice is needed")
+    if not np.isfinite(volume.voxels).all():
+        raise ModelError("the volume holds values that are not finite")
+    if reason := why_not(volume, rules):
+        return not_scored(reason)
+    image = volume.voxels if volume.padding is None else np.where(volume.padding, np.float32(AIR_HU), volume.voxels)
+    parts = []
+    for start in range(0, len(image), BATCH):
+        parts.append(score_slices(network, _stored(image[start : start + BATCH])))
+        if on_progress is not None:
+            on_progress(min(start + BATCH, len(image)), len(image))
+    scores, spreads, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if not np.isfinite(probabilities).all():
+        raise ModelError("the network's result is not finite")
+    return summary(scores, spreads, probabilities, rules)
+
+
+def summary(scores: FloatArray, spreads: FloatArray, probabilities: FloatArray, config: RunConfig) -> Quality:
+    """The series from its slices: median and low percentile, not the mean, since a few bad slices are what matters."""
+    return Quality(
+        levels=levels(),
+        probabilities=probabilities,
+        scores=scores,
+        spreads=spreads,
+        slices=tuple(range(len(scores))),
+        median=float(np.median(scores)),
+        low=float(np.percentile(scores, config.low_percentile)),
+        poor=tuple(int(index) for index in np.flatnonzero(scores < config.poor_below)),
+    )
+
+
+def not_scored(reason: str) -> Quality:
+    """No number, and why."""
+    none = np.zeros(0, np.float32)
+    return Quality(levels(), np.zeros((0, LEVELS), np.float32), none, none, (), np.nan, np.nan, (), reason)
+
+
+def levels() -> FloatArray:
+    """The 21 scores 0, 0.2 … 4."""
+    return (LEVEL_STEP * np.arange(LEVELS)).astype(np.float32)
+
+
+def score_of(quality: Quality, identity: ModelIdentity, *, applies_to: str = "input") -> Score:
+    """As the node reports it.
+
+    raises   ModelError     nothing was scored
+    """
+    if quality.not_applicable:
+        raise ModelError(f"not applicable: {quality.not_applicable}")
+    poor = f"poor slices: {in_runs(quality.poor)}" if quality.poor else "no slice is poor"
+    return Score(
+        IMAGE_QUALITY,
+        quality.median,
+        (0.0, HIGHEST),
+        identity,
+        per_slice=tuple(float(score) for score in quality.scores),
+        applies_to=applies_to,
+        note=f"median of {len(quality.scores)} slices; 10th percentile {quality.low:.1f}; {poor}",
+    )
+
+
+def in_runs(indices: Sequence[int]) -> str:
+    """Slices 0, 1, 2, 5 as a reader counts them: "1-3, 6"."""
+    starts = [index for place, index in enumerate(indices) if not place or index > indices[place - 1] + 1]
+    ends = [before for before, after in pairwise([*indices, np.inf]) if after > before + 1]
+    spans = zip(starts, ends, strict=True)
+    return ", ".join(f"{first + 1}" if first == last else f"{first + 1}-{int(last) + 1}" for first, last in spans)
+
+
+@torch.inference_mode()
+def score_slices(network: QualityNetwork, stored: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Scores (B,), their spreads (B,) and probabilities (B, 21) of at most BATCH slices.
+
+    stored   float32 (B, 512, 512), 0 at −1000 HU and 1 at 400 HU
+    """
+    count = len(stored)
+    x = torch.zeros(BATCH, 1, *stored.shape[1:])
+    x[:count, 0] = torch.from_numpy(np.ascontiguousarray(stored, np.float32))
+    p: Tensor = network(x.to(network.soqn.embed.weight)).cpu()
+    scores, spreads = decode(p)
+    return scores[:count].numpy(), spreads[:count].numpy(), p[:count].numpy()
+
+
+def _stored(hu: FloatArray) -> FloatArray:
+    """HU (B, Y, X) on the network's grid: air around smaller slices, never another resolution."""
+    below, right = SIDE_PX - hu.shape[1], SIDE_PX - hu.shape[2]
+    around = ((0, 0), (below // 2, below - below // 2), (right // 2, right - right // 2))
+    padded = np.pad(hu, around, constant_values=AIR_HU)
+    array: FloatArray = stored_units(torch.from_numpy(np.ascontiguousarray(padded, np.float32))).numpy()
+    return array
+
+
+def stored_slice(hu: FloatArray) -> FloatArray:
+    """One slice (Y, X), HU, as `score_slices` takes it, (1, 512, 512)."""
+    return _stored(hu[None])
+
+
+def prepare(network: QualityNetwork, device: torch.device) -> QualityNetwork:
+    """The network as `run` wants it, in float32: what half precision does to scores has not been measured."""
+    return network.to(device).eval().requires_grad_(False)

@@ -1,0 +1,246 @@
+"""Training of the quality network: seeded, resumable at any checkpoint to the same weights."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.clinreadnet.challenge import fold, load_challenge
+from models.clinreadnet.config import TRAINING, ClinReadNetConfig, Preset, TrainConfig
+from models.clinreadnet.correlation import agreement
+from models.clinreadnet.data import Batch, PhysicsStore, RatedStore, Store
+from models.clinreadnet.evaluate import graded_images, scores_of, spread
+from models.clinreadnet.losses import quality_loss
+from models.clinreadnet.network import QualityNetwork, build
+from models.clinreadnet.run import BATCH, prepare, score_slices
+from models.clinreadnet.samples import make_samples, sample_files
+from models.contract import ModelError
+from models.training import OnProgress, follow, learning_rate, smoothed_loss, write_checkpoint
+from models.weights import save_weights
+
+FACTS = "training.json"
+VALIDATION = "validation.json"
+VALIDATION_IMAGES = 240
+CHALLENGE_FOLDS = 5
+
+
+def train(
+    config: ClinReadNetConfig,
+    out: Path,
+    *,
+    preset: Preset,
+    seed: int,
+    slices: Sequence[Path] = (),
+    samples: Path | None = None,
+    training: TrainConfig | None = None,
+    resume: bool = True,
+    workers: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Train on the physics-labelled set; the weights' file (fp16 safetensors) is returned.
+
+    Beside the weights: what they were made of (training.json) and how they agree with the labels of the validation
+    patients (validation.json).
+
+    out      samples, checkpoint and weights go here        slices   prepared real slices
+    samples  those of another run, instead of making them: arms of one comparison share them
+    training instead of the preset's
+    workers  processes that make samples side by side; 0: this one alone
+    raises   ModelError     the checkpoint is of another run, or slices cannot be read
+    """
+    training = training or TRAINING[preset]
+    report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
+    folder = samples or out / "samples"
+    if samples is None:
+        make_samples(
+            folder,
+            config,
+            seed=seed,
+            slices=slices,
+            workers=workers,
+            on_progress=lambda done, n: report("samples", done, n, math.nan),
+        )
+    store = PhysicsStore(sample_files(folder / "train"), config.data, seed=seed)
+    run = _fitted(config, training, store, out, preset=preset, seed=seed, resume=resume, report=report)
+    network = prepare(copy.deepcopy(run.smoothed), run.device)
+    images = spread(graded_images(sample_files(folder / "validation"), config.data, seed=seed), VALIDATION_IMAGES)
+    truth = np.array([image.score for image in images])
+    told = scores_of(network, images, on_progress=lambda done, n: report("validation", done, n, math.nan))
+    measured = {**agreement(told, truth), "images": len(images)}
+    facts = {
+        "patients": len({sample.facts.patient for sample in store.samples}),
+        "slices": len(store.samples),
+        "families": sorted({sample.facts.family for sample in store.samples}),
+        "held_out": list(config.held_out),
+        "data": asdict(config.data),
+    }
+    return _finished(run, config, out, preset=preset, measured=measured, facts=facts)
+
+
+def train_on_challenge(
+    config: ClinReadNetConfig,
+    folder: Path,
+    out: Path,
+    *,
+    held_out_fold: int,
+    preset: Preset,
+    seed: int,
+    training: TrainConfig | None = None,
+    resume: bool = True,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Train on the public rated images but for one fold of pseudo-patients, on which validation.json is measured.
+
+    raises   ModelError     not that set, or the checkpoint is of another run
+    """
+    training = training or TRAINING[preset]
+    report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
+    kept, held_out = fold(load_challenge(folder), held_out_fold, folds=CHALLENGE_FOLDS, seed=seed)
+    run = _fitted(
+        config, training, RatedStore(kept, seed=seed), out, preset=preset, seed=seed, resume=resume, report=report
+    )
+    network = prepare(copy.deepcopy(run.smoothed), run.device)
+    told = []
+    for start in range(0, len(held_out), BATCH):
+        stored = np.stack([one.image() for one in held_out[start : start + BATCH]])
+        told += score_slices(network, stored)[0].tolist()
+        report("validation", min(start + BATCH, len(held_out)), len(held_out), math.nan)
+    truth = np.array([one.score for one in held_out])
+    measured = {**agreement(np.array(told), truth), "images": len(held_out)}
+    facts = {"rated_images": len(kept), "fold": held_out_fold, "folds": CHALLENGE_FOLDS}
+    return _finished(run, config, out, preset=preset, measured=measured, facts=facts)
+
+
+def _fitted(
+    config: ClinReadNetConfig,
+    training: TrainConfig,
+    store: Store,
+    out: Path,
+    *,
+    preset: Preset,
+    seed: int,
+    resume: bool,
+    report: OnProgress,
+) -> Run:
+    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
+    run = Run(config, training, seed=seed, device=device)
+    checkpoint = out / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        run.load(checkpoint)
+    run.fit(store, checkpoint, report)
+    return run
+
+
+def _finished(
+    run: Run,
+    config: ClinReadNetConfig,
+    out: Path,
+    *,
+    preset: Preset,
+    measured: Mapping[str, float],
+    facts: Mapping[str, object],
+) -> Path:
+    weights = out / "weights.safetensors"
+    save_weights(run.smoothed, weights)
+    known = {name: None if math.isnan(value) else value for name, value in measured.items()}
+    (out / VALIDATION).write_text(json.dumps(known, indent=1) + "\n", encoding="utf8")
+    all_facts = {
+        "preset": preset,
+        "seed": run.seed,
+        "torch": torch.__version__,
+        "device": run.device.type,
+        "network": asdict(config.network),
+        "loss": asdict(config.loss),
+        **asdict(run.training),
+        **facts,
+    }
+    (out / FACTS).write_text(json.dumps(all_facts, indent=1) + "\n", encoding="utf8")
+    return weights
+
+
+class Run:
+    """The state of a training run: all of it is in the checkpoint."""
+
+    def __init__(self, config: ClinReadNetConfig, training: TrainConfig, *, seed: int, device: torch.device) -> None:
+        torch.manual_seed(seed)
+        self.seed = seed
+        self.training = training
+        self.device = device
+        self.loss = config.loss
+        self.network = build(config.network).to(device)
+        self.smoothed = build(config.network).to(device).eval().requires_grad_(False)
+        self.smoothed.load_state_dict(self.network.state_dict())
+        self.optimiser = optimiser_of(self.network, training)
+        self.step = 0
+        self.late_loss = math.nan
+
+    def fit(self, store: Store, checkpoint: Path, report: OnProgress) -> None:
+        """The remaining steps."""
+        self.network.train()
+        while self.step < self.training.steps:
+            loss = self._one_step(store.batch(self.step, self.training))
+            self.late_loss = smoothed_loss(self.late_loss, loss)
+            self.step += 1
+            report("training", self.step, self.training.steps, self.late_loss)
+            if self.step % self.training.checkpoint_every == 0 or self.step == self.training.steps:
+                self.save(checkpoint)
+
+    def _one_step(self, batch: Batch) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, self.training)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            p = self.network(batch.x.to(self.device))
+        loss = quality_loss(p, batch.level.to(self.device), self.loss)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
+        self.optimiser.step()
+        follow(self.smoothed, self.network, self.training.ema_decay, step=self.step)
+        return float(loss.detach())
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "seed": self.seed,
+            "loss": asdict(self.loss),
+            "step": self.step,
+            "late_loss": self.late_loss,
+            "network": self.network.state_dict(),
+            "smoothed": self.smoothed.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        write_checkpoint(state, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        raises   ModelError     it was made with another seed or loss, or of another network
+        """
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["seed"] != self.seed or state["loss"] != asdict(self.loss):
+            raise ModelError("the checkpoint belongs to a run with another seed or loss")
+        try:
+            self.network.load_state_dict(state["network"])
+            self.smoothed.load_state_dict(state["smoothed"])
+        except RuntimeError as error:
+            raise ModelError("the checkpoint belongs to another network") from error
+        self.step, self.late_loss = state["step"], state["late_loss"]
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def optimiser_of(network: QualityNetwork, training: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; norms, biases, temperatures, shares and gains do not decay."""
+    learnt = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    spared = ("raw_temperature", "share_logits", "position_bias")
+    decaying = [one for name, one in learnt if one.dim() > 1 and not name.endswith(spared)]
+    others = [one for name, one in learnt if one.dim() <= 1 or name.endswith(spared)]
+    groups = [{"params": decaying, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=training.learning_rate)
