@@ -1,0 +1,146 @@
+"""The tables: methods known to be right, wrong and dumb, on slices whose physics is given."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.clinreadnet.config import DataConfig, NetworkConfig
+from models.clinreadnet.degrade import Ingredients
+from models.clinreadnet.evaluate import (
+    agreement_table,
+    difference_table,
+    evaluate,
+    graded_images,
+    monotone_table,
+    slice_table,
+    spread,
+)
+from models.clinreadnet.labels import Physics
+from models.clinreadnet.network import build
+from models.clinreadnet.run import prepare
+from models.clinreadnet.samples import REAL, Facts, save_sample
+from models.contract import ModelError
+from models.evaluation.froc import Bootstrap
+
+DATA = DataConfig(grid_fractions=(1.0, 0.3, 0.1))
+THINNING = (1, 2, 8)
+DRAWS = Bootstrap(20)
+
+
+def write(path: Path, patient: str, family: str) -> Path:
+    rng = np.random.default_rng(len(path.stem) + ord(patient))
+    base = np.full((64, 64), -1000, np.float32)
+    base[8:56, 8:56] = 40
+    noise = np.float32([5, 7, 14])[:, None, None] * rng.standard_normal((3, 64, 64)).astype(np.float32)
+    streaks = np.float32([0, 1, 60])[:, None, None] * np.sin(np.arange(64, dtype=np.float32))
+    parts = Ingredients(base, np.broadcast_to(streaks, noise.shape), noise, 0 * noise, 0.0, THINNING)
+    physics = Physics(
+        (5, 7, 14), (0, 0, 0), (0, 1, 60), ((1e4, 0, 0), (2e4, 0, 10), (8e4, 0, 1e5)), 400.0, 0.0
+    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_sample(path, parts, Facts(patient, family, "hann", 0.7, THINNING, physics))
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("test")
+    return [
+        write(folder / f"{patient}-0.npy", patient, family)
+        for patient, family in zip("abc", (REAL, REAL, "mird"), strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def images(files):
+    return graded_images(files, DATA, seed=1)
+
+
+@pytest.fixture(scope="module")
+def scores(images) -> dict[str, np.ndarray]:
+    truth = np.array([image.quality for image in images])
+    return {"right": truth, "wrong": 4 - truth, "dumb": np.full(len(images), 2.0)}
+
+
+def test_every_slice_at_every_point_of_the_grid(images, files):
+    assert len(images) == 3 * 3 * 3
+    assert len({(image.sample.name, image.view, image.fraction) for image in images}) == 27
+    assert all(0 <= image.score <= 4 and abs(5 * image.score - round(5 * image.score)) < 1e-9 for image in images)
+    again = graded_images(files[1:2], DATA, seed=1)
+    assert [image.score for image in again] == [image.score for image in images[9:18]]
+    assert np.corrcoef([image.score for image in images], [image.quality for image in images])[0, 1] > 0.9
+
+
+def test_agreement_is_told_by_condition_with_signs(scores, images):
+    table = agreement_table(scores, images, DRAWS)
+    rows = {(row.condition, row.method): row.values for row in table.rows}
+    assert {condition for condition, _ in rows} == {
+        "all", "held-out patients, real CT", "families never trained on", "streaks dominate",
+    }  # fmt: skip
+    right, wrong = rows["all", "right"], rows["all", "wrong"]
+    assert right["SROCC"].mean > 0.9
+    assert wrong["SROCC"].mean == pytest.approx(-right["SROCC"].mean)
+    assert wrong["sum of sizes"].mean == pytest.approx(right["sum of sizes"].mean)
+    assert right["SROCC of d'"].mean > 0.9
+    assert right["grade error"].mean < 0.4 < wrong["grade error"].mean
+    assert right["PLCC"].patients == 3
+    assert rows["held-out patients, real CT", "right"]["PLCC"].patients == 2
+    assert np.isnan(rows["all", "dumb"]["KROCC"].mean)
+    assert "not comparable" in table.markdown().lower()
+
+
+def test_differences_are_paired(scores, images):
+    table = difference_table({**scores, "same": scores["right"].copy()}, images, DRAWS, reference="right")
+    rows = {row.method: row.values for row in table.rows if row.condition == "all"}
+    assert set(rows) == {"wrong", "dumb", "same"}
+    assert all(value.mean == value.low == value.high == 0 for value in rows["same"].values())
+    assert rows["wrong"]["KROCC"].low > 1
+
+
+def test_monotone_is_minus_one_for_the_right_and_plus_one_for_the_wrong(scores, images):
+    rows = {(row.condition, row.method): row.values for row in monotone_table(scores, images).rows}
+    for what in ("dose", "views"):
+        assert rows["all", "right"][f"{what}, worst"].mean == pytest.approx(-1)
+        assert rows["all", "right"][f"{what}, share"].mean == 1
+        assert rows["all", "wrong"][f"{what}, worst"].mean == pytest.approx(1)
+        assert rows["all", "dumb"][f"{what}, worst"].mean == 0
+        assert rows["all", "dumb"][f"{what}, share"].mean == 0
+
+
+def test_one_step_the_wrong_way_is_seen_in_its_slice_alone(scores, images):
+    told = scores["right"].copy()
+    told[[0, 1]] = told[[1, 0]]  # full current and a third of it, all views, of the first slice
+    table = slice_table("net", told, images)
+    assert [row.condition for row in table.rows] == [f"a-0 ({REAL})", f"b-0 ({REAL})", "c-0 (mird)"]
+    assert table.rows[0].values["dose, worst"].mean == pytest.approx(-0.5)
+    assert table.rows[1].values["dose, worst"].mean == pytest.approx(-1)
+
+
+def test_an_even_part_of_the_images(images):
+    assert spread(images, 3) == [images[0], images[13], images[26]]
+    assert spread(images, 99) == images
+
+
+def test_networks_and_baselines_side_by_side(files, tmp_path):
+    torch.manual_seed(1)
+    network = prepare(build(NetworkConfig(width=16, depths=(1,), heads=(1,), temperatures=(1.0,))), torch.device("cpu"))
+    said: set[str] = set()
+    found = evaluate(
+        {"net": network}, files[:1], files[1:], DATA, seed=1, bootstrap=DRAWS,
+        on_progress=lambda what, _done, _total: said.add(what),
+    )  # fmt: skip
+    assert list(found.scores) == ["net", "noise SD", "BRISQUE-like"]
+    assert all(scores.shape == (9,) for scores in found.scores.values())
+    assert said == {"net", "noise SD", "BRISQUE-like", "fitting noise SD", "fitting BRISQUE-like", "intervals"}
+    assert [table.title for table in found.tables] == [
+        "Agreement with simulated labels",
+        "Paired difference: net minus the method",
+        "Monotone in dose and in views",
+        "Monotone, slice by slice",
+    ]
+    noise = next(row for row in found.tables[0].rows if row.method == "noise SD")
+    assert noise.values["SROCC"].mean > 0.6
+    with pytest.raises(ModelError):
+        evaluate({}, files, files, DATA)
