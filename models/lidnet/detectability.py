@@ -43,7 +43,7 @@ DISCS = (Disc(4.0, 60.0), Disc(6.0, 35.0), Disc(10.0, 20.0), Disc(15.0, 12.0))
 
 
 def simulated_discs(
-    network: PluggedIn, *, fractions: tuple[float, ...] = (0.25, 0.1), pairs: int = 200, seed: int = 0
+    network: PluggedIn, *, fractions: tuple[float, ...] = (1.0, 0.25, 0.1), pairs: int = 200, seed: int = 0
 ) -> Table:
     """d′ of the channelised Hotelling observer for discs in 30 cm of water, and the contrast that is left.
 
@@ -108,7 +108,7 @@ def methods_of(network: PluggedIn) -> tuple[tuple[str, Callable[[FloatArray], Fl
 
 
 def water_noise(fraction: float, count: int, seed: int) -> FloatArray:
-    """Noise in the middle of the water, (count, FIELD_PX, FIELD_PX), HU."""
+    """All noise of a scan at this part of the full dose in the middle of the water, (count, FIELD_PX, FIELD_PX), HU."""
     side = int(1.1 * BODY_MM / SPACING_MM)
     axis = (torch.arange(side) - (side - 1) / 2) * SPACING_MM
     water = torch.where(torch.hypot(axis[:, None], axis) < BODY_MM / 2, 0.0, -1000.0)
@@ -124,7 +124,7 @@ def water_noise(fraction: float, count: int, seed: int) -> FloatArray:
             field_px=(FIELD_PX, FIELD_PX),
             repeats=min(batch, count - start),
         )
-        parts.append(fields.at(fraction).numpy())
+        parts.append(fields.whole(fraction).numpy())
     return np.concatenate(parts)
 
 

@@ -34,7 +34,7 @@ class _Measured:
 
 
 def spectra(
-    network: PluggedIn, *, fractions: tuple[float, ...] = (0.25, 0.1), images: int = 160, seed: int = 0
+    network: PluggedIn, *, fractions: tuple[float, ...] = (1.0, 0.25, 0.1), images: int = 160, seed: int = 0
 ) -> tuple[Table, Table]:
     """Noise in water (standard deviation, mean frequency) and the transfer of edges, before and after.
 

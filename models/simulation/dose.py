@@ -114,6 +114,10 @@ class NoiseFields:
         a = torch.as_tensor(fraction, dtype=self.quantum.dtype, device=self.quantum.device)
         return ((1 - a) / a).sqrt() * self.quantum + (1 - a.square()).sqrt() / a * self.electronic
 
+    def whole(self, fraction: float) -> Tensor:
+        """All noise of a scan at this part of the full dose, for images that have none yet, HU."""
+        return self.quantum / fraction**0.5 + self.electronic / fraction
+
 
 def noise_fields(
     slices: Tensor,

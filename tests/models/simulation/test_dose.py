@@ -125,6 +125,15 @@ def test_full_dose_gets_no_noise():
     assert torch.equal(fields.at(1.0), torch.zeros(1, 2, 2))
 
 
+@pytest.mark.parametrize("fraction", [1.0, 0.25, 0.1])
+def test_the_whole_noise_of_a_dose_is_that_of_full_dose_and_what_is_inserted(fraction):
+    """Variances add: of quantum noise 1 + (1 − a) / a = 1 / a, of electronic noise 1 + (1 − a²) / a² = 1 / a²."""
+    for quantum, electronic in ((3.0, 0.0), (0.0, 2.0)):
+        fields = NoiseFields(torch.tensor([[[quantum]]]), torch.tensor([[[electronic]]]))
+        parts = fields.whole(1.0).square() + fields.at(fraction).square()
+        assert fields.whole(fraction).square().item() == pytest.approx(parts.item(), rel=1e-6)
+
+
 def test_3_4_4_noise_spectrum_is_a_ramp_cut_by_the_kernel(scanner, water):
     """Nothing at zero frequency, most in the middle, little at the end (Hann)."""
     noise = torch.cat([noise_fields(water, SPACING, scanner, seed=seed).quantum for seed in range(12)])[:, 40:88, 40:88]
