@@ -6,6 +6,7 @@ source: simulation dossier 3.1. Below about 100 detected photons per ray the log
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -116,7 +117,7 @@ class NoiseFields:
 
     def whole(self, fraction: float) -> Tensor:
         """All noise of a scan at this part of the full dose, for images that have none yet, HU."""
-        return self.quantum / fraction**0.5 + self.electronic / fraction
+        return self.quantum / math.sqrt(fraction) + self.electronic / fraction
 
 
 def noise_fields(

@@ -17,10 +17,11 @@ from node.errors import ConfigurationError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from models.deeplesion.evaluate import Evaluation, FrocCurve
+    from models.contract import FloatArray
+    from models.deeplesion.evaluate import Detect, Detected, Evaluation, FrocCurve
     from models.deeplesion.network import Detector
 
-_SHIPPED = "shipped"
+_SHIPPED, _DENOISED = "shipped", "on denoised images"
 
 
 def register(evaluate: typer.Typer) -> None:
@@ -44,6 +45,9 @@ def evaluate_deeplesion(
     scans: int = typer.Option(
         0, "--scans", min=0, help="Whole drawn scans of each test family, so many with lesions and so many without."
     ),
+    denoised: bool = typer.Option(
+        False, "--denoised", help="The first weights once more, on images that the shipped denoiser went over."
+    ),
     as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
 ) -> None:
     """FROC, accuracy, sensitivity by size and contrast, false positives on images without lesions.
@@ -54,6 +58,7 @@ def evaluate_deeplesion(
     pacsnode evaluate deeplesion --data ./run1/samples --weights ./run1/weights.safetensors --out ./run1
     pacsnode evaluate deeplesion --data ./run1/samples --weights ./run1/weights.safetensors \\
         --arm single=./run2/weights.safetensors --out ./compared
+    pacsnode evaluate deeplesion --data ./run1/samples --denoised --scans 10 --out ./shipped
     """
     from models.deeplesion.evaluate import detector_of, drawn_scans, evaluate, evaluate_scans
     from models.deeplesion.model import FAST
@@ -66,6 +71,8 @@ def evaluate_deeplesion(
     with in_words(), progress_bar() as progress:
         networks = {name: network_of(path) for name, path in files.items()}
         detectors = {name: detector_of(network) for name, network in networks.items()}
+        if denoised:
+            detectors[_DENOISED] = _after_denoising(next(iter(detectors.values())))
         evaluation = evaluate(detectors, test, validation, bootstrap=bootstrap, on_progress=progress)
         tables = list(evaluation.tables)
         if scans:
@@ -154,6 +161,26 @@ def network_of(weights: Path | None) -> Detector:
 
 def _numbered(count: int) -> tuple[str, ...]:
     return tuple(f"category {number}" for number in range(1, count + 1))
+
+
+def _after_denoising(detect: Detect) -> Detect:
+    """The same detector, behind the denoiser that ships."""
+    import numpy as np
+    import torch
+
+    from models import lidnet
+    from models.lidnet.run import BATCH, denoise
+    from models.weights import load_weights
+
+    denoiser = lidnet.MODEL.build()
+    load_weights(denoiser, lidnet.MODEL.card())
+    ready = lidnet.MODEL.prepare(denoiser, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def behind(hu: FloatArray) -> Detected:
+        parts = [denoise(ready, hu[start : start + BATCH]) for start in range(0, len(hu), BATCH)]
+        return detect(np.concatenate(parts))
+
+    return behind
 
 
 def _sha256(weights: Path | None) -> str:

@@ -64,7 +64,7 @@ def test_compares_the_twins_and_writes_tables_curves_and_a_figure(run: Run, samp
     out = tmp_path / "out"
     done = run(
         "evaluate", "deeplesion", "--data", samples, "--weights", several, "--arm", f"one={single}",
-        "--out", out, "--draws", "10", "--json",
+        "--out", out, "--draws", "10", "--json", "--denoised",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     content = json.loads((out / "evaluation.json").read_text())
@@ -75,10 +75,10 @@ def test_compares_the_twins_and_writes_tables_curves_and_a_figure(run: Run, samp
         "Paired difference, FROC",
         "Paired difference, accuracy",
     ]
-    assert [row["method"] for row in content["tables"][0]["rows"]] == ["several", "one"]
+    assert [row["method"] for row in content["tables"][0]["rows"]] == ["several", "one", "on denoised images"]
     assert content["tables"][0]["rows"][0]["values"]["@1"]["patients"] == 2
     assert (out / "evaluation.md").read_text().startswith("### FROC")
-    assert list(json.loads((out / "froc.json").read_text())) == ["several", "one"]
+    assert list(json.loads((out / "froc.json").read_text())) == ["several", "one", "on denoised images"]
     with Image.open(out / "froc.png") as figure:
         assert figure.size == (840, 624)
 
