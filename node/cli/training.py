@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from node.cli import ablation, categories, evaluate_deeplesion, evaluate_lidnet, training_deeplesion, training_lidnet
+from node.cli import (
+    ablation,
+    categories,
+    evaluate_clinreadnet,
+    evaluate_deeplesion,
+    evaluate_lidnet,
+    training_clinreadnet,
+    training_deeplesion,
+    training_lidnet,
+)
 
 _PANEL = "Models"
 
@@ -13,10 +22,12 @@ def register(app: typer.Typer) -> None:
     train = typer.Typer(help="Train a network: seeded, resumable.", no_args_is_help=True)
     training_lidnet.register(train)
     training_deeplesion.register(train)
+    training_clinreadnet.register(train)
     ablation.register(train)
     categories.register(train)
     evaluate = typer.Typer(help="Measure a network on patients it has not seen.", no_args_is_help=True)
     evaluate_lidnet.register(evaluate)
     evaluate_deeplesion.register(evaluate)
+    evaluate_clinreadnet.register(evaluate)
     app.add_typer(train, name="train", rich_help_panel=_PANEL)
     app.add_typer(evaluate, name="evaluate", rich_help_panel=_PANEL)
