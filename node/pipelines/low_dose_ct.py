@@ -75,8 +75,12 @@ def _detection(detector: Detector | None) -> Analysis:
 def _lesions(candidates: Sequence[Candidate], volume: Volume, detector: Detector | None) -> tuple[Lesion, ...]:
     if detector is None:
         return ()
-    found = [candidate for candidate in candidates if candidate.score >= candidate.operating_point]
-    return tuple(candidate.lesion(volume, detector.identity) for candidate in found)
+    return tuple(candidate.lesion(volume, detector.identity) for candidate in _findings(candidates))
+
+
+def _findings(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those sure enough to be told."""
+    return [candidate for candidate in candidates if candidate.score >= candidate.operating_point]
 
 
 def _denoise(
@@ -118,9 +122,9 @@ def _unsupported(
     """Findings in the denoised volume where the original has not even a weak candidate."""
     known = np.zeros(volume.voxels.shape, np.bool_)
     for candidate in candidates:
-        known |= candidate.lesion(volume, detector.identity).mask
-    found = _lesions(detector.find(denoised, on_progress), denoised, detector)
-    return sum(not (lesion.mask & known).any() for lesion in found)
+        known[candidate.region.box] |= candidate.region.mask
+    found = _findings(detector.find(denoised, on_progress))
+    return sum(not (candidate.region.mask & known[candidate.region.box]).any() for candidate in found)
 
 
 def _noise(result: fidelity.Fidelity) -> tuple[Measurement, ...]:

@@ -11,6 +11,7 @@ import torch
 
 from models.catalogue import Model, catalogue
 from models.contract import FloatArray, Lesion, ModelIdentity, Volume
+from models.deeplesion.grouping import Region
 from models.deeplesion.network import Detector as Network
 from models.deeplesion.run import find
 
@@ -41,6 +42,9 @@ class Candidate(Protocol):
 
     @property
     def operating_point(self) -> float: ...
+
+    @property
+    def region(self) -> Region: ...
 
     def lesion(self, volume: Volume, identity: ModelIdentity) -> Lesion: ...
 

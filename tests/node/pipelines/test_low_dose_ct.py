@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from models.contract import Acquisition, BoolArray, FloatArray, Lesion, ModelError, ModelIdentity, SourceRef, Volume
+from models.deeplesion.grouping import Region
 from node.pipelines.fidelity import contrast_kept
 from node.pipelines.low_dose_ct import low_dose_ct
 from node.pipelines.models import Denoiser, Detector, Models
@@ -83,6 +84,11 @@ class Spot:
     score: float
     box: tuple[slice, slice, slice] = CUBE
     operating_point: float = 0.5
+
+    @property
+    def region(self) -> Region:
+        whole = np.ones([part.stop - part.start for part in self.box], np.bool_)
+        return Region(self.box, whole, whole.astype(np.float32), 0.5)
 
     def mask(self, volume: Volume) -> BoolArray:
         inside = np.zeros(volume.voxels.shape, np.bool_)
