@@ -62,6 +62,7 @@ def evaluate_deeplesion(
     """
     from models.deeplesion.evaluate import detector_of, drawn_scans, evaluate, evaluate_scans
     from models.deeplesion.model import FAST
+    from models.deeplesion.speed import speed
     from models.evaluation.froc import Bootstrap
     from models.evaluation.table import Measured
 
@@ -78,6 +79,9 @@ def evaluate_deeplesion(
         if scans:
             drawn = list(drawn_scans(FAST, count=scans, seed=seed))
             tables.append(evaluate_scans(networks, drawn, bootstrap=bootstrap, on_progress=progress))
+        progress("speed", 0, 1)
+        tables.append(speed(next(iter(networks.values()))))
+        progress("speed", 1, 1)
     measured = Measured(_sha256(weights), _facts(weights), tuple(tables))
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
