@@ -7,7 +7,7 @@ temperature of 1 it is Swin's attention, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ def mixed_softmax(logits: Tensor, temperatures: Tensor, shares: Tensor, mask: Te
         if mask is not None:  # after the division: a warm head must not see through it
             cooled = (cooled.reshape(-1, len(mask), *cooled.shape[1:]) + mask[:, None]).flatten(0, 1)
         parts.append(cooled.float().softmax(-1).to(logits.dtype) * share[:, None, None].to(logits.dtype))
-    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+    return reduce(torch.add, parts)
 
 
 def relative_position(window: int) -> NDArray[np.int64]:

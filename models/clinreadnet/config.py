@@ -122,7 +122,9 @@ class DataConfig:
     grid_fractions              of the images that are measured: every one with every thinning
     kernels                     that the images are reconstructed with
     own_kernel_share            part of the real slices that keep the kernel of their header
-    photon_spread               standard deviation of ln(photons) around what the header says
+    drawn_photons               of drawn patients, over the reference scanner: real slices turned out so much noisier
+                                than their headers promise that drawn ones would be told by their quality
+    photon_spread               standard deviation of ln(photons) around that or around what the header says
     cases, test_cases           drawn patients per family: of those trained on, of those kept for tests
     slices_per_case             of a drawn patient     slices_per_patient  of a real one, at most
     folds                       of the patients trained on; the first fold is for validation
@@ -132,13 +134,14 @@ class DataConfig:
     test_families: tuple[Family, ...] = ("forbild-abdomen", "forbild-thorax", "mird")
     geometry: Geometry = field(default_factory=lambda: ParallelBeam(views=480))
     test_geometry: Geometry = field(default_factory=lambda: FanBeam(views=960))
-    thinning: tuple[int, ...] = (1, 2, 4, 8)
-    fractions: tuple[float, float] = (0.05, 1.0)
+    thinning: tuple[int, ...] = (1, 2, 3, 5)
+    fractions: tuple[float, float] = (0.08, 1.0)
     full_share: float = 0.1
-    grid_fractions: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1, 0.05)
+    grid_fractions: tuple[float, ...] = (1.0, 0.6, 0.35, 0.2, 0.1)
     kernels: tuple[Kernel, ...] = ("soft", "hann", "shepp-logan")
     own_kernel_share: float = 0.5
-    photon_spread: float = 0.3
+    drawn_photons: float = 0.3
+    photon_spread: float = 0.4
     cases: int = 24
     test_cases: int = 3
     slices_per_case: int = 3
@@ -156,6 +159,7 @@ class TrainConfig:
 
     crop_px         side of the crops
     whole_share     last part of the steps, on whole images, a quarter as many at once
+    head_rate       of both heads, over that of the rest
     """
 
     steps: int
@@ -164,6 +168,7 @@ class TrainConfig:
     whole_share: float = 0.2
     learning_rate: float = 1e-3
     last_learning_rate: float = 1e-5
+    head_rate: float = 5.0
     weight_decay: float = 0.05
     warmup_steps: int = 200
     gradient_clip: float = 1.0

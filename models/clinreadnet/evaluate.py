@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from models.clinreadnet.baselines import Regressor, fitted, noise_features, scene_features
-from models.clinreadnet.config import DataConfig
+from models.clinreadnet.config import SIDE_PX, DataConfig
 from models.clinreadnet.correlation import MEASURES, agreement, rank_correlation
 from models.clinreadnet.labels import Latent, latent, level, quality
 from models.clinreadnet.network import QualityNetwork
@@ -24,6 +25,7 @@ from models.clinreadnet.samples import REAL, Sample, load_sample
 from models.contract import FloatArray, ModelError
 from models.evaluation.bootstrap import Interval, over_patients
 from models.evaluation.froc import Bootstrap
+from models.evaluation.speed import interleaved
 from models.evaluation.table import Row, Table
 from models.lidnet.pairs import draw_seed
 
@@ -143,6 +145,20 @@ def evaluate(
     )
     report("intervals", 1, 1)
     return Evaluation(tables, scores)
+
+
+def speed_table(networks: Mapping[str, QualityNetwork], *, rounds: int = 5) -> Table:
+    """Seconds for a slice of 512², as networks run, and of measuring the noise on the same machine."""
+    first = next(iter(networks.values()))
+    hu = np.random.default_rng(0).normal(40, 50, (BATCH, SIDE_PX, SIDE_PX)).astype(np.float32)
+    stored = np.concatenate([stored_slice(one) for one in hu])
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(score_slices, network, stored) for name, network in networks.items()
+    }
+    calls["noise SD"] = lambda: [noise_features(one) for one in hu]
+    device = next(first.parameters()).device.type
+    note = f"Interleaved on one machine: {device}, {torch.get_num_threads()} threads, torch {torch.__version__}."
+    return interleaved("Speed", calls, slices=BATCH, rounds=rounds, notes=(note,))
 
 
 def _fit(features: Callable[[FloatArray], Floats], images: Sequence[Graded], on_progress: OnProgress) -> Regressor:

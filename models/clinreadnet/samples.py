@@ -106,10 +106,11 @@ def plan_samples(config: ClinReadNetConfig, *, seed: int, slices: Sequence[Path]
 
 
 def _drawn(config: DataConfig, seed: int) -> Iterator[Planned]:
+    last = min(config.folds, config.cases) - 1
     for family in (*config.families, *config.test_families):
         test = family in config.test_families
         for number in range(config.test_cases if test else config.cases):
-            split: Split = "test" if test else "validation" if number % config.folds == config.folds - 1 else "train"
+            split: Split = "test" if test else "validation" if number % config.folds == last else "train"
             patient = f"{family}.{number:03d}"
             names = tuple(f"{patient}-{index}" for index in range(config.slices_per_case))
             yield Planned(split, names, partial(draw_sources, family, patient, config, draw_seed(patient, seed)))
@@ -174,7 +175,8 @@ def random_scanner(source: Source, config: DataConfig, rng: np.random.Generator)
     """The scanner of the header, or of tests, with its photons and kernel drawn."""
     geometry = config.test_geometry if source.family in config.test_families else config.geometry
     scanner = scanner_of(source.acquisition, geometry)
-    photons = scanner.photons * float(np.exp(config.photon_spread * rng.standard_normal()))
+    promised = scanner.photons * (config.drawn_photons if source.noise_free else 1.0)
+    photons = promised * float(np.exp(config.photon_spread * rng.standard_normal()))
     kernel = config.kernels[int(rng.integers(len(config.kernels)))]
     if not source.noise_free and rng.random() < config.own_kernel_share:
         kernel = scanner.kernel

@@ -46,6 +46,8 @@ class EdgePath(nn.Module):
         self.sobel = Sobel()
         self.first = nn.Conv2d(4, STEM_WIDTH, 3, 2, 1)
         self.second = nn.Conv2d(STEM_WIDTH, width, 3, 2, 1)
+        for layer in (self.first, self.second):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, H, W) to (B, H / 4, W / 4, C)."""

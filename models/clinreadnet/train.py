@@ -30,6 +30,9 @@ FACTS = "training.json"
 VALIDATION = "validation.json"
 VALIDATION_IMAGES = 240
 CHALLENGE_FOLDS = 5
+HEADS = ("soqn.whole", "soqn.local", "soqn.worth")
+SPARED = ("raw_temperature", "share_logits", "position_bias")
+"""Parameters of more than one dimension that do not decay."""
 
 
 def train(
@@ -195,7 +198,7 @@ class Run:
 
     def _one_step(self, batch: Batch) -> float:
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, self.training)
+            group["lr"] = group["times"] * learning_rate(self.step, self.training)
         with torch.autocast(self.device.type, torch.bfloat16):
             p = self.network(batch.x.to(self.device))
         loss = quality_loss(p, batch.level.to(self.device), self.loss)
@@ -237,10 +240,16 @@ class Run:
 
 
 def optimiser_of(network: QualityNetwork, training: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; norms, biases, temperatures, shares and gains do not decay."""
+    """AdamW; norms, biases, temperatures, shares and gains do not decay, heads learn faster."""
     learnt = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    spared = ("raw_temperature", "share_logits", "position_bias")
-    decaying = [one for name, one in learnt if one.dim() > 1 and not name.endswith(spared)]
-    others = [one for name, one in learnt if one.dim() <= 1 or name.endswith(spared)]
-    groups = [{"params": decaying, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = []
+    for head in (False, True):
+        part = [(name, one) for name, one in learnt if name.startswith(HEADS) is head]
+        decaying = [one for name, one in part if one.dim() > 1 and not name.endswith(SPARED)]
+        others = [one for name, one in part if one.dim() <= 1 or name.endswith(SPARED)]
+        times = training.head_rate if head else 1.0
+        groups += [
+            {"params": decaying, "weight_decay": training.weight_decay, "times": times},
+            {"params": others, "weight_decay": 0.0, "times": times},
+        ]
     return torch.optim.AdamW(groups, lr=training.learning_rate)

@@ -55,7 +55,7 @@ def evaluate_clinreadnet(
     import numpy as np
 
     from models.clinreadnet.config import DataConfig
-    from models.clinreadnet.evaluate import evaluate
+    from models.clinreadnet.evaluate import evaluate, speed_table
     from models.clinreadnet.samples import sample_files
     from models.evaluation.froc import Bootstrap
     from models.evaluation.table import Measured
@@ -69,7 +69,12 @@ def evaluate_clinreadnet(
         evaluation = evaluate(
             networks, test, training, DataConfig(), seed=seed, bootstrap=Bootstrap(draws, seed), on_progress=progress
         )
-    measured = Measured(hashlib.sha256(weights.read_bytes()).hexdigest(), facts_of(weights), evaluation.tables)
+        progress("speed", 0, 1)
+        speed = speed_table(networks)
+        progress("speed", 1, 1)
+    measured = Measured(
+        hashlib.sha256(weights.read_bytes()).hexdigest(), facts_of(weights), (*evaluation.tables, speed)
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
     (out / "evaluation.json").write_text(measured.json(), encoding="utf8")

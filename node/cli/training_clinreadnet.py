@@ -59,7 +59,7 @@ def train_clinreadnet(
     arm: str = typer.Option("clinreadnet", "--arm", help="What is trained: the network, or one arm of its ablation."),
     seed: int = typer.Option(1, "--seed", help="Same seed, data and preset: same weights."),
     steps: int | None = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False),
-    cases: int | None = typer.Option(None, "--cases", min=1, help="Drawn patients per family.", show_default=False),
+    cases: int | None = typer.Option(None, "--cases", min=2, help="Drawn patients per family.", show_default=False),
     resume: bool = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out."),
     hold_out: list[str] | None = HOLD_OUT,
 ) -> None:

@@ -23,6 +23,7 @@ from models.simulation.geometry import FanBeam, ParallelBeam
 
 DATA = DataConfig(
     families=("anthropomorphic-abdomen",),
+    thinning=(1, 2, 4, 8),
     test_families=("mird",),
     geometry=ParallelBeam(views=64, channels=96, pitch_mm=5.0),
     test_geometry=FanBeam(views=64, channels=96, pitch_mm=9.0),
@@ -126,6 +127,14 @@ def test_real_slices_are_split_by_patient_and_spread(tmp_path):
     (source,) = plan[0].draw()
     assert source.family == REAL
     assert source.acquisition.kernel == "B30f"
+
+
+def test_one_patient_of_few_is_for_validation():
+    for cases in (2, 5, 6, 13):
+        config = ClinReadNetConfig(data=replace(DATA, cases=cases, folds=6))
+        splits = [one.split for one in plan_samples(config, seed=1)]
+        assert splits.count("validation") == max(cases // 6, 1)
+        assert splits.count("train") == cases - splits.count("validation")
 
 
 def test_tests_are_scanned_on_another_machine():

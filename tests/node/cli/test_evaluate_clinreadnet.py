@@ -61,6 +61,7 @@ def test_arms_and_baselines_in_one_table(run: Run, samples: Path, tmp_path: Path
     assert content["training"]["network"]["width"] == 16
     methods = [row["method"] for row in content["tables"][0]["rows"] if row["condition"] == "all"]
     assert methods == ["first", "seed2", "noise SD", "BRISQUE-like"]
+    assert content["tables"][-1]["title"] == "Speed"
     assert "Monotone" in (tmp_path / "out" / "evaluation.md").read_text()
 
 
