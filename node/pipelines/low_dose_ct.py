@@ -20,6 +20,9 @@ NOISE: Code = ("noise-sd", "99PACSNODE", "Noise in soft tissue, standard deviati
 HOUNSFIELD_UNIT: Code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
 SMOOTHING: Code = ("113087", "DCM", "Smoothing")
 
+LEAST_SLICES, COARSEST_PIXEL_MM, LARGEST_GAP_MM = 3, 1.5, 6.0
+"""What the detector is asked about: a little more than it was trained on."""
+
 _NOT_OFFERED = "No trained network for it is part of this version."
 _CAUTION = "Denoising can weaken small and faint detail: read the original images beside the denoised ones."
 _CANDIDATES = (
@@ -41,6 +44,10 @@ def low_dose_ct(volume: Volume, models: Models, on_progress: Progress) -> Findin
         reason = f"The networks were trained on images of the trunk, and this is the {part.lower()}."
         skipped = tuple(Analysis(name, "not done", reason) for name in (DENOISING, DETECTION))
         return Findings(NAME, VERSION, (*skipped, scoring))
+    unfit = unfit_for_detection(volume)
+    detection = _detection(models.detector, unfit)
+    if unfit:
+        models = replace(models, detector=None)
     stages = _Stages(on_progress, (models.denoiser is not None) + 2 * (models.detector is not None))
     candidates = models.detector.find(volume, stages.next()) if models.detector else ()
     lesions = _lesions(candidates, volume, models.detector)
@@ -48,7 +55,7 @@ def low_dose_ct(volume: Volume, models: Models, on_progress: Progress) -> Findin
     notes = [_CAUTION] if images else []
     if models.detector is not None:
         notes.append(_CANDIDATES)
-    analyses = (denoising, _detection(models.detector), scoring)
+    analyses = (denoising, detection, scoring)
     return Findings(
         NAME, VERSION, analyses, images=images, lesions=lesions, measurements=measurements, notes=tuple(notes)
     )
@@ -66,9 +73,24 @@ class _Stages:
         return lambda done, total: self._on_progress(round(100 * (begun + done / total) / self._count), 100)
 
 
-def _detection(detector: Detector | None) -> Analysis:
+def unfit_for_detection(volume: Volume) -> str:
+    """Why the detector must not be asked, in words; empty where it may. It was trained on slices 1.25 to 5 mm apart."""
+    if len(volume.voxels) < LEAST_SLICES:
+        return f"It needs at least {LEAST_SLICES} slices, and there are {len(volume.voxels)}."
+    pixel = max(volume.spacing_zyx_mm[1:])
+    if pixel > COARSEST_PIXEL_MM:
+        return f"The pixels of {pixel:.1f} mm are coarser than the {COARSEST_PIXEL_MM:g} mm that it was made for."
+    gap = float(np.linalg.norm(np.diff(volume.slice_origins_mm, axis=0), axis=1).max())
+    if gap > LARGEST_GAP_MM:
+        return f"Slices are up to {gap:.1f} mm apart, and it was made for {LARGEST_GAP_MM:g} mm at most."
+    return ""
+
+
+def _detection(detector: Detector | None, unfit: str) -> Analysis:
     if detector is None:
         return Analysis(DETECTION, "not done", _NOT_OFFERED)
+    if unfit:
+        return Analysis(DETECTION, "not done", unfit)
     return Analysis(DETECTION, "done", "", detector.identity, looks_for=detector.looks_for)
 
 

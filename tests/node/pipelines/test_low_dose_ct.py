@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def tissue(noise_hu: float, *, slices: int = 3) -> Volume:
         voxels=voxels,
         affine=np.eye(4),
         spacing_zyx_mm=(1.0, 1.0, 1.0),
-        slice_origins_mm=np.zeros((slices, 3)),
+        slice_origins_mm=np.outer(np.arange(slices), (0.0, 0.0, 1.0)),
         sources=tuple(SourceRef(f"1.{number}") for number in range(slices)),
     )
 
@@ -190,3 +191,26 @@ def test_the_input_is_untouched() -> None:
     before = volume.voxels.copy()
     low_dose_ct(volume, offer(lambda voxels: voxels * np.float32(0.99)), ignore)
     assert np.array_equal(volume.voxels, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"spacing_zyx_mm": (1.0, 2.8, 2.8)}, "pixels of 2.8 mm"),
+        ({"slice_origins_mm": np.outer(np.arange(8), (0.0, 0.0, 7.5))}, "7.5 mm apart"),
+        ({"slice_origins_mm": np.outer([0, 1, 2, 3, 4, 5, 6, 16], (0.0, 0.0, 1.0))}, "10.0 mm apart"),
+    ],
+)
+def test_series_that_the_detector_was_not_made_for_are_not_given_to_it(change: dict[str, Any], said: str) -> None:
+    volume = dataclasses.replace(with_cube(50), **change)
+    findings = low_dose_ct(volume, Models(Denoiser(IDENTITY, unchanged), detect()), ignore)
+    detection = next(analysis for analysis in findings.analyses if analysis.name == "Lesion detection")
+    assert detection.outcome == "not done"
+    assert said in detection.reason
+    assert len(findings.images) == 1, "the denoised series does not wait for it"
+    assert "lesions only in the denoised images" not in findings.images[0].checks
+
+
+def test_two_slices_are_too_few_to_tell_a_vessel_from_a_nodule() -> None:
+    findings = low_dose_ct(tissue(20, slices=2), Models(detector=detect()), ignore)
+    assert "at least 3 slices" in findings.analyses[1].reason
