@@ -145,7 +145,7 @@ def _leave() -> NoReturn:
     """End this process without taking the interpreter down.
 
     A thread of the HTTP server's own runtime that comes back for the interpreter while it ends aborts the process:
-    SIGABRT instead of exit code 0, seen once on a busy machine (PyO3 issue 6084; from Python 3.14 on such threads wait).
+    SIGABRT instead of exit code 0, seen once on a busy machine (PyO3 issue 6084; from Python 3.14 on they wait).
     """
     logging.shutdown()
     sys.stdout.flush()
