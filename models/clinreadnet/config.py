@@ -148,7 +148,7 @@ class DataConfig:
     slices_per_patient: int = 12
     shape_zyx: tuple[int, int, int] = (14, SIDE_PX, SIDE_PX)
     step_mm: float = 3.0
-    pixels_mm: tuple[float, float] = (0.65, 0.95)
+    pixels_mm: tuple[float, float] = (0.75, 0.95)
     folds: int = 6
     observer: ObserverConfig = field(default_factory=ObserverConfig)
 

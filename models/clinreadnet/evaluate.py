@@ -34,6 +34,7 @@ Report = Callable[[str, int, int], None]
 """Called with what is being done, images done, images in all."""
 Floats = NDArray[np.float64]
 
+FLIPPED_IMAGES = 40
 BY_D_PRIME = "SROCC of d'"
 MONOTONE = -0.95
 """Rank correlation of score and degradation by which a slice counts as monotone."""
@@ -46,6 +47,7 @@ NOTES = (
     "Noise SD and BRISQUE-like were fitted to images of the training patients.",
     "Streaks dominate: their root mean square is above the noise.",
 )
+FLIP_NOTES = ("Mean size of the change, and its 95 % bootstrap interval over patients.",)
 MONOTONE_NOTES = (
     "Rank correlation of score and degradation within one slice: -1 where the score falls with every step.",
     "Worst: of all views for the dose, of all doses for the views. A score that does not move counts as 0.",
@@ -142,6 +144,7 @@ def evaluate(
         difference_table(scores, images, draws, reference=first),
         monotone_table(scores, images),
         slice_table(first, scores[first], images),
+        flip_table(networks, spread(images, FLIPPED_IMAGES)),
     )
     report("intervals", 1, 1)
     return Evaluation(tables, scores)
@@ -159,6 +162,21 @@ def speed_table(networks: Mapping[str, QualityNetwork], *, rounds: int = 5) -> T
     device = next(first.parameters()).device.type
     note = f"Interleaved on one machine: {device}, {torch.get_num_threads()} threads, torch {torch.__version__}."
     return interleaved("Speed", calls, slices=BATCH, rounds=rounds, notes=(note,))
+
+
+def flip_table(networks: Mapping[str, QualityNetwork], images: Sequence[Graded]) -> Table:
+    """How far a score moves when the slice is mirrored: nothing of its quality has changed."""
+    rows = []
+    for method, network in networks.items():
+        moved: dict[str, dict[str, list[float]]] = {"left and right": {}, "up and down": {}}
+        for image in images:
+            stored = stored_slice(image.hu())
+            mirrored = np.concatenate([stored, stored[:, :, ::-1], stored[:, ::-1]])
+            same, *others = score_slices(network, mirrored)[0].astype(np.float64)
+            for values, other in zip(moved.values(), others, strict=True):
+                values.setdefault(image.sample.facts.patient, []).append(float(abs(other - same)))
+        rows.append(Row("mirrored", method, {name: over_patients(values) for name, values in moved.items()}))
+    return Table("Change of the score by mirroring, in grades", tuple(rows), FLIP_NOTES)
 
 
 def _fit(features: Callable[[FloatArray], Floats], images: Sequence[Graded], on_progress: OnProgress) -> Regressor:

@@ -12,6 +12,7 @@ from models.clinreadnet.evaluate import (
     agreement_table,
     difference_table,
     evaluate,
+    flip_table,
     graded_images,
     monotone_table,
     slice_table,
@@ -118,6 +119,24 @@ def test_one_step_the_wrong_way_is_seen_in_its_slice_alone(scores, images):
     assert table.rows[1].values["dose, worst"].mean == pytest.approx(-1)
 
 
+def test_mirroring_is_measured_in_grades(images):
+    class OnTheLeft(torch.nn.Module):
+        """Says 4 of a slice that is brighter on its left, 0 of others."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.soqn = torch.nn.Module()
+            self.soqn.embed = torch.nn.Linear(1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            left = x[..., : x.shape[-1] // 2].sum((1, 2, 3)) > x[..., x.shape[-1] // 2 :].sum((1, 2, 3))
+            return torch.nn.functional.one_hot(20 * left.long(), 21).float()
+
+    (row,) = flip_table({"left": OnTheLeft()}, images[:4]).rows
+    assert row.values["left and right"].mean == 4
+    assert row.values["up and down"].mean == 0
+
+
 def test_an_even_part_of_the_images(images):
     assert spread(images, 3) == [images[0], images[13], images[26]]
     assert spread(images, 99) == images
@@ -139,6 +158,7 @@ def test_networks_and_baselines_side_by_side(files, tmp_path):
         "Paired difference: net minus the method",
         "Monotone in dose and in views",
         "Monotone, slice by slice",
+        "Change of the score by mirroring, in grades",
     ]
     noise = next(row for row in found.tables[0].rows if row.method == "noise SD")
     assert noise.values["SROCC"].mean > 0.6
