@@ -19,6 +19,11 @@ STEM_WIDTH = 16
 """Widths below 16 must not become channels-last: torch 2.13.0 corrupts memory in their backward pass."""
 
 
+def full_precision(x: Tensor) -> torch.autocast:
+    """No half precision here: bf16 rounds soft tissue to steps of 5 HU, and the noise of a good scan with them."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 class Sobel(nn.Module):
     """Slopes along 0°, 45°, 90° and 135°: the kernels are fixed, their gains are learnt."""
 
@@ -35,7 +40,8 @@ class Sobel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, H, W) to (B, 4, H, W), never negative: the slope per pixel times the gain's size."""
         padded = functional.pad(x, (1, 1, 1, 1), mode="replicate")
-        return (self.gain[:, None, None] * functional.conv2d(padded, self.kernels.to(x))).abs()
+        with full_precision(x):
+            return (self.gain[:, None, None] * functional.conv2d(padded, self.kernels.to(x))).abs()
 
 
 class EdgePath(nn.Module):
@@ -72,7 +78,9 @@ class SOQN(nn.Module):
 
     def fuse(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, 1, H, W) to tokens (B, H / 4, W / 4, C) with the edges in them, and the edges alone."""
-        tokens: Tensor = self.embed_norm(self.embed(x).permute(0, 2, 3, 1))
+        with full_precision(x):
+            embedded = self.embed(x)
+        tokens: Tensor = self.embed_norm(embedded.permute(0, 2, 3, 1))
         if self.edges is None or self.gate is None:
             return tokens, None
         edges: Tensor = self.edges(x)

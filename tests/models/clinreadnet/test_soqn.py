@@ -46,6 +46,20 @@ def test_only_the_gains_are_learnt():
     assert torch.allclose(sobel(ramp(1, 0))[:, 2], 3 * before[:, 2])
 
 
+def test_faint_noise_survives_half_precision(tiny):
+    """5 HU in soft tissue, in units of the network's input."""
+    noise = 5 / 1400 * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    soqn = SOQN(tiny, 32)
+    exact = soqn.edges.sobel(0.74 + noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(soqn.edges.sobel(0.74 + noise), exact)
+        assert soqn.fuse(0.74 + noise)[1].shape == (1, 8, 8, 16)
+        assert soqn.embed(0.74 + noise).dtype == torch.bfloat16  # what fuse must avoid
+        tokens, edges = soqn.fuse(0.74 + noise)
+    bare = soqn.embed_norm(soqn.embed(0.74 + noise).permute(0, 2, 3, 1))
+    assert torch.allclose(tokens - 0.5 * edges, bare, atol=2e-2)
+
+
 def test_edges_come_out_on_the_grid_of_the_tokens():
     assert EdgePath(16)(torch.zeros(2, 1, 32, 64)).shape == (2, 8, 16, 16)
 
