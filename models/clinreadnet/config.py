@@ -186,7 +186,6 @@ TRAINING: dict[Preset, TrainConfig] = {
 class RunConfig:
     """From a series to its summary, and what may be scored at all.
 
-    batch                   slices at once, always
     low_percentile          of the scores, beside their median
     poor_below              a slice below this rounds to Poor or Bad
     pixels_mm               least and most
@@ -194,7 +193,6 @@ class RunConfig:
     most_tilt_deg           between the slices' normal and the body's long axis
     """
 
-    batch: int = 4
     low_percentile: float = 10.0
     poor_below: float = 1.5
     pixels_mm: tuple[float, float] = (0.5, 1.1)

@@ -17,8 +17,8 @@ from models.clinreadnet.config import DataConfig, TrainConfig
 from models.clinreadnet.labels import latent, level, quality
 from models.clinreadnet.losses import level_of
 from models.clinreadnet.network import stored_units
-from models.clinreadnet.samples import Sample, load_sample
-from models.contract import FloatArray, ModelError
+from models.clinreadnet.samples import STEP_HU, Sample, load_sample
+from models.contract import BoolArray, FloatArray, ModelError
 from models.evaluation.noise import body_mask
 
 LEAST_BODY = 0.5
@@ -114,18 +114,12 @@ def flipped(image: FloatArray, rng: np.random.Generator) -> FloatArray:
     return mirrored
 
 
-def _body_boxes(sample: Sample) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+def _body_boxes(sample: Sample) -> BoolArray:
     """Where the body is, on every eighth pixel."""
-    base = sample.ingredients(slice(None, None, 8), slice(None, None, 8)).base
-    return body_mask(base)
+    return body_mask(STEP_HU * sample.planes[0, ::8, ::8].astype(np.float32))
 
 
-def _placed(
-    body: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
-    shape: tuple[int, ...],
-    side: int | None,
-    rng: np.random.Generator,
-) -> tuple[slice, slice]:
+def _placed(body: BoolArray, shape: tuple[int, ...], side: int | None, rng: np.random.Generator) -> tuple[slice, slice]:
     """A random square that is half filled with body, if one is soon found; the whole image for None."""
     if side is None:
         return slice(None), slice(None)

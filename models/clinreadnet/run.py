@@ -18,7 +18,7 @@ from models.contract import Code, FloatArray, ModelError, ModelIdentity, Quality
 OnProgress = Callable[[int, int], None]
 """Called with slices done and slices in all."""
 
-BATCH = RunConfig().batch
+BATCH = 4
 """Always so many at once, the last time with empty slices: a batch of another size rounds differently."""
 AIR_HU = -1000.0
 IMAGE_QUALITY: Code = ("image-quality", "99PACSNODE", "Image quality")
