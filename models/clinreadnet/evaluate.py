@@ -150,7 +150,7 @@ def evaluate(
     return Evaluation(tables, scores)
 
 
-def speed_table(networks: Mapping[str, QualityNetwork], *, rounds: int = 5) -> Table:
+def speed_table(networks: Mapping[str, QualityNetwork], *, rounds: int = 3) -> Table:
     """Seconds for a slice of 512², as networks run, and of measuring the noise on the same machine."""
     first = next(iter(networks.values()))
     hu = np.random.default_rng(0).normal(40, 50, (BATCH, SIDE_PX, SIDE_PX)).astype(np.float32)

@@ -21,7 +21,7 @@ from models.clinreadnet.evaluate import graded_images, scores_of, spread
 from models.clinreadnet.losses import quality_loss
 from models.clinreadnet.network import QualityNetwork, build
 from models.clinreadnet.run import BATCH, prepare, score_slices
-from models.clinreadnet.samples import make_samples, sample_files
+from models.clinreadnet.samples import REAL, make_samples, read_facts, sample_files
 from models.contract import ModelError
 from models.training import OnProgress, follow, learning_rate, smoothed_loss, write_checkpoint
 from models.weights import save_weights
@@ -78,11 +78,12 @@ def train(
     truth = np.array([image.score for image in images])
     told = scores_of(network, images, on_progress=lambda done, n: report("validation", done, n, math.nan))
     measured = {**agreement(told, truth), "images": len(images)}
+    tested = [read_facts(path) for path in sorted((folder / "test").glob("*.npy"))]
     facts = {
         "patients": len({sample.facts.patient for sample in store.samples}),
         "slices": len(store.samples),
         "families": sorted({sample.facts.family for sample in store.samples}),
-        "held_out": list(config.held_out),
+        "held_out": sorted({known.patient for known in tested if known.family == REAL}),
         "data": asdict(config.data),
     }
     return _finished(run, config, out, preset=preset, measured=measured, facts=facts)

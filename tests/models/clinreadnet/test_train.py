@@ -119,6 +119,7 @@ def test_trains_from_nothing_to_weights(config, tmp_path):
     assert json.loads((tmp_path / "run" / "validation.json").read_text())["images"] == 4
     facts = json.loads((tmp_path / "run" / "training.json").read_text())
     assert facts["patients"] == 1
+    assert facts["held_out"] == []
     assert facts["network"]["temperatures"] == [2.0, 1.0, 0.5]
     build(config.network).load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
     other = train(
