@@ -17,6 +17,9 @@ Box3 = tuple[slice, slice, slice]
 Segment = tuple[tuple[float, float], tuple[float, float]]
 """End points (x, y) in pixels, pixel centres at whole numbers."""
 
+FLAT = 1e-3
+"""Pixels by which an outline must leave a line to have two axes."""
+
 INSIDE = 0.5
 """Probability from which on a voxel is lesion."""
 
@@ -160,6 +163,9 @@ def axes_of(region: Region, spacing_zyx_mm: tuple[float, float, float]) -> Axes:
 def _axes_in(region: Region, number: int, spacing_yx_mm: tuple[float, float]) -> Axes:
     down, across = spacing_yx_mm
     points = outline(region.mask[number], region.soft[number], region.level) * (across, down)  # (P, 2), x and y in mm
+    if np.linalg.matrix_rank(points - points.mean(0), tol=FLAT * min(down, across)) < 2:
+        # Voxels exactly at the level have their outline through their centres: theirs is the pixels' own.
+        points = outline(region.mask[number], region.mask[number].astype(np.float32), INSIDE) * (across, down)
     corners = points[ConvexHull(points).vertices]
     apart = np.linalg.norm(corners[:, None] - corners[None], axis=-1)
     first, second = np.unravel_index(int(apart.argmax()), apart.shape)

@@ -143,3 +143,18 @@ def test_the_slice_with_the_largest_diameter_is_measured():
     soft[2, 5:9, 5:9] = 1
     axes = axes_of(Region((slice(8, 11), slice(0, 20), slice(0, 20)), soft > 0, soft, 0.5), (1.0, 1.0, 1.0))
     assert axes.index == 9
+
+
+@pytest.mark.parametrize(
+    ("places", "long_mm", "short_mm"),
+    [([(2, 2)], 1, 1), ([(2, 2), (2, 3), (2, 4)], 3, 1), ([(1, 1), (2, 2), (3, 3)], math.hypot(3, 3), 1)],
+)
+def test_voxels_exactly_at_the_level_have_axes_too(places, long_mm, short_mm):
+    """Their outline runs through their centres: a point or a line, of which no hull can be made."""
+    soft = np.zeros((1, 6, 6), np.float32)
+    for y, x in places:
+        soft[0, y, x] = 0.5
+    axes = axes_of(Region((slice(0, 1), slice(0, 6), slice(0, 6)), soft >= 0.5, soft, 0.5), (1.0, 1.0, 1.0))
+    assert axes.long_mm == pytest.approx(long_mm, rel=0.35)
+    assert 0 < axes.short_mm <= axes.long_mm
+    assert axes.short_mm == pytest.approx(short_mm, rel=0.5)
