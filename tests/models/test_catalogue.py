@@ -1,11 +1,16 @@
 """What every model on offer must keep to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from models.catalogue import catalogue
 from models.contract import ModelError, SourceRef, Volume
+from models.deeplesion.samples import LabelledVolume
+from models.deeplesion.validate import as_volume
+from models.simulation.cases import PlantedLesion, draw_case
 from models.weights import FOLDER
 
 OFFERED = catalogue()
@@ -20,6 +25,16 @@ def _one_thread() -> None:
 @pytest.fixture(params=OFFERED.values(), ids=OFFERED.keys())
 def model(request):
     return request.param
+
+
+@pytest.fixture
+def denoiser():
+    return OFFERED["lidnet-fast"]
+
+
+@pytest.fixture
+def detector():
+    return OFFERED["deeplesion-fast"]
 
 
 @pytest.fixture
@@ -42,8 +57,19 @@ def volume() -> Volume:
     )
 
 
-def test_the_denoiser_is_on_offer():
-    assert "lidnet-fast" in OFFERED
+@pytest.fixture(scope="module")
+def chest() -> tuple[Volume, tuple[PlantedLesion, ...]]:
+    """Three large lesions at a quarter of the noise of a routine scan."""
+    spacing = (2.5, 0.8, 0.8)
+    case = draw_case("forbild-thorax", seed=11, shape_zyx=(16, 448, 448), spacing_zyx_mm=spacing, lesions=6)
+    large = tuple(lesion for lesion in case.lesions if lesion.diameter_mm >= 10)
+    noise = np.random.default_rng(2).normal(0, 5, case.voxels.shape).astype(np.float32)
+    labelled = LabelledVolume(case.voxels + noise, spacing, case.lesions, "chest", "forbild-thorax", noise_free=False)
+    return as_volume(labelled), large
+
+
+def test_denoiser_and_detector_are_on_offer():
+    assert set(OFFERED) == {"lidnet-fast", "deeplesion-fast"}
 
 
 def test_nothing_without_weights_is_on_offer(tmp_path):
@@ -76,21 +102,6 @@ def test_the_weights_are_the_cards(model):
     assert model.load().identity.weights_sha256 == model.card().sha256
 
 
-def test_the_result_lies_on_the_grid_of_the_input(model, volume):
-    before = volume.voxels.copy()
-    result = model.load()(volume)
-    assert result.shape == volume.voxels.shape
-    assert result.dtype == np.float32
-    assert np.isfinite(result).all()
-    assert np.array_equal(volume.voxels, before)
-    assert volume.padding is not None
-    assert (result[volume.padding] == -2048).all()
-
-
-def test_the_same_input_gives_the_same_bits(model, volume):
-    assert np.array_equal(model.load()(volume), model.load()(volume))
-
-
 def test_other_weights_are_refused(model, tmp_path):
     for path in FOLDER.glob(f"{model.weights}.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -100,9 +111,54 @@ def test_other_weights_are_refused(model, tmp_path):
         model.load(folder=tmp_path)
 
 
-def test_it_denoises_and_keeps_the_level(model, volume):
+def test_the_result_lies_on_the_grid_of_the_input(denoiser, volume):
+    before = volume.voxels.copy()
+    result = denoiser.load()(volume)
+    assert result.shape == volume.voxels.shape
+    assert result.dtype == np.float32
+    assert np.isfinite(result).all()
+    assert np.array_equal(volume.voxels, before)
+    assert volume.padding is not None
+    assert (result[volume.padding] == -2048).all()
+
+
+def test_the_same_input_gives_the_same_bits(denoiser, volume):
+    assert np.array_equal(denoiser.load()(volume), denoiser.load()(volume))
+
+
+def test_it_denoises_and_keeps_the_level(denoiser, volume):
     """Noise in the middle falls, its mean HU stays."""
-    result = model.load()(volume)
+    result = denoiser.load()(volume)
     middle = (slice(None), slice(27, 48), slice(20, 41))
     assert result[middle].std() < 0.8 * volume.voxels[middle].std()
     assert abs(result[middle].mean() - volume.voxels[middle].mean()) < 2
+
+
+def test_lesions_are_found_with_what_a_report_needs(detector, chest):
+    """A drawn chest of a family and a lesion generator that the training never saw."""
+    volume, lesions = chest
+    before = volume.voxels.copy()
+    found = detector.load()(volume)
+    assert np.array_equal(volume.voxels, before)
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    hit = []
+    for one in found:
+        lesion = one.lesion(volume, detector.card().identity)
+        assert lesion.mask.shape == volume.voxels.shape
+        assert lesion.mask[lesion.slice_index].any()
+        assert 0 < lesion.short_axis_mm <= lesion.long_axis_mm
+        assert lesion.volume_mm3 > 0
+        assert lesion.operating_point <= lesion.score <= 1
+        hit += [number for number, truth in enumerate(lesions) if (lesion.mask[truth.box] & truth.mask).any()]
+    assert set(hit), "how many it finds is in its card; none of several large ones would be a broken network"
+
+
+def test_the_same_images_give_the_same_lesions(detector, chest):
+    volume, _ = chest
+    first, second = ([(one.score, one.axes, one.region.box) for one in detector.load()(volume)] for _ in range(2))
+    assert first == second
+
+
+def test_in_air_nothing_is_found(detector, volume):
+    nothing = replace(volume, voxels=np.full_like(volume.voxels, -1000.0), padding=None)
+    assert detector.load()(nothing) == ()
