@@ -114,4 +114,7 @@ def test_threads_and_descriptors_come_back(scp: StorageScp, desk: RecordingDesk)
     use()
     before = settle()
     use()
-    assert settle() <= before
+    until = time.monotonic() + 20
+    while (now := settle()) > before and time.monotonic() < until:
+        time.sleep(0.1)  # the last socket may close after the thread that served it
+    assert now <= before
