@@ -9,6 +9,7 @@ from math import isnan
 import numpy as np
 
 from models.contract import Analysis, Code, Findings, Image, Lesion, Measurement, ModelError, Volume
+from models.deeplesion.run import LEAST_SIDE_PX
 from node.pipelines import fidelity
 from node.pipelines.models import Candidate, Detector, Models, Progress
 
@@ -77,6 +78,9 @@ def unfit_for_detection(volume: Volume) -> str:
     """Why the detector must not be asked, in words; empty where it may. It was trained on slices 1.25 to 5 mm apart."""
     if len(volume.voxels) < LEAST_SLICES:
         return f"It needs at least {LEAST_SLICES} slices, and there are {len(volume.voxels)}."
+    side = min(volume.voxels.shape[1:])
+    if side < LEAST_SIDE_PX:
+        return f"It needs images of at least {LEAST_SIDE_PX} pixels a side, and these have {side}."
     pixel = max(volume.spacing_zyx_mm[1:])
     if pixel > COARSEST_PIXEL_MM:
         return f"The pixels of {pixel:.1f} mm are coarser than the {COARSEST_PIXEL_MM:g} mm that it was made for."

@@ -214,3 +214,12 @@ def test_series_that_the_detector_was_not_made_for_are_not_given_to_it(change: d
 def test_two_slices_are_too_few_to_tell_a_vessel_from_a_nodule() -> None:
     findings = low_dose_ct(tissue(20, slices=2), Models(detector=detect()), ignore)
     assert "at least 3 slices" in findings.analyses[1].reason
+
+
+def test_images_smaller_than_the_detector_can_see_are_not_given_to_it() -> None:
+    volume = tissue(20, slices=4)
+    small = dataclasses.replace(volume, voxels=volume.voxels[:, :16, :24])
+    assert (
+        "at least 32 pixels a side, and these have 16"
+        in low_dose_ct(small, Models(detector=detect()), ignore).analyses[1].reason
+    )
