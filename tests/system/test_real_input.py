@@ -125,7 +125,9 @@ def test_the_results_are_of_the_same_patient_and_study_and_look_like_no_original
             assert dataset.get(keyword) == source.get(keyword), keyword
         assert dataset.SeriesNumber >= 9000
         assert dataset.SeriesDescription.startswith("AI ")
-        assert "ImageType" not in dataset or list(dataset.ImageType[:2]) == ["DERIVED", "SECONDARY"]
+        # PS3.3 C.8.20.2: a segmentation is DERIVED\\PRIMARY, and its class says what it is
+        kind = ["DERIVED", "PRIMARY" if dataset.Modality == "SEG" else "SECONDARY"]
+        assert "ImageType" not in dataset or list(dataset.ImageType[:2]) == kind
 
 
 def test_the_denoised_series_lies_slice_by_slice_where_the_source_lies(returned: Returned) -> None:
