@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from models.contract import ModelError
 
 OnProgress = Callable[[str, int, int, float], None]
 """Called with what is being done, steps done, steps in all, and the loss of late (NaN while data are made)."""
@@ -28,6 +31,30 @@ class Schedule(Protocol):
     def learning_rate(self) -> float: ...
     @property
     def last_learning_rate(self) -> float: ...
+
+
+class Programme(Schedule, Protocol):
+    """What one training is told beside its data."""
+
+    @property
+    def gradient_clip(self) -> float: ...
+    @property
+    def ema_decay(self) -> float: ...
+    @property
+    def checkpoint_every(self) -> int: ...
+
+
+Network = TypeVar("Network", bound=nn.Module)
+Batch = TypeVar("Batch")
+Given = TypeVar("Given", bound=Programme)
+_Batch = TypeVar("_Batch", covariant=True)
+_Given = TypeVar("_Given", bound=Programme, contravariant=True)
+
+
+class Store(Protocol[_Batch, _Given]):
+    """Batches that follow from the number of the step alone."""
+
+    def batch(self, step: int, training: _Given, /) -> _Batch: ...
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:
@@ -62,3 +89,85 @@ def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
     partial = path.with_suffix(".part")
     torch.save(dict(state), partial)
     os.replace(partial, path)
+
+
+class TrainingRun(ABC, Generic[Network, Batch, Given]):
+    """The state of one training: all of it is in the checkpoint, and a run taken up again makes the same weights.
+
+    smoothed    the network's parameters, averaged over the steps of late: what ships
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Network],
+        optimiser_of: Callable[[Network, Given], torch.optim.Optimizer],
+        training: Given,
+        *,
+        seed: int,
+        device: torch.device,
+        same: Mapping[str, object] | None = None,
+    ) -> None:
+        """same     what a checkpoint must share with this run, beside its seed and its network"""
+        torch.manual_seed(seed)
+        self.training, self.device, self.seed = training, device, seed
+        self.network = build().to(device)
+        self.smoothed = build().to(device).eval().requires_grad_(False)
+        self.smoothed.load_state_dict(self.network.state_dict())
+        self.optimiser = optimiser_of(self.network, training)
+        self.step = 0
+        self.late_loss = math.nan
+        self._same = {"seed": seed, **(same or {})}
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """What is to become small, a scalar."""
+
+    def fit(self, store: Store[Batch, Given], checkpoint: Path, report: OnProgress) -> None:
+        """The remaining steps."""
+        self.network.train()
+        while self.step < self.training.steps:
+            loss = self._one_step(store.batch(self.step, self.training))
+            self.late_loss = smoothed_loss(self.late_loss, loss)
+            self.step += 1
+            report("training", self.step, self.training.steps, self.late_loss)
+            if self.step % self.training.checkpoint_every == 0 or self.step == self.training.steps:
+                self.save(checkpoint)
+
+    def _one_step(self, batch: Batch) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = group.get("times", 1.0) * learning_rate(self.step, self.training)
+        loss = self.loss(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
+        self.optimiser.step()
+        follow(self.smoothed, self.network, self.training.ema_decay, step=self.step)
+        return float(loss.detach())
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            **self._same,
+            "step": self.step,
+            "late_loss": self.late_loss,
+            "network": self.network.state_dict(),
+            "smoothed": self.smoothed.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        write_checkpoint(state, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        raises   ModelError     it is of another run or network
+        """
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if others := [name for name, value in self._same.items() if state.get(name) != value]:
+            raise ModelError(f"the checkpoint belongs to a run with another {' and another '.join(others)}")
+        try:
+            self.network.load_state_dict(state["network"])
+            self.smoothed.load_state_dict(state["smoothed"])
+        except (KeyError, RuntimeError) as error:
+            raise ModelError("the checkpoint belongs to another network") from error
+        self.step, self.late_loss = state["step"], state["late_loss"]
+        self.optimiser.load_state_dict(state["optimiser"])

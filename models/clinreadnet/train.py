@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from models.clinreadnet.challenge import fold, load_challenge
 from models.clinreadnet.config import TRAINING, ClinReadNetConfig, Preset, TrainConfig
@@ -22,8 +22,7 @@ from models.clinreadnet.losses import quality_loss
 from models.clinreadnet.network import QualityNetwork, build
 from models.clinreadnet.run import BATCH, prepare, score_slices
 from models.clinreadnet.samples import REAL, make_samples, read_facts, sample_files
-from models.contract import ModelError
-from models.training import OnProgress, follow, learning_rate, smoothed_loss, write_checkpoint
+from models.training import OnProgress, TrainingRun
 from models.weights import save_weights
 
 FACTS = "training.json"
@@ -170,74 +169,18 @@ def _finished(
     return weights
 
 
-class Run:
-    """The state of a training run: all of it is in the checkpoint."""
+class Run(TrainingRun[QualityNetwork, Batch, TrainConfig]):
+    """The quality network's training."""
 
     def __init__(self, config: ClinReadNetConfig, training: TrainConfig, *, seed: int, device: torch.device) -> None:
-        torch.manual_seed(seed)
-        self.seed = seed
-        self.training = training
-        self.device = device
-        self.loss = config.loss
-        self.network = build(config.network).to(device)
-        self.smoothed = build(config.network).to(device).eval().requires_grad_(False)
-        self.smoothed.load_state_dict(self.network.state_dict())
-        self.optimiser = optimiser_of(self.network, training)
-        self.step = 0
-        self.late_loss = math.nan
+        same = {"loss": asdict(config.loss)}
+        super().__init__(lambda: build(config.network), optimiser_of, training, seed=seed, device=device, same=same)
+        self._weights = config.loss
 
-    def fit(self, store: Store, checkpoint: Path, report: OnProgress) -> None:
-        """The remaining steps."""
-        self.network.train()
-        while self.step < self.training.steps:
-            loss = self._one_step(store.batch(self.step, self.training))
-            self.late_loss = smoothed_loss(self.late_loss, loss)
-            self.step += 1
-            report("training", self.step, self.training.steps, self.late_loss)
-            if self.step % self.training.checkpoint_every == 0 or self.step == self.training.steps:
-                self.save(checkpoint)
-
-    def _one_step(self, batch: Batch) -> float:
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["times"] * learning_rate(self.step, self.training)
+    def loss(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16):
             p = self.network(batch.x.to(self.device))
-        loss = quality_loss(p, batch.level.to(self.device), self.loss)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
-        self.optimiser.step()
-        follow(self.smoothed, self.network, self.training.ema_decay, step=self.step)
-        return float(loss.detach())
-
-    def save(self, path: Path) -> None:
-        """Write the checkpoint, whole or not at all."""
-        state = {
-            "seed": self.seed,
-            "loss": asdict(self.loss),
-            "step": self.step,
-            "late_loss": self.late_loss,
-            "network": self.network.state_dict(),
-            "smoothed": self.smoothed.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        write_checkpoint(state, path)
-
-    def load(self, path: Path) -> None:
-        """Continue from a checkpoint.
-
-        raises   ModelError     it was made with another seed or loss, or of another network
-        """
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["seed"] != self.seed or state["loss"] != asdict(self.loss):
-            raise ModelError("the checkpoint belongs to a run with another seed or loss")
-        try:
-            self.network.load_state_dict(state["network"])
-            self.smoothed.load_state_dict(state["smoothed"])
-        except RuntimeError as error:
-            raise ModelError("the checkpoint belongs to another network") from error
-        self.step, self.late_loss = state["step"], state["late_loss"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        return quality_loss(p, batch.level.to(self.device), self._weights)
 
 
 def optimiser_of(network: QualityNetwork, training: TrainConfig) -> torch.optim.Optimizer:

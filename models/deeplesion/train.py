@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.contract import ModelError
 from models.deeplesion.config import TRAINING, DeepLesionConfig, Preset, TrainConfig
 from models.deeplesion.data import Batch, SampleStore
 from models.deeplesion.losses import Targets, with_ignored
@@ -23,7 +22,7 @@ from models.deeplesion.network import Detector, build
 from models.deeplesion.run import prepare
 from models.deeplesion.samples import FAMILIES, Split, family_of, make_samples, patient_of
 from models.deeplesion.validate import calibrate
-from models.training import OnProgress, follow, learning_rate, smoothed_loss, write_checkpoint
+from models.training import OnProgress, TrainingRun
 from models.weights import save_weights
 
 FACTS = "training.json"
@@ -81,15 +80,15 @@ def train(
         run.load(checkpoint)
     run.fit(store, checkpoint, report)
     # Calibrated as it will run: in the precision of the device.
-    deployed = prepare(copy.deepcopy(run.teacher), device)
+    deployed = prepare(copy.deepcopy(run.smoothed), device)
     measured = calibrate(
         deployed, config, seed=seed, on_progress=lambda done, n: report("validation", done, n, math.nan)
     )
-    run.teacher.calibration.copy_(deployed.calibration)
-    run.teacher.operating_point.copy_(deployed.operating_point)
+    run.smoothed.calibration.copy_(deployed.calibration)
+    run.smoothed.operating_point.copy_(deployed.operating_point)
     (out / "validation.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
     weights = out / "weights.safetensors"
-    save_weights(run.teacher, weights)
+    save_weights(run.smoothed, weights)
     facts = {
         "preset": preset,
         "seed": seed,
@@ -115,35 +114,13 @@ def _per_family(folder: Path) -> dict[str, dict[str, int]]:
     return {family: {"patients": patients[family], "samples": count} for family, count in sorted(samples.items())}
 
 
-class Run:
-    """The state of a training run: all of it is in the checkpoint."""
+class Run(TrainingRun[Detector, Batch, TrainConfig]):
+    """The detector's training. The smoothed network is its teacher."""
 
     def __init__(self, config: DeepLesionConfig, training: TrainConfig, *, seed: int, device: torch.device) -> None:
-        torch.manual_seed(seed)
-        self.seed = seed
-        self.training = training
-        self.device = device
-        self.network = build(config.network).to(device)
-        self.teacher = build(config.network).to(device).eval().requires_grad_(False)
-        self.teacher.load_state_dict(self.network.state_dict())
-        self.optimiser = optimiser_of(self.network, training)
-        self.step = 0
-        self.late_loss = math.nan
+        super().__init__(lambda: build(config.network), optimiser_of, training, seed=seed, device=device)
 
-    def fit(self, store: SampleStore, checkpoint: Path, report: OnProgress) -> None:
-        """The remaining steps."""
-        self.network.train()
-        while self.step < self.training.steps:
-            loss = self._one_step(store.batch(self.step, self.training))
-            self.late_loss = smoothed_loss(self.late_loss, loss)
-            self.step += 1
-            report("training", self.step, self.training.steps, self.late_loss)
-            if self.step % self.training.checkpoint_every == 0 or self.step == self.training.steps:
-                self.save(checkpoint)
-
-    def _one_step(self, batch: Batch) -> float:
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, self.training)
+    def loss(self, batch: Batch) -> Tensor:
         hu = batch.hu.to(self.device)
         targets = [target.to(self.device) for target in batch.targets]
         drawing = torch.Generator().manual_seed((self.seed << 32) + self.step)
@@ -151,49 +128,16 @@ class Run:
             for index, target in self._spared(hu, targets, batch.incomplete).items():
                 targets[index] = target
             losses = self.network.losses(hu, targets, generator=drawing)
-        loss = torch.stack(list(losses.values())).sum()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
-        self.optimiser.step()
-        follow(self.teacher, self.network, self.training.ema_decay, step=self.step)
-        return float(loss.detach())
+        return torch.stack(list(losses.values())).sum()
 
     def _spared(self, hu: Tensor, targets: Sequence[Targets], incomplete: Sequence[int] | None) -> dict[int, Targets]:
         """Targets of the images that the teacher is asked about, with what it is sure of to be ignored."""
         asked = list(range(len(targets)) if incomplete is None else incomplete)
         if self.training.missing == "plain" or self.step < self.training.teacher_after or not asked:
             return {}
-        spared = with_ignored(self.teacher, hu[asked], [targets[index] for index in asked], self.training.teacher_score)
+        given = [targets[index] for index in asked]
+        spared = with_ignored(self.smoothed, hu[asked], given, self.training.teacher_score)
         return dict(zip(asked, spared, strict=True))
-
-    def save(self, path: Path) -> None:
-        """Write the checkpoint, whole or not at all."""
-        state = {
-            "seed": self.seed,
-            "step": self.step,
-            "late_loss": self.late_loss,
-            "network": self.network.state_dict(),
-            "teacher": self.teacher.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        write_checkpoint(state, path)
-
-    def load(self, path: Path) -> None:
-        """Continue from a checkpoint.
-
-        raises   ModelError     it was made with another seed, or of another network
-        """
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["seed"] != self.seed:
-            raise ModelError("the checkpoint belongs to a run with another seed")
-        try:
-            self.network.load_state_dict(state["network"])
-            self.teacher.load_state_dict(state["teacher"])
-        except RuntimeError as error:
-            raise ModelError("the checkpoint belongs to another network") from error
-        self.step, self.late_loss = state["step"], state["late_loss"]
-        self.optimiser.load_state_dict(state["optimiser"])
 
 
 def optimiser_of(network: Detector, training: TrainConfig) -> torch.optim.Optimizer:

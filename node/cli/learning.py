@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from node.cli.words import err
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 Network = TypeVar("Network", bound="nn.Module")
+
+PRESET: Any = typer.Option("cpu", "--preset", help="Length and size of the training, and where.")
+SEED: Any = typer.Option(1, "--seed", help="Same seed, data and preset: same weights.")
+STEPS: Any = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False)
+CASES: Any = typer.Option(None, "--cases", min=2, help="Drawn patients per family.", show_default=False)
+RESUME: Any = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out.")
 
 
 class Report(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from node.cli.learning import in_words, progress_bar
+from node.cli.learning import CASES, PRESET, RESUME, SEED, STEPS, in_words, progress_bar
 from node.cli.training_lidnet import config_of, prepared
 from node.cli.words import say
 from node.errors import ConfigurationError
@@ -54,13 +54,13 @@ def train_clinreadnet(
     challenge: Path | None = CHALLENGE,
     fold: int = typer.Option(0, "--fold", min=0, max=4, help="Of the public set: which fifth is held out."),
     out: Path = OUT,
-    preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length of the training, and where."),
+    preset: Literal["cpu", "gpu"] = PRESET,
     size: Literal["shipped", "paper"] = typer.Option("shipped", "--size", help="Of the network; paper: as Swin-T."),
     arm: str = typer.Option("clinreadnet", "--arm", help="What is trained: the network, or one arm of its ablation."),
-    seed: int = typer.Option(1, "--seed", help="Same seed, data and preset: same weights."),
-    steps: int | None = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False),
-    cases: int | None = typer.Option(None, "--cases", min=2, help="Drawn patients per family.", show_default=False),
-    resume: bool = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out."),
+    seed: int = SEED,
+    steps: int | None = STEPS,
+    cases: int | None = CASES,
+    resume: bool = RESUME,
     hold_out: list[str] | None = HOLD_OUT,
 ) -> None:
     """Train the quality network: dose, views and kernel are simulated, five pseudo-readers grade what comes out.

@@ -10,7 +10,7 @@ from typing import Literal
 
 import typer
 
-from node.cli.learning import in_words, progress_bar
+from node.cli.learning import CASES, PRESET, RESUME, SEED, STEPS, in_words, progress_bar
 from node.cli.words import say
 from node.errors import ConfigurationError, NotEligible, NotUnderstood
 
@@ -48,15 +48,15 @@ def train_deeplesion(
     data: Path | None = DATA,
     marks: Path | None = MARKS,
     out: Path = OUT,
-    preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length and size of the training."),
-    seed: int = typer.Option(1, "--seed", help="Same seed, data and preset: same weights."),
-    steps: int | None = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False),
-    cases: int | None = typer.Option(None, "--cases", min=1, help="Drawn patients per family.", show_default=False),
+    preset: Literal["cpu", "gpu"] = PRESET,
+    seed: int = SEED,
+    steps: int | None = STEPS,
+    cases: int | None = CASES,
     single: bool = typer.Option(False, "--single", help="The twin with one category."),
     missing: Literal["teacher", "plain"] = typer.Option(
         "teacher", "--missing", help="What is sure but not annotated on real CT: ignored, or background."
     ),
-    resume: bool = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out."),
+    resume: bool = RESUME,
     hold_out: list[str] | None = HOLD_OUT,
 ) -> None:
     """Train DeepLesion's detector on simulated lesions, in drawn patients and in real lungs.

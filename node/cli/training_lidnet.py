@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from node.cli.learning import in_words, progress_bar
+from node.cli.learning import PRESET, RESUME, SEED, STEPS, in_words, progress_bar
 from node.cli.words import say
 from node.errors import ConfigurationError
 
@@ -36,10 +36,10 @@ def register(train: typer.Typer) -> None:
 def train_lidnet(
     data: Path = DATA,
     out: Path = OUT,
-    preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length and size of the training."),
-    seed: int = typer.Option(1, "--seed", help="Same seed, data and preset: same weights."),
-    steps: int | None = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False),
-    resume: bool = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out."),
+    preset: Literal["cpu", "gpu"] = PRESET,
+    seed: int = SEED,
+    steps: int | None = STEPS,
+    resume: bool = RESUME,
     hold_out: list[str] | None = HOLD_OUT,
     socket: Literal["unet", "red-cnn"] = typer.Option("unet", "--socket", help="Which denoiser; only unet ships."),
 ) -> None:

@@ -23,6 +23,19 @@ QUICK = TrainConfig(
     steps=6, batch=2, crop_px=64, learning_rate=3e-3, warmup_steps=2, teacher_after=2, checkpoint_every=3
 )
 
+FEW = DataConfig(
+    cases=2,
+    test_cases=0,
+    validation_every=2,
+    shape_zyx=(5, 72, 72),
+    pixels_mm=(4.8, 4.8),
+    steps_mm=(5.0,),
+    slices_per_case=2,
+    lesions_per_case=1,
+    views=80,
+    noise_slices=1,
+)
+
 
 class Discs:
     """Bright discs of 5 to 10 pixels' radius on noise, one per image."""
@@ -59,7 +72,7 @@ def test_it_finds_planted_discs_after_a_few_dozen_steps(config, tmp_path):
     run = Run(config, training, seed=1, device=CPU)
     run.fit(discs, tmp_path / "c.pt", lambda *_: None)
     unseen = discs.batch(9999, replace(training, batch=12))
-    found = run.teacher.detect(unseen.hu)
+    found = run.smoothed.detect(unseen.hu)
     good = 0
     for one, target in zip(found, unseen.targets, strict=True):
         best = one.boxes[:1]
@@ -87,7 +100,7 @@ def test_resumes_to_the_same_bits(config, tmp_path):
     assert resumed.step == 3
     torch.manual_seed(98)
     resumed.fit(Discs(64), tmp_path / "b.pt", lambda *_: None)
-    for one, other in ((straight.network, resumed.network), (straight.teacher, resumed.teacher)):
+    for one, other in ((straight.network, resumed.network), (straight.smoothed, resumed.smoothed)):
         for name, tensor in one.state_dict().items():
             assert torch.equal(tensor, other.state_dict()[name]), name
     assert straight.late_loss == resumed.late_loss
@@ -105,9 +118,9 @@ def test_refuses_the_checkpoint_of_another_seed_or_network(config, tmp_path):
 def test_the_teacher_follows_and_does_not_learn(config, tmp_path):
     run = Run(config, QUICK, seed=1, device=CPU)
     run.fit(Discs(64), tmp_path / "c.pt", lambda *_: None)
-    assert not any(parameter.requires_grad for parameter in run.teacher.parameters())
+    assert not any(parameter.requires_grad for parameter in run.smoothed.parameters())
     between = False
-    for average, now in zip(run.teacher.parameters(), run.network.parameters(), strict=True):
+    for average, now in zip(run.smoothed.parameters(), run.network.parameters(), strict=True):
         between |= not torch.equal(average, now)
     assert between
 
@@ -134,22 +147,10 @@ def test_the_rate_warms_up_and_falls_to_its_end():
 
 def test_trains_from_nothing_to_calibrated_weights(config, tmp_path):
     """Drawn cases to samples, steps, validation and a file that a fresh network takes."""
-    data = DataConfig(
-        cases=2,
-        test_cases=0,
-        validation_every=2,
-        shape_zyx=(5, 72, 72),
-        pixels_mm=(4.8, 4.8),
-        steps_mm=(5.0,),
-        slices_per_case=2,
-        lesions_per_case=1,
-        views=80,
-        noise_slices=1,
-    )
     network = replace(config.network, categories=CATEGORIES)
     seen: list[str] = []
     weights = train(
-        replace(config, network=network, data=data),
+        replace(config, network=network, data=FEW),
         tmp_path,
         preset="cpu",
         seed=1,
@@ -169,17 +170,7 @@ def test_trains_from_nothing_to_calibrated_weights(config, tmp_path):
 
 
 def test_samples_made_side_by_side_are_the_same(config, tmp_path):
-    data = DataConfig(
-        cases=2,
-        test_cases=0,
-        shape_zyx=(3, 72, 72),
-        pixels_mm=(4.8, 4.8),
-        steps_mm=(5.0,),
-        slices_per_case=1,
-        lesions_per_case=1,
-        views=80,
-        noise_slices=1,
-    )
+    data = replace(FEW, shape_zyx=(3, 72, 72), slices_per_case=1)
     told: list[tuple[int, int]] = []
     ours = make_samples(tmp_path / "one", replace(config, data=data), seed=3)
     theirs = make_samples(
