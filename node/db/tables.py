@@ -9,6 +9,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Date,
     DateTime,
     ForeignKey,
     Index,
@@ -225,6 +226,36 @@ class FindingRow(Row):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"), unique=True)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class QualityRow(Row):
+    """What the quality network said of one series, slice by slice; or why it said nothing."""
+
+    __tablename__ = "quality"
+    __table_args__ = (Index("ix_quality_scanner_acquired_on", "scanner", "acquired_on"),)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"), primary_key=True, autoincrement=False)
+    series_instance_uid: Mapped[str] = mapped_column(Uid, index=True)
+    scanner: Mapped[str] = mapped_column(Text)
+    """Manufacturer, model and station, as the headers name them; "unnamed scanner" where they do not."""
+    protocol: Mapped[str] = mapped_column(Text)
+    """Protocol Name and kernel."""
+    acquired_on: Mapped[dt.date] = mapped_column(Date)
+    """Study Date; the day of receipt where the headers have none, or one that is still to come."""
+    model: Mapped[str] = mapped_column(Text)
+    """Name and version: scores of different weights are not compared."""
+    slices: Mapped[int]
+    """Scored; 0 where the series is not for this network."""
+    median: Mapped[float | None]
+    low: Mapped[float | None]
+    """10th percentile over the slices."""
+    poor: Mapped[int]
+    """Slices that a reader would call poor."""
+    reason: Mapped[str] = mapped_column(Text, default="")
+    """Why nothing was scored, in words."""
+    levels: Mapped[list[float]] = mapped_column(JSON, default=list)
+    """The scores that the probabilities of `detail` are of."""
+    detail: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    """[{sop_instance_uid, frame, score, spread, probabilities}] of each slice."""
 
 
 class ResultRow(Row):
