@@ -141,27 +141,39 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Score:
-    """A graded quality, with its scale."""
+    """A graded quality, with its scale.
+
+    per_slice       of every slice of the Volume, where the value is of the whole series
+    poor_below      where a slice is called poor; None where the scale knows no such limit
+    slice_index     the slice (0-based) that the value is of; None for the whole series
+    """
 
     name: Code
     value: float
     scale: tuple[float, float]
     model: ModelIdentity
     per_slice: tuple[float, ...] = ()
+    poor_below: float | None = None
+    slice_index: int | None = None
     applies_to: str = "input"
     note: str = ""
+
+    @property
+    def poor(self) -> tuple[int, ...]:
+        """Slices (0-based) that a reader would call poor."""
+        limit = self.poor_below
+        return () if limit is None else tuple(k for k, score in enumerate(self.per_slice) if score < limit)
 
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """What a network says of the quality of each slice of a series; `Score` is what is said of the whole.
+    """What a network says of the quality of each slice of a series; `Score` is what a reader is told of it.
 
     levels              float32 (K,): the scores that the probabilities are of, worst first
-    probabilities       float32 (S, K), rows sum to 1
+    probabilities       float32 (S, K), rows sum to 1; S slices, all of the Volume, in its order
     scores, spreads     float32 (S,): their mean and standard deviation
-    slices              slices of the Volume, 0-based
     median, low         of the scores; `low` is their 10th percentile
-    poor                slices that a reader would call poor
+    poor                slices (0-based) that a reader would call poor
     not_applicable      why nothing was scored, in plain words; "" where something was, and only there S > 0
     """
 
@@ -169,7 +181,6 @@ class Quality:
     probabilities: FloatArray
     scores: FloatArray
     spreads: FloatArray
-    slices: tuple[int, ...]
     median: float
     low: float
     poor: tuple[int, ...]
@@ -233,6 +244,8 @@ class Findings:
     images: tuple[Image, ...] = ()
     lesions: tuple[Lesion, ...] = ()
     scores: tuple[Score, ...] = ()
+    quality: Quality | None = None
+    """What `scores` sum up, slice by slice; for the database."""
     measurements: tuple[Measurement, ...] = ()
     notes: tuple[str, ...] = ()
 

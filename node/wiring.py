@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
 from celery import Celery
@@ -145,7 +145,7 @@ def _worker(node: Node, actor: str) -> Worker:
         node.archive,
         models=cache(lambda: _models(node.settings)),
         pipelines={
-            "low_dose_ct": (read_one_volume, low_dose_ct),
+            "low_dose_ct": (read_one_volume, partial(low_dose_ct, least_quality=node.settings.least_quality)),
             "chest_xray": (read_one_radiograph, chest_xray),
         },
     )

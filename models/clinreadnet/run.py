@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,7 +20,11 @@ OnProgress = Callable[[int, int], None]
 BATCH = 4
 """Always so many at once, the last time with empty slices: a batch of another size rounds differently."""
 AIR_HU = -1000.0
-IMAGE_QUALITY: Code = ("image-quality", "99PACSNODE", "Image quality")
+SCALE = (0.0, HIGHEST)
+IMAGE_QUALITY: Code = ("image-quality", "99PACSNODE", "Median image quality of the slices")
+LOW_QUALITY: Code = ("image-quality-10", "99PACSNODE", "10th percentile of image quality")
+LOWEST_QUALITY: Code = ("image-quality-lo", "99PACSNODE", "Image quality of the lowest slice")
+MEANING = "0 bad, 1 poor, 2 fair, 3 good, 4 excellent; learnt from simulated dose and views, not from readers"
 
 
 def run(
@@ -61,7 +64,6 @@ def summary(scores: FloatArray, spreads: FloatArray, probabilities: FloatArray, 
         probabilities=probabilities,
         scores=scores,
         spreads=spreads,
-        slices=tuple(range(len(scores))),
         median=float(np.median(scores)),
         low=float(np.percentile(scores, config.low_percentile)),
         poor=tuple(int(index) for index in np.flatnonzero(scores < config.poor_below)),
@@ -71,7 +73,7 @@ def summary(scores: FloatArray, spreads: FloatArray, probabilities: FloatArray, 
 def not_scored(reason: str) -> Quality:
     """No number, and why."""
     none = np.zeros(0, np.float32)
-    return Quality(levels(), np.zeros((0, LEVELS), np.float32), none, none, (), np.nan, np.nan, (), reason)
+    return Quality(levels(), np.zeros((0, LEVELS), np.float32), none, none, np.nan, np.nan, (), reason)
 
 
 def levels() -> FloatArray:
@@ -79,31 +81,18 @@ def levels() -> FloatArray:
     return (LEVEL_STEP * np.arange(LEVELS)).astype(np.float32)
 
 
-def score_of(quality: Quality, identity: ModelIdentity, *, applies_to: str = "input") -> Score:
-    """As the node reports it.
-
-    raises   ModelError     nothing was scored
-    """
+def scores_of(quality: Quality, identity: ModelIdentity, config: RunConfig | None = None) -> tuple[Score, ...]:
+    """What the reader is told: median, low percentile, and the lowest slice; none where nothing was scored."""
     if quality.not_applicable:
-        raise ModelError(f"not applicable: {quality.not_applicable}")
-    poor = f"poor slices: {in_runs(quality.poor)}" if quality.poor else "no slice is poor"
-    return Score(
-        IMAGE_QUALITY,
-        quality.median,
-        (0.0, HIGHEST),
-        identity,
-        per_slice=tuple(float(score) for score in quality.scores),
-        applies_to=applies_to,
-        note=f"median of {len(quality.scores)} slices; 10th percentile {quality.low:.1f}; {poor}",
+        return ()
+    rules = config or RunConfig()
+    per_slice = tuple(float(score) for score in quality.scores)
+    lowest = int(np.argmin(quality.scores))
+    return (
+        Score(IMAGE_QUALITY, quality.median, SCALE, identity, per_slice, rules.poor_below, note=MEANING),
+        Score(LOW_QUALITY, quality.low, SCALE, identity),
+        Score(LOWEST_QUALITY, per_slice[lowest], SCALE, identity, slice_index=lowest),
     )
-
-
-def in_runs(indices: Sequence[int]) -> str:
-    """Slices 0, 1, 2, 5 as a reader counts them: "1-3, 6"."""
-    starts = [index for place, index in enumerate(indices) if not place or index > indices[place - 1] + 1]
-    ends = [before for before, after in pairwise([*indices, np.inf]) if after > before + 1]
-    spans = zip(starts, ends, strict=True)
-    return ", ".join(f"{first + 1}" if first == last else f"{first + 1}-{int(last) + 1}" for first, last in spans)
 
 
 @torch.inference_mode()

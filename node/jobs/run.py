@@ -20,7 +20,7 @@ from node.audit.events import FAILED, FAILED_FOR_NOW, Action
 from node.db import receiving, work
 from node.db.lifecycle import JobState
 from node.db.session import Database
-from node.db.tables import JobRow, ResultRow, RevisionRow
+from node.db.tables import JobRow, QualityRow, ResultRow, RevisionRow
 from node.dicom.write import Produced
 from node.errors import NodeError, NotEligible, Transient
 from node.jobs.plan import queue_report_if_ready
@@ -92,6 +92,7 @@ class Outcome:
     reason: str
     results: tuple[ResultRow, ...] = ()
     body: Mapping[str, Any] | None = None
+    quality: QualityRow | None = None
 
 
 class Worker:
@@ -163,6 +164,8 @@ class Worker:
             work.add_results(session, outcome.results)
             if outcome.body is not None:
                 work.add_finding(session, job.id, dict(outcome.body))
+            if outcome.quality is not None:
+                session.add(outcome.quality)
             self._record(
                 session, Action.JOB_DONE, job, attempt.revision, result=outcome.outcome, objects=len(outcome.results)
             )

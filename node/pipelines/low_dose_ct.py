@@ -1,4 +1,4 @@
-"""CT: denoise, check what the denoiser did, say what was done and what was not."""
+"""CT: grade the images, look for lesions, denoise, check what the denoiser did, say what was done and what was not."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from math import isnan
 
 import numpy as np
 
-from models.contract import Analysis, Code, Findings, Image, Lesion, Measurement, ModelError, Volume
+from models.clinreadnet.config import HIGHEST
+from models.clinreadnet.run import scores_of
+from models.contract import (
+    Analysis,
+    Code,
+    Findings,
+    Image,
+    Lesion,
+    Measurement,
+    ModelError,
+    Quality,
+    Score,
+    Volume,
+)
 from models.deeplesion.run import LEAST_SIDE_PX
 from node.pipelines import fidelity
-from node.pipelines.models import Candidate, Detector, Models, Progress
+from node.pipelines.models import Candidate, Detector, Models, Progress, Scorer
 
 NAME = "low_dose_ct"
-VERSION = "3"
-DENOISING, DETECTION = "Denoising", "Lesion detection"
+VERSION = "4"
+DENOISING, DETECTION, SCORING = "Denoising", "Lesion detection", "Image quality scoring"
 
 NOISE: Code = ("noise-sd", "99PACSNODE", "Noise in soft tissue, standard deviation")
 HOUNSFIELD_UNIT: Code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
@@ -29,49 +42,85 @@ _CAUTION = "Denoising can weaken small and faint detail: read the original image
 _CANDIDATES = (
     "Lesions are candidates of a network that was trained on simulated lesions: it misses some and marks what is none."
 )
+_POOR = "Some images are of poor quality: that nothing is marked there says little."
 _NOT_TRUNK = frozenset({"HEAD", "BRAIN", "SKULL", "FACE", "EAR", "ORBIT", "SINUS", "EXTREMITY", "HAND", "FOOT", "KNEE"})
 """Body Part Examined (PS3.16 L-1) for which the networks were not made: they saw chests, abdomens and pelves only."""
 
 
-def low_dose_ct(volume: Volume, models: Models, on_progress: Progress) -> Findings:
+def low_dose_ct(volume: Volume, models: Models, on_progress: Progress, *, least_quality: float = 0.0) -> Findings:
     """Findings of one CT series. raises ModelError where a network broke.
 
     Lesions are searched for in the series as it came. On the denoised one the search is repeated only to hold the
-    denoiser to it: a lesion that the original does not support keeps the whole series from leaving.
+    denoiser to it: a lesion that the original does not support keeps the whole series from leaving. Quality is that of
+    the series as it came too: no score of denoised images has been validated.
+
+    least_quality   median quality below which lesions are not searched for; 0 searches always
     """
-    scoring = Analysis("Image quality scoring", "not done", _NOT_OFFERED)
+    stages = _Stages(on_progress, (models.scorer, models.denoiser, models.detector, models.detector))
+    scoring, quality, scores = _scoring(models.scorer, volume, stages)
     part = volume.acquisition.body_part
     if part.upper() in _NOT_TRUNK:
         reason = f"The networks were trained on images of the trunk, and this is the {part.lower()}."
         skipped = tuple(Analysis(name, "not done", reason) for name in (DENOISING, DETECTION))
-        return Findings(NAME, VERSION, (*skipped, scoring))
-    unfit = unfit_for_detection(volume)
+        return Findings(NAME, VERSION, (*skipped, scoring), quality=quality)
+    unfit = unfit_for_detection(volume) or _too_poor(quality, least_quality)
     detection = _detection(models.detector, unfit)
     if unfit:
         models = replace(models, detector=None)
-    stages = _Stages(on_progress, (models.denoiser is not None) + 2 * (models.detector is not None))
     candidates = models.detector.find(volume, stages.next()) if models.detector else ()
     lesions = _lesions(candidates, volume, models.detector)
     denoising, images, measurements = _denoise(volume, models, candidates, lesions, stages)
     notes = [_CAUTION] if images else []
     if models.detector is not None:
         notes.append(_CANDIDATES)
-    analyses = (denoising, detection, scoring)
+        if quality is not None and quality.poor:
+            notes.append(_POOR)
     return Findings(
-        NAME, VERSION, analyses, images=images, lesions=lesions, measurements=measurements, notes=tuple(notes)
+        NAME,
+        VERSION,
+        (denoising, detection, scoring),
+        images=images,
+        lesions=lesions,
+        scores=scores,
+        quality=quality,
+        measurements=measurements,
+        notes=tuple(notes),
     )
 
 
 class _Stages:
-    """One progress for several stages of equal weight, in percent."""
+    """One progress for several stages of equal weight, in percent: as many as there are networks for them."""
 
-    def __init__(self, on_progress: Progress, count: int) -> None:
-        self._on_progress, self._count, self._begun = on_progress, max(count, 1), 0
+    def __init__(self, on_progress: Progress, networks: Sequence[object | None]) -> None:
+        self._on_progress, self._begun = on_progress, 0
+        self._count = max(sum(network is not None for network in networks), 1)
 
     def next(self) -> Progress:
         begun = self._begun
         self._begun += 1
         return lambda done, total: self._on_progress(round(100 * (begun + done / total) / self._count), 100)
+
+
+def _scoring(
+    scorer: Scorer | None, volume: Volume, stages: _Stages
+) -> tuple[Analysis, Quality | None, tuple[Score, ...]]:
+    if scorer is None:
+        return Analysis(SCORING, "not done", _NOT_OFFERED), None, ()
+    quality = scorer.run(volume, stages.next())
+    if quality.not_applicable:
+        reason = f"It does not apply: {quality.not_applicable}."
+        return Analysis(SCORING, "not done", reason, scorer.identity), quality, ()
+    return Analysis(SCORING, "done", "", scorer.identity), quality, scores_of(quality, scorer.identity)
+
+
+def _too_poor(quality: Quality | None, least: float) -> str:
+    """Why lesions must not be searched for, in words; a series that was not scored is searched."""
+    if quality is None or quality.not_applicable or quality.median >= least:
+        return ""
+    return (
+        f"The image quality of the series is {quality.median:.1f} of {HIGHEST:g}, and this node searches from {least:g}"
+        " on: what a search would miss in such images is not known."
+    )
 
 
 def unfit_for_detection(volume: Volume) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from models.catalogue import Model, catalogue
-from models.contract import FloatArray, Lesion, ModelIdentity, Volume
+from models.contract import FloatArray, Lesion, ModelIdentity, Quality, Volume
 from models.deeplesion.grouping import Region
 from models.deeplesion.network import Detector as Network
 from models.deeplesion.run import find
@@ -19,6 +19,8 @@ DENOISER = "lidnet-fast"
 """The catalogue name of the CT denoiser that is used."""
 DETECTOR = "deeplesion-fast"
 """That of the CT lesion detector."""
+SCORER = "clinreadnet-fast"
+"""That of the network that grades image quality."""
 LOOKS_FOR = "lung nodules, lesions of liver and kidneys, enlarged lymph nodes, and soft-tissue masses"
 """What the detector was trained on, for the reader."""
 
@@ -62,11 +64,20 @@ class Detector:
 
 
 @dataclass(frozen=True)
+class Scorer:
+    """A trained network that grades the quality of CT slices, or says why it does not."""
+
+    identity: ModelIdentity
+    run: Callable[[Volume, Progress], Quality]
+
+
+@dataclass(frozen=True)
 class Models:
     """What is offered. None: no trained weights ship for it, and the report says so."""
 
     denoiser: Denoiser | None = None
     detector: Detector | None = None
+    scorer: Scorer | None = None
 
 
 def load(*, device: str, threads: int) -> Models:
@@ -80,7 +91,11 @@ def load(*, device: str, threads: int) -> Models:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     offered = catalogue()
-    return Models(_denoiser(offered.get(DENOISER), device), _detector(offered.get(DETECTOR), device))
+    return Models(
+        _denoiser(offered.get(DENOISER), device),
+        _detector(offered.get(DETECTOR), device),
+        _scorer(offered.get(SCORER), device),
+    )
 
 
 def _denoiser(model: Model[Any, Any] | None, device: str) -> Denoiser | None:
@@ -95,3 +110,10 @@ def _detector(model: Model[Any, Any] | None, device: str) -> Detector | None:
         return None
     loaded = model.load(device)
     return Detector(loaded.identity, partial(find, cast(Network, loaded.network)), LOOKS_FOR)
+
+
+def _scorer(model: Model[Any, Any] | None, device: str) -> Scorer | None:
+    if model is None:
+        return None
+    loaded = model.load(device)
+    return Scorer(loaded.identity, loaded)

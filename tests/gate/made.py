@@ -162,13 +162,25 @@ def findings(grid: Volume | Radiograph, *, lesions: int = 0, **given: Any) -> Fi
         ),
         "images": (denoised(array),),
         "lesions": tuple(lesion(grid, number) for number in range(lesions)),
-        "scores": (Score(QUALITY, 3.4, (1.0, 5.0), MODEL, applies_to="input"),),
+        "scores": scores(grid),
         "measurements": (
             Measurement(NOISE, 17.2, HU, "standard deviation in homogeneous soft tissue", "input"),
             Measurement(NOISE, 8.1, HU, "standard deviation in homogeneous soft tissue", "denoised"),
         ),
     }
     return Findings(**{**values, **given})
+
+
+def scores(grid: Volume | Radiograph) -> tuple[Score, ...]:
+    """Of a volume slice by slice, the first one poor; of a radiograph one number."""
+    if isinstance(grid, Radiograph):
+        return (Score(QUALITY, 3.4, (1.0, 5.0), MODEL),)
+    per_slice = (1.2, *(3.4 for _ in grid.sources[1:]))
+    lowest = ("image-quality-lo", "99PACSNODE", "Image quality of the lowest slice")
+    return (
+        Score(QUALITY, 3.4, (0.0, 4.0), MODEL, per_slice, poor_below=1.5),
+        Score(lowest, 1.2, (0.0, 4.0), MODEL, slice_index=0),
+    )
 
 
 def lesion(grid: Volume | Radiograph, number: int = 0) -> Lesion:

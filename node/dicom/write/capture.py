@@ -54,7 +54,7 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
         f"{sentences.count(len(refs), 'image')}. {findings.pipeline} {findings.version}, "
         f"revision {stamp.revision}, {made_at:%Y-%m-%d %H:%M} {made_at:%z}"
     )
-    pixels = page.summary(TITLE, subtitle, panels, lines)
+    pixels = page.summary(TITLE, subtitle, panels, lines, _strip(findings, numbers))
     page_of_series = Page(
         sop_instance_uid=uids.instance_uid(origin, "summary"),
         series_instance_uid=uids.series_uid(origin, "summary"),
@@ -117,6 +117,16 @@ def _add_picture(ds: Any, pixels: NDArray[np.uint8]) -> None:
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
     ds.PixelData = pixels.tobytes() + (b"\0" if pixels.nbytes % 2 else b"")
     ds["PixelData"].VR = "OB"
+
+
+def _strip(findings: Findings, numbers: Sequence[int]) -> page.Strip | None:
+    """The first score that has a value for every slice."""
+    score = next((score for score in findings.scores if len(score.per_slice) > 1), None)
+    if score is None or len(score.per_slice) != len(numbers):
+        return None
+    limit = "" if score.poor_below is None else f", poor below {score.poor_below:g}"
+    title = f"Image quality of each image as received (from {score.scale[0]:g} to {score.scale[1]:g}{limit})"
+    return page.Strip(title, score.per_slice, score.scale, score.poor_below, (numbers[0], numbers[-1]))
 
 
 def _line(text: str) -> page.Line:

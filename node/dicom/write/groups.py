@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.contract import Code, Findings, Lesion, ModelIdentity, SourceRef
+from models.contract import Code, Findings, Lesion, ModelIdentity, Score, SourceRef
 from node.dicom import uids
 from node.dicom.write import codes, content
 from node.dicom.write.objects import ResultRef, SeriesEntry, Stamp, StudyEntry
@@ -72,6 +72,11 @@ def _of_series(entry: SeriesEntry, findings: Findings, source: SeriesSource, sta
         groups.append(_lesion(place, lesion, findings, _place(entry, source, lesion.slice_index), stamp))
         if segmentation is not None:
             groups.append(_lesion_volume(place, lesion, findings, segmentation, stamp))
+    groups += [
+        _of_slice(s, s.slice_index, entry, findings, source, stamp)
+        for s in findings.scores
+        if s.slice_index is not None
+    ]
     about = dict.fromkeys([*(m.group for m in findings.measurements), *(s.applies_to for s in findings.scores)])
     groups += [_numbers(group, entry, findings, source, stamp) for group in about]
     return groups
@@ -126,8 +131,23 @@ def _numbers(group: str, entry: SeriesEntry, findings: Findings, source: SeriesS
     ]
     for m in (m for m in findings.measurements if m.group == group):
         items.append(content.numeric(m.name, _rounded(m.value), m.unit, [where.outline()]))
-    for s in (s for s in findings.scores if s.applies_to == group):
+    for s in (s for s in findings.scores if s.applies_to == group and s.slice_index is None):
         items.append(content.numeric(s.name, _rounded(s.value), codes.NO_UNITS, [where.outline()]))
+    return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
+
+
+def _of_slice(
+    score: Score, slice_index: int, entry: SeriesEntry, findings: Findings, source: SeriesSource, stamp: Stamp
+) -> Any:
+    """A score of one image, shown on it."""
+    where = _place(entry, source, slice_index)
+    tracking = uids.tracking_uid(stamp.study_instance_uid, entry.series_instance_uid, f"score/{score.name[0]}")
+    items = [
+        *_tracking(f"AI {score.name[2]}", tracking),
+        content.code(codes.FINDING, codes.IMAGE_QUALITY),
+        *algorithm([score.model], findings.pipeline, findings.version),
+        content.numeric(score.name, _rounded(score.value), codes.NO_UNITS, [where.outline()]),
+    ]
     return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
 
 

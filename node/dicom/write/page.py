@@ -26,10 +26,13 @@ _MARGIN: Final = 30
 _PANEL: Final = 360
 _PANEL_TOP: Final = 112
 _BAR_WIDTH: Final = 14
+_STRIP: Final = 150
+_STRIP_PLOT: Final = 84
 _BACKGROUND: Final = (16, 18, 22)
 _INK: Final = (236, 238, 242)
 _QUIET: Final = (160, 168, 180)
 _WARNING: Final = (255, 196, 80)
+_GRID: Final = (52, 57, 66)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +59,28 @@ class Line:
     style: str = ""
 
 
-def summary(title: str, subtitle: str, panels: Sequence[Panel], lines: Sequence[Line]) -> NDArray[np.uint8]:
-    """uint8 (900, 1200, 3): title, up to three panels side by side, then the words that fit."""
-    picture = Picture.new("RGB", (WIDTH, HEIGHT), _BACKGROUND)
+@dataclass(frozen=True)
+class Strip:
+    """Values along the slices of a series.
+
+    scale           lowest and highest value that there can be
+    limit           drawn across, values below it in amber; None for none
+    ends            image numbers of the first and the last slice
+    """
+
+    title: str
+    values: tuple[float, ...]
+    scale: tuple[float, float]
+    limit: float | None
+    ends: tuple[int, int]
+
+
+def summary(
+    title: str, subtitle: str, panels: Sequence[Panel], lines: Sequence[Line], strip: Strip | None = None
+) -> NDArray[np.uint8]:
+    """uint8 (900, 1200, 3), taller by a strip: title, up to three panels in a row, the strip, the words that fit."""
+    height = HEIGHT if strip is None else HEIGHT + _STRIP
+    picture = Picture.new("RGB", (WIDTH, height), _BACKGROUND)
     draw = ImageDraw.Draw(picture)
     _head(draw, title, subtitle)
     top = _PANEL_TOP
@@ -66,7 +88,10 @@ def summary(title: str, subtitle: str, panels: Sequence[Panel], lines: Sequence[
         _draw_panel(picture, draw, panel, _MARGIN + number * (_PANEL + 30))
     if panels:
         top += _PANEL + 66
-    _draw_lines(draw, lines, top, HEIGHT - _MARGIN)
+    if strip is not None:
+        _draw_strip(draw, strip, top)
+        top += _STRIP
+    _draw_lines(draw, lines, top, height - _MARGIN)
     return np.asarray(picture, dtype=np.uint8)
 
 
@@ -111,6 +136,32 @@ def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel,
     draw.text((left, _PANEL_TOP + _PANEL + 8), panel.title, font=_font(17, bold=True), fill=_INK)
     window = f"window centre {centre:.0f}{unit}, width {width:.0f}{unit}"
     draw.text((left, _PANEL_TOP + _PANEL + 30), window, font=font, fill=_QUIET)
+
+
+def _draw_strip(draw: ImageDraw.ImageDraw, strip: Strip, top: int) -> None:
+    low, high = strip.scale
+    left, right, upper = _MARGIN + 34, WIDTH - _MARGIN, top + 26
+    bottom = upper + _STRIP_PLOT
+    font = _font(14)
+
+    def down(value: float) -> float:
+        return bottom - (min(max(value, low), high) - low) / (high - low) * _STRIP_PLOT
+
+    draw.text((_MARGIN, top - 2), strip.title, font=_font(17, bold=True), fill=_INK)
+    for level in np.linspace(low, high, 5):
+        draw.line([(left, down(level)), (right, down(level))], fill=_GRID)
+        draw.text((left - 8, down(level)), f"{level:g}", font=font, fill=_QUIET, anchor="rm")
+    if strip.limit is not None:
+        for start in range(left, right, 12):
+            draw.line([(start, down(strip.limit)), (start + 6, down(strip.limit))], fill=_WARNING)
+    step = (right - left) / len(strip.values)
+    for place, value in enumerate(strip.values):
+        poor = strip.limit is not None and value < strip.limit
+        span = [(left + place * step, down(value)), (left + max((place + 1) * step, place * step + 2), down(value))]
+        draw.line(span, fill=_WARNING if poor else _INK, width=3)
+    first, last = strip.ends
+    draw.text((left, bottom + 6), f"image {first}", font=font, fill=_QUIET)
+    draw.text((right, bottom + 6), f"image {last}", font=font, fill=_QUIET, anchor="ra")
 
 
 def _draw_lines(draw: ImageDraw.ImageDraw, lines: Sequence[Line], top: int, bottom: int) -> None:

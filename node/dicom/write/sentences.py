@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from models.contract import Analysis, Code, Findings, Lesion, Measurement, Score
+from models.contract import Analysis, Code, Findings, Lesion, Measurement, ModelIdentity, Score
 from node.dicom.write.objects import SeriesEntry, Stamp, StudyEntry
 
-_WARNINGS = ("not done", "withheld", "failed", "Not processed", "Not looked", "No analysis")
+_WARNINGS = ("not done", "withheld", "failed", "Not processed", "Not looked", "No analysis", "Poor images")
+_MOST_RUNS = 6
+"""Stretches of images that a sentence names; more are counted."""
 
 
 def count(number: int, noun: str) -> str:
@@ -37,6 +39,8 @@ def conclusion(study: StudyEntry) -> list[str]:
             sentences.append(f"{_capital(name)} found nothing. It looks only for {looks_for}.")
     if not searched and not lesions:
         sentences.append("Not looked for disease: no such analysis was run. This report says nothing about findings.")
+    if poor := sum(len(score.poor) for entry in study.series if entry.findings for score in entry.findings.scores):
+        sentences.append(f"{count(poor, 'image')} of poor quality: that nothing is marked there says little.")
     processed = sum(entry.outcome == "processed" for entry in study.series)
     if not processed and not failed:
         sentences.append(f"No analysis was suitable for any of the {count(len(study.series), 'series')} received.")
@@ -86,7 +90,7 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
     """Analyses done and not done, numbers, lesions."""
     sentences = [of_analysis(analysis) for analysis in findings.analyses]
     sentences += of_measurements(findings.measurements)
-    sentences += [of_score(score) for score in findings.scores]
+    sentences += of_scores(findings.scores, image_numbers)
     for image in findings.images:
         for name, words in image.checks.items():
             sentences.append(_stop(f"Check of the AI {image.kind} images, {name}: {words}"))
@@ -119,13 +123,47 @@ def of_measurements(measurements: Iterable[Measurement]) -> list[str]:
     return sentences
 
 
-def of_score(score: Score) -> str:
-    low, high = score.scale
-    note = f" {_stop(score.note)}" if score.note else ""
-    return (
-        f"{_capital(score.name[2])} of the {score.applies_to} images: {number(score.value)} on a scale from "
-        f"{number(low)} to {number(high)}. Network {score.model.name} {score.model.version}.{note}"
-    )
+def of_scores(scores: Iterable[Score], image_numbers: Sequence[int]) -> list[str]:
+    """One sentence for all scores of one network, then which images are poor."""
+    together: dict[tuple[str, tuple[float, float], ModelIdentity], list[Score]] = {}
+    for score in scores:
+        together.setdefault((score.applies_to, score.scale, score.model), []).append(score)
+    sentences = []
+    for (applies_to, (low, high), model), group in together.items():
+        values = ", ".join(f"{_small(s.name[2])} {s.value:.1f}{_on_image(s.slice_index, image_numbers)}" for s in group)
+        sentence = f"{_capital(applies_to)} images, on a scale from {number(low)} to {number(high)}: {values}."
+        notes = [_stop(s.note) for s in group if s.note]
+        sentences.append(" ".join([sentence, f"Network {model.name} {model.version}.", *notes]))
+        sentences += [of_poor(s, image_numbers) for s in group if s.poor_below is not None]
+    return sentences
+
+
+def of_poor(score: Score, image_numbers: Sequence[int]) -> str:
+    if not score.poor:
+        return f"No image is of poor quality (below {score.poor_below:g})."
+    runs = in_runs(score.poor, image_numbers)
+    more = f" and {len(runs) - _MOST_RUNS} more stretches" if len(runs) > _MOST_RUNS else ""
+    return f"Poor images (quality below {score.poor_below:g}): {', '.join(runs[:_MOST_RUNS])}{more}."
+
+
+def in_runs(slices: Sequence[int], image_numbers: Sequence[int]) -> list[str]:
+    """Slices 0, 1, 2, 5 as a viewer numbers their images: "1-3", "6"."""
+    runs: list[list[int]] = []
+    for index in slices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    ends = [(_image_number(run[0], image_numbers), _image_number(run[-1], image_numbers)) for run in runs]
+    return [f"{first}" if first == last else f"{first}-{last}" for first, last in ends]
+
+
+def _image_number(slice_index: int, image_numbers: Sequence[int]) -> int:
+    return image_numbers[slice_index] if slice_index < len(image_numbers) else slice_index + 1
+
+
+def _on_image(slice_index: int | None, image_numbers: Sequence[int]) -> str:
+    return "" if slice_index is None else f" (image {_image_number(slice_index, image_numbers)})"
 
 
 def of_lesion(place: int, lesion: Lesion, image_numbers: Sequence[int]) -> str:
@@ -161,6 +199,10 @@ def _marked(lesions: int) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _small(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _stop(text: str) -> str:

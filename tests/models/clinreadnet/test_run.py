@@ -9,7 +9,7 @@ import torch
 from models.clinreadnet.config import NetworkConfig, RunConfig
 from models.clinreadnet.model import MODEL
 from models.clinreadnet.network import build
-from models.clinreadnet.run import in_runs, prepare, run, score_of, score_slices, stored_slice, summary
+from models.clinreadnet.run import prepare, run, score_slices, scores_of, stored_slice, summary
 from models.contract import Acquisition, ModelError, ModelIdentity, SourceRef, Volume
 
 IDENTITY = ModelIdentity("clinreadnet", "1", "0" * 64)
@@ -43,7 +43,6 @@ def test_every_slice_gets_a_score_and_its_distribution(network, volume):
     before = volume.voxels.copy()
     found = run(network, volume, lambda done, n: seen.append((done, n)))
     assert seen == [(4, 5), (5, 5)]
-    assert found.slices == (0, 1, 2, 3, 4)
     assert found.probabilities.shape == (5, 21)
     assert found.levels.tolist() == pytest.approx([0.2 * k for k in range(21)])
     assert np.allclose(found.probabilities.sum(1), 1, atol=1e-5)
@@ -81,11 +80,9 @@ def test_out_of_domain_there_is_no_number_but_a_reason(network, volume):
     head = replace(volume, acquisition=replace(volume.acquisition, body_part="HEAD"))
     found = run(network, head)
     assert "head" in found.not_applicable
-    assert found.slices == ()
     assert found.scores.size == 0
     assert np.isnan(found.median)
-    with pytest.raises(ModelError, match="not applicable"):
-        score_of(found, IDENTITY)
+    assert scores_of(found, IDENTITY) == ()
 
 
 def test_values_that_are_no_numbers_are_refused(network, volume):
@@ -100,20 +97,15 @@ def test_the_summary_is_median_percentile_and_poor_slices():
     assert found.median == 3
     assert found.low == pytest.approx(1.49, abs=1e-4)
     assert found.poor == (2, 4)
-    said = score_of(found, IDENTITY)
-    assert said.value == 3
-    assert said.scale == (0, 4)
-    assert said.applies_to == "input"
-    assert len(said.per_slice) == 11
-    assert said.note == "median of 11 slices; 10th percentile 1.5; poor slices: 3, 5"
-
-
-@pytest.mark.parametrize(
-    ("indices", "said"),
-    [((), ""), ((0,), "1"), ((0, 1, 2, 5), "1-3, 6"), ((3, 7, 8), "4, 8-9"), ((1, 3, 5), "2, 4, 6")],
-)
-def test_slices_are_counted_from_one(indices, said):
-    assert in_runs(indices) == said
+    median, low, lowest = scores_of(found, IDENTITY)
+    assert median.value == 3
+    assert low.value == found.low
+    assert (lowest.value, lowest.slice_index) == (pytest.approx(1.4), 2)
+    assert {score.scale for score in (median, low, lowest)} == {(0, 4)}
+    assert {score.applies_to for score in (median, low, lowest)} == {"input"}
+    assert len(median.per_slice) == 11
+    assert median.poor == found.poor
+    assert low.poor == lowest.poor == ()
 
 
 def test_at_most_a_batch_at_once(network):

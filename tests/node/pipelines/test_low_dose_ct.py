@@ -5,11 +5,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.contract import Acquisition, BoolArray, FloatArray, Lesion, ModelError, ModelIdentity, SourceRef, Volume
+from models.contract import (
+    Acquisition,
+    Analysis,
+    BoolArray,
+    Findings,
+    FloatArray,
+    Lesion,
+    ModelError,
+    ModelIdentity,
+    Quality,
+    SourceRef,
+    Volume,
+)
 from models.deeplesion.grouping import Region
 from node.pipelines.fidelity import contrast_kept
 from node.pipelines.low_dose_ct import low_dose_ct
-from node.pipelines.models import Denoiser, Detector, Models
+from node.pipelines.models import Denoiser, Detector, Models, Scorer
 
 IDENTITY = ModelIdentity("lidnet-fast", "1", "ab" * 32, "simulated low-dose CT")
 
@@ -223,3 +235,74 @@ def test_images_smaller_than_the_detector_can_see_are_not_given_to_it() -> None:
         "at least 32 pixels a side, and these have 16"
         in low_dose_ct(small, Models(detector=detect()), ignore).analyses[1].reason
     )
+
+
+def grade(*scores: float, refused: str = "") -> Scorer:
+    """Gives the slices these scores, or says why not."""
+    values = np.array(scores, np.float32)
+    summed = (float(np.median(values)), float(np.percentile(values, 10))) if scores else (np.nan, np.nan)
+    poor = tuple(int(index) for index in np.flatnonzero(values < 1.5))
+    levels, probabilities = np.arange(21, dtype=np.float32) / 5, np.zeros((len(values), 21), np.float32)
+    found = Quality(levels, probabilities, values, values, *summed, poor, refused)
+    return Scorer(GRADER, lambda _volume, _progress: found)
+
+
+GRADER = dataclasses.replace(IDENTITY, name="clinreadnet-fast")
+
+
+def analysis(findings: Findings, name: str) -> Analysis:
+    return next(one for one in findings.analyses if one.name == name)
+
+
+def test_quality_is_told_as_median_low_percentile_and_lowest_slice() -> None:
+    findings = low_dose_ct(tissue(20), Models(scorer=grade(3.0, 2.0, 2.6)), ignore)
+    assert analysis(findings, "Image quality scoring").outcome == "done"
+    assert [score.value for score in findings.scores] == pytest.approx([2.6, 2.12, 2.0])
+    assert [score.slice_index for score in findings.scores] == [None, None, 1]
+    assert {score.applies_to for score in findings.scores} == {"input"}
+    assert findings.quality is not None
+
+
+@pytest.mark.parametrize(("least", "outcome"), [(0.0, "done"), (0.875, "done"), (1.0, "not done")])
+def test_below_the_gate_lesions_are_not_searched_for_and_the_reader_is_told(least: float, outcome: str) -> None:
+    models = Models(Denoiser(IDENTITY, unchanged), detect([Spot(0.9)], []), grade(*[0.875] * 8))
+    findings = low_dose_ct(with_cube(50), models, ignore, least_quality=least)
+    detection = analysis(findings, "Lesion detection")
+    assert detection.outcome == outcome
+    assert (len(findings.lesions), detection.reason.startswith("The image quality of the series is 0.9 of 4")) == (
+        (1, False) if outcome == "done" else (0, True)
+    )
+    assert analysis(findings, "Denoising").outcome == "done", "the gate is the detector's"
+
+
+def test_a_series_that_cannot_be_scored_is_searched_and_the_reason_told() -> None:
+    models = Models(detector=detect([Spot(0.9)]), scorer=grade(refused="made for soft-tissue kernels"))
+    findings = low_dose_ct(with_cube(50), models, ignore, least_quality=4.0)
+    assert len(findings.lesions) == 1
+    assert findings.scores == ()
+    scoring = analysis(findings, "Image quality scoring")
+    assert (scoring.outcome, scoring.reason) == ("not done", "It does not apply: made for soft-tissue kernels.")
+
+
+def test_poor_slices_in_a_searched_series_are_a_caution() -> None:
+    models = Models(detector=detect([]), scorer=grade(*[3.0] * 7, 1.0))
+    findings = low_dose_ct(with_cube(50), models, ignore, least_quality=1.0)
+    assert "says little" in findings.notes[-1]
+    good = dataclasses.replace(models, detector=detect([]), scorer=grade(*[3.0] * 8))
+    assert not any("says little" in note for note in low_dose_ct(with_cube(50), good, ignore).notes)
+
+
+def test_progress_runs_once_from_nothing_to_all() -> None:
+    def counting(volume: Volume, progress: Callable[[int, int], None]) -> Any:
+        for done in range(1, 5):
+            progress(done, 4)
+        return volume.voxels.copy()
+
+    def scored(volume: Volume, progress: Callable[[int, int], None]) -> Quality:
+        counting(volume, progress)
+        return grade(*[3.0] * 8).run(volume, progress)
+
+    told: list[int] = []
+    models = Models(denoiser=Denoiser(IDENTITY, counting), scorer=Scorer(GRADER, scored))
+    low_dose_ct(with_cube(50), models, lambda done, total: told.append(round(100 * done / total)))
+    assert told == [12, 25, 38, 50, 62, 75, 88, 100]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gate import made
 from node.dicom.write import page
@@ -19,7 +20,7 @@ def test_the_page_is_a_colour_image_without_the_patient_burned_in(ct_run: Any, r
     assert ds.ConversionType == "WSD"
     assert ds.SeriesDescription == "AI summary CT Thorax 2.5 B40f"
     assert ds.SeriesNumber == 9031
-    assert ds.pixel_array.shape == (900, 1200, 3)
+    assert ds.pixel_array.shape == (1050, 1200, 3)
 
 
 def test_the_name_of_the_patient_changes_no_pixel(run_of: Any, read_back: Any, tmp_path: Path) -> None:
@@ -38,6 +39,25 @@ def test_panels_show_the_middle_slice_before_and_after(ct_run: Any, read_back: A
 
 def test_a_radiograph_gets_a_page_too(dx_run: Any, read_back: Any) -> None:
     assert _page(dx_run, read_back).pixel_array[130:300, 40:300].std() > 10
+
+
+def test_the_strip_shows_poor_slices_in_amber_below_the_line() -> None:
+    strip = page.Strip("Quality", (3.0,) * 30 + (1.0,) * 10, (0.0, 4.0), None, (1, 40))
+    plain = page.summary("t", "s", (), [], strip)
+    limited = page.summary("t", "s", (), [], page.Strip("Quality", strip.values, strip.scale, 1.5, strip.ends))
+    amber = (limited == (255, 196, 80)).all(axis=-1)
+    assert not (plain == (255, 196, 80)).all(axis=-1).any()
+    rows, columns = np.nonzero(amber)
+    lowest = rows == rows.max()
+    assert columns[lowest].min() > 64 + 0.7 * (1170 - 64), "the last quarter of the slices is the poor one"
+    assert rows.max() - rows.min() == pytest.approx(84 * 0.5 / 4, abs=2), "the limit is half a grade above them"
+
+
+def test_a_single_slice_and_values_beyond_the_scale_stay_in_the_strip() -> None:
+    strip = page.Strip("Quality", (9.0,), (0.0, 4.0), 1.5, (7, 7))
+    pixels = page.summary("t", "s", (), [], strip)
+    assert pixels.shape == (1050, 1200, 3)
+    assert (pixels[:, -25:] == pixels[0, 0]).all()
 
 
 def test_long_words_and_many_lines_stay_on_the_page() -> None:

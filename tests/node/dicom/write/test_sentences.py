@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gate import made
-from models.contract import Analysis, Findings, Measurement
+from models.contract import Analysis, Findings, Measurement, Score
 from node.dicom.write import SeriesEntry, StudyEntry, sentences
 
 
@@ -64,3 +64,40 @@ def test_every_sentence_begins_with_a_capital_and_ends_in_a_full_stop(ct_run: An
     for sentence in said:
         assert re.fullmatch(r"[A-Z0-9].*[.!?]", sentence), sentence
         assert ".." not in sentence
+
+
+def test_scores_of_one_network_stand_in_one_sentence_and_poor_images_are_named() -> None:
+    scale = (0.0, 4.0)
+    per_slice = (1.2, 1.1, 3.0, 3.0, 1.4)
+    median = Score(
+        ("q", "99X", "Median image quality"), 3.0, scale, made.MODEL, per_slice, 1.5, note="0 bad, 4 excellent"
+    )
+    lowest = Score(("l", "99X", "Image quality of the lowest slice"), 1.1, scale, made.MODEL, slice_index=1)
+    said, poor = sentences.of_scores([median, lowest], [11, 12, 13, 14, 15])
+    assert said == (
+        "Input images, on a scale from 0 to 4: median image quality 3.0, image quality of the lowest slice 1.1"
+        f" (image 12). Network {made.MODEL.name} {made.MODEL.version}. 0 bad, 4 excellent."
+    )
+    assert poor == "Poor images (quality below 1.5): 11-12, 15."
+    assert sentences.is_warning(poor)
+
+
+def test_no_poor_image_is_said_and_is_no_warning() -> None:
+    score = Score(("q", "99X", "Quality"), 3.0, (0.0, 4.0), made.MODEL, (3.0, 2.0), 1.5)
+    assert sentences.of_poor(score, [1, 2]) == "No image is of poor quality (below 1.5)."
+    assert not sentences.is_warning(sentences.of_poor(score, [1, 2]))
+
+
+def test_many_stretches_are_counted() -> None:
+    score = Score(("q", "99X", "Quality"), 3.0, (0.0, 4.0), made.MODEL, (1.0, 3.0) * 9, 1.5)
+    assert sentences.of_poor(score, ()).endswith("1, 3, 5, 7, 9, 11 and 3 more stretches.")
+
+
+@pytest.mark.parametrize(
+    ("slices", "numbers", "said"),
+    [((), (), []), ((0, 1, 2, 5), (), ["1-3", "6"]), ((0, 1), (40, 39), ["40-39"]), ((2,), (7, 8, 9), ["9"])],
+)
+def test_runs_carry_the_numbers_that_a_viewer_shows(
+    slices: tuple[int, ...], numbers: tuple[int, ...], said: list[str]
+) -> None:
+    assert sentences.in_runs(slices, numbers) == said
