@@ -17,7 +17,7 @@ from typing import Any
 
 from node.archive import Archive
 from node.audit.events import FAILED, FAILED_FOR_NOW, Action
-from node.db import receiving, work
+from node.db import quality, receiving, work
 from node.db.lifecycle import JobState
 from node.db.session import Database
 from node.db.tables import JobRow, QualityRow, ResultRow, RevisionRow
@@ -165,7 +165,7 @@ class Worker:
             if outcome.body is not None:
                 work.add_finding(session, job.id, dict(outcome.body))
             if outcome.quality is not None:
-                session.add(outcome.quality)
+                quality.add(session, outcome.quality)
             self._record(
                 session, Action.JOB_DONE, job, attempt.revision, result=outcome.outcome, objects=len(outcome.results)
             )
