@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from node.cli import audit, check, demo, harvest, peers, processes, send, studies, training
+from node.cli import audit, check, demo, harvest, peers, processes, quality, send, studies, training
 from node.cli.words import BROKEN, EXIT_CODES, LATER, complain, exit_code_of
 from node.errors import NodeError
 from node.settings import VERSION
@@ -25,6 +25,7 @@ First steps:
   pacsnode --home DIR studies              what came in and how far it is
   pacsnode --home DIR study 1.2.3          one study, step by step
   pacsnode --home DIR audit --since 2h     who did what
+  pacsnode --home DIR quality              which scanner's images became worse
 
 Every process option can also be set as PACSNODE_<NAME> (PACSNODE_<NAME>_FILE for secrets); what `up` was started
 with is remembered in HOME/run/settings.json, so other commands need only --home.
@@ -98,6 +99,7 @@ studies.register(app)
 peers.register(app)
 send.register(app)
 audit.register(app)
+quality.register(app)
 check.register(app)
 training.register(app)
 harvest.register(app)

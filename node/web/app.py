@@ -1,7 +1,8 @@
-"""The HTTP side: health, readiness, metrics. Pages for people will be mounted beside them."""
+"""The HTTP side: health, readiness, metrics, and pages for people."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -11,11 +12,12 @@ from node.archive import Archive
 from node.db import readiness
 from node.db.session import Database
 from node.settings import VERSION, Settings
-from node.web import health, metrics
+from node.web import health, metrics, quality
 
 _HOME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>pacsnode</title>
 <p>pacsnode {version}, AE title {aet}: a PACS processing node. Research use, not a medical device.
-<a href="/healthz">health</a> <a href="/readyz">readiness</a> <a href="/metrics">metrics</a></p></html>
+<a href="/quality">image quality</a> <a href="/healthz">health</a>
+<a href="/readyz">readiness</a> <a href="/metrics">metrics</a></p></html>
 """
 
 
@@ -50,5 +52,9 @@ def make_app(settings: Settings, *, database: Database, archive: Archive, ping_b
         if lack is not None:  # said, not thrown: a traceback in a log could hold values of a statement
             return Response(f"# the database {lack}\n", status_code=503, media_type=metrics.CONTENT_TYPE)
         return Response(exposition.scrape(), media_type=metrics.CONTENT_TYPE)
+
+    @app.get("/quality")
+    def quality_page() -> Response:
+        return quality.page(database, aet=settings.aet, today=dt.date.today())
 
     return app

@@ -23,7 +23,7 @@ sys.argv = ["pacsnode", *sys.argv[1:]]
 main()
 """
 PROCESSES = ["up", "receive", "infer", "deliver", "clock", "web", "migrate"]
-QUESTIONS = ["check", "demo", "studies", "study", "resend", "audit", "send", "train", "evaluate", "peers"]
+QUESTIONS = ["check", "demo", "studies", "study", "resend", "audit", "quality", "send", "train", "evaluate", "peers"]
 
 
 def without_torch(*arguments: str | Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
@@ -42,7 +42,8 @@ def test_every_command_is_listed_and_explains_itself(run, command: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *(["up"], ["check"], ["demo"], ["studies"], ["study"], ["resend"], ["audit"], ["audit", "verify"], ["send"]),
+        *(["up"], ["check"], ["demo"], ["studies"], ["study"], ["resend"], ["audit"], ["audit", "verify"]),
+        *(["quality"], ["send"]),
         *(["peers", "apply"], ["peers", "list"], ["peers", "echo"], ["train", "lidnet"], ["evaluate", "lidnet"]),
     ],
 )
