@@ -74,6 +74,9 @@ def site_text(peers: Sequence[PeerEntry], routes: Mapping[str, Sequence[str]]) -
     return text
 
 
+_RUN_S = 0.05
+
+
 class Node:
     """One node under `folder`. `env` goes over the quick settings; a URL in it takes the place of an embedded part."""
 
@@ -167,16 +170,22 @@ class Node:
 
     @contextmanager
     def stopped(self, part: str, *, once: Callable[[], bool], timeout_s: float = 120) -> Iterator[None]:
-        """SIGSTOP as soon as `once` holds, and only if it still holds then; SIGCONT at the end, if it still lives."""
+        """SIGSTOP as soon as `once` holds; SIGCONT at the end, if it still lives.
+
+        It is looked at while it stands still, and runs `_RUN_S` between two looks: on a busy machine too, what lasts
+        longer than that is not missed.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
-            wait_until(once, f"a moment to stop {part}", timeout_s=deadline - time.monotonic(), every_s=0.005)
             pid = self.pid(part)
-            assert pid is not None
+            assert pid is not None, f"{part} does not run\n{self.tail()}"
             kill(pid, signal.SIGSTOP)
             if once():
                 break
             kill(pid, signal.SIGCONT)
+            if time.monotonic() > deadline:
+                raise NotReady(f"not within {timeout_s:g} s: a moment to stop {part}\n{self.tail()}")
+            time.sleep(_RUN_S)
         try:
             yield
         finally:
