@@ -17,15 +17,13 @@ from models.evaluation.speed import interleaved
 from models.evaluation.table import Table
 from models.simulation.cases import draw_case
 
-SLICES, SIDE_PX, SPACING_MM = 8, 512, (2.0, 0.8, 0.8)
-ROUNDS = 5
+SPACING_MM = (2.0, 0.8, 0.8)
 
 
-def speed(network: Detector) -> Table:
-    """Seconds for a slice of 512² from HU to lesions, as it will run and in float32, and of non-local means."""
-    case = draw_case(
-        "forbild-thorax", seed=0, shape_zyx=(SLICES, SIDE_PX, SIDE_PX), spacing_zyx_mm=SPACING_MM, lesions=3
-    )
+def speed(network: Detector, *, slices: int = 8, side_px: int = 512, rounds: int = 5) -> Table:
+    """Seconds for a slice from HU to lesions, as it will run and in float32, and of non-local means."""
+    shape = (slices, side_px, side_px)
+    case = draw_case("forbild-thorax", seed=0, shape_zyx=shape, spacing_zyx_mm=SPACING_MM, lesions=3)
     volume = as_volume(
         LabelledVolume(case.voxels, SPACING_MM, case.lesions, "speed", "forbild-thorax", noise_free=True)
     )
@@ -40,6 +38,7 @@ def speed(network: Detector) -> Table:
     threads = f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     notes = (
         f"Interleaved on one machine: {threads}.",
-        "A drawn chest, every slice a key slice: resampling, network, masks and grouping to lesions are in it.",
+        f"A drawn chest of {side_px} × {side_px} pixels, every slice a key slice: resampling, network, masks and"
+        " grouping to lesions are in it.",
     )
-    return interleaved("Speed", calls, slices=SLICES, rounds=ROUNDS, notes=notes)
+    return interleaved("Speed", calls, slices=slices, rounds=rounds, notes=notes)

@@ -48,6 +48,7 @@ def evaluate_deeplesion(
     denoised: bool = typer.Option(
         False, "--denoised", help="The first weights once more, on images that the shipped denoiser went over."
     ),
+    timed: bool = typer.Option(True, "--speed/--no-speed", help="Time it beside non-local means, about a minute."),
     as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
 ) -> None:
     """FROC, accuracy, sensitivity by size and contrast, false positives on images without lesions.
@@ -79,9 +80,10 @@ def evaluate_deeplesion(
         if scans:
             drawn = list(drawn_scans(FAST, count=scans, seed=seed))
             tables.append(evaluate_scans(networks, drawn, bootstrap=bootstrap, on_progress=progress))
-        progress("speed", 0, 1)
-        tables.append(speed(next(iter(networks.values()))))
-        progress("speed", 1, 1)
+        if timed:
+            progress("speed", 0, 1)
+            tables.append(speed(next(iter(networks.values()))))
+            progress("speed", 1, 1)
     measured = Measured(_sha256(weights), _facts(weights), tuple(tables))
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")

@@ -22,6 +22,11 @@ Run = Callable[..., Result]
 SIDE = 64
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
 def write_sample(path: Path, patient: str, slices: int = FAST.network.slices) -> None:
     rng = np.random.default_rng(len(patient))
     labels = np.zeros((SIDE, SIDE), np.uint8)
@@ -64,7 +69,7 @@ def test_compares_the_twins_and_writes_tables_curves_and_a_figure(run: Run, samp
     out = tmp_path / "out"
     done = run(
         "evaluate", "deeplesion", "--data", samples, "--weights", several, "--arm", f"one={single}",
-        "--out", out, "--draws", "10", "--json", "--denoised",
+        "--out", out, "--draws", "10", "--json", "--denoised", "--no-speed",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     content = json.loads((out / "evaluation.json").read_text())
