@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.clinreadnet.degrade import Ingredients, Source, added_noise, ingredients_of, total_noise
@@ -30,7 +30,6 @@ def parts(source: Source) -> Ingredients:
     return ingredients_of(source, SCANNER, THINNING, seed=1)
 
 
-@settings(deadline=None)
 @given(st.floats(0.2, 6), st.sampled_from((1, 2, 4, 8)), st.floats(0.05, 1))
 def test_own_and_added_noise_make_the_total(own, thinning, fraction):
     """Noise of all views has 1/thinning of the variance of that of the remaining ones."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.clinreadnet.config import ObserverConfig
@@ -79,7 +79,6 @@ def test_a_wider_channel_at_the_centre_blurs_more():
     assert steepest(blurred_disc(fan, 0.7, OBSERVER)) > steepest(blurred_disc(wide, 0.7, OBSERVER))
 
 
-@settings(deadline=None)
 @given(st.floats(1, 300), st.floats(0, 100), st.floats(0.05, 30), st.floats(1.01, 3))
 def test_quality_falls_with_noise_and_streaks_and_rises_with_detectability(noise, streak, d_prime, factor):
     here = quality(Latent(noise, streak, d_prime), OBSERVER)

@@ -11,7 +11,7 @@ from models.clinreadnet.config import LossConfig
 from models.clinreadnet.losses import coarse, decode, grade_of, hrps, level_of, quality_loss, rps
 
 DISTRIBUTIONS = arrays(np.float64, 21, elements=st.floats(0, 1)).filter(lambda p: p.sum() > 1e-3)
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(max_examples=60)
 
 
 def one_hot(level: int, levels: int = 21) -> torch.Tensor:

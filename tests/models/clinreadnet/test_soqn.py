@@ -13,13 +13,13 @@ def ramp(down: float, across: float, side: int = 12) -> torch.Tensor:
     return (down * axis[:, None] + across * axis)[None, None]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.floats(-10, 10, width=32))
 def test_a_constant_has_no_edges_not_even_at_the_border(level):
     assert float(Sobel()(torch.full((1, 1, 9, 7), level)).detach().abs().max()) <= 1e-6 * max(abs(level), 1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.floats(-2, 2, width=32), st.floats(-2, 2, width=32))
 def test_the_slope_of_a_ramp_is_constant_and_right(down, across):
     maps = Sobel()(ramp(down, across)).detach()[0, :, 1:-1, 1:-1]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.deeplesion import boxes
@@ -40,7 +40,6 @@ def test_what_is_dropped_drops_nothing_itself():
     assert boxes.nms(row, torch.tensor([0.9, 0.8, 0.7]), 0.3).tolist() == [0, 2]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 400), min_size=4, max_size=4),
     st.lists(st.floats(2, 90), min_size=4, max_size=4),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.deeplesion.grouping import Region, SliceFinding, Track, axes_of, group, paste, region_of
@@ -50,7 +50,6 @@ def test_the_closer_of_two_goes_on_the_other_begins_anew():
 
 
 @given(st.permutations([(3, 0), (4, 0), (5, 0), (3, 1), (4, 1), (9, 0)]))
-@settings(deadline=None)
 def test_the_order_of_detections_does_not_matter(order):
     boxes = [(10.0, 10.0, 30.0, 30.0), (60.0, 10.0, 80.0, 30.0)]
     tracks = group([finding(index, boxes[which]) for index, which in order], POSITIONS, **RULES)

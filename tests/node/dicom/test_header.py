@@ -234,7 +234,7 @@ def test_guesses_the_encoding_where_the_meta_information_is_missing(tmp_path: Pa
 
 
 @odd_files_warn
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_give_a_storable_header_or_are_not_understood(tmp_path: Path, data: st.DataObject) -> None:
     ds = phantom.change(phantom.ct(), ContributingEquipmentSequence=CONTRIBUTED, SpecificCharacterSet="ISO 2022 IR 87")

@@ -89,7 +89,7 @@ def recist_pairs(draw: st.DrawFn) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in ends]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(points=recist_pairs(), units=st.sampled_from(["PIXEL", "MATRIX", "DISPLAY"]), swapped=st.booleans())
 def test_any_pair_goes_through_a_presentation_state_and_comes_back(
     points: list[tuple[float, float]], units: str, swapped: bool, axial: Scan, resolved: Any
@@ -105,7 +105,7 @@ def test_any_pair_goes_through_a_presentation_state_and_comes_back(
     assert mark.image.instance_uid == axial.key.SOPInstanceUID
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(points=recist_pairs())
 def test_any_pair_goes_through_a_report_and_comes_back(
     points: list[tuple[float, float]], axial: Scan, resolved: Any
