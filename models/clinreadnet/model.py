@@ -1,4 +1,4 @@
-"""The quality network as the catalogue will offer it: not before weights ship (models/weights)."""
+"""The quality network as the catalogue offers it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from models.clinreadnet.network import QualityNetwork, build
 from models.clinreadnet.run import prepare, run
 
 FAST = ClinReadNetConfig()
-"""The configuration of the weights to ship."""
+"""The configuration of the weights that ship."""
 
 
 def build_fast() -> QualityNetwork:
-    """The untrained network of these weights."""
+    """The untrained network of the weights that ship."""
     return build(FAST.network)
 
 
