@@ -52,13 +52,14 @@ class Returned:
 
 
 @pytest.fixture(scope="module")
-def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+def hospital(full: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
     port = free_port()
     folder = tmp_path_factory.mktemp("real")
     with Orthanc(folder / "pacs", node=Remote("NODE", port)) as pacs:
         site = site_text([PeerEntry("PACS", port=pacs.port, quiet_s=3)], {"*": ["PACS"]})
-        threads = {"PACSNODE_THREADS": "2", "OMP_NUM_THREADS": "2", "PACSNODE_LEASE_S": "120"}
-        with Node(folder / "node", site=site, port=port, env=threads) as node:
+        threads = "2" if full else "1"
+        env = {"PACSNODE_THREADS": threads, "OMP_NUM_THREADS": threads, "PACSNODE_LEASE_S": "120"}
+        with Node(folder / "node", site=site, port=port, env=env) as node:
             yield Hospital(pacs, node, Ledger(node))
 
 
