@@ -1,0 +1,179 @@
+"""Every number of the restorer, its schedule, its sampling, its tiles, its training and its bounds.
+
+source: DiffusionXRay dossier 5 (the published restorer), 8 (cost), 9 and 10 (what the node would run)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Preset = Literal["cpu", "gpu"]
+Stage = Literal["ddpm", "regressor", "refiner"]
+"""The paper's conditional DDPM; the conservative restoration; the flow that starts from it."""
+Norm = Literal["group", "channel"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes and switches of the U-Net.
+
+    inputs              images side by side: noised and condition (2), or one alone
+    fold                pixels of fold × fold become channels of one: nothing is lost, and no map has full resolution
+    stem, stem_px       channels and kernel of the first convolution
+    width, mults        channels per level; but for the published size, all multiples of 16
+    norm                "group": statistics over the image, as published; "channel": none, so that tiles and whole
+                        images are seen alike
+    down_attention      levels (0 is the finest) with linear attention on the way down
+    up_attention        levels with linear attention on the way up
+    middle_attention    full attention at the bottom
+    full_skip           the shortcut of the finest level is used; the published network computes it and drops it
+    time, time_scale    noise level or flow time as second input, and by how much it is multiplied before its waves
+    residual            the result is added to the first input, and an untrained network is the identity
+    """
+
+    inputs: int = 1
+    fold: int = 4
+    stem: int = 32
+    stem_px: int = 3
+    width: int = 32
+    mults: tuple[int, ...] = (1, 2, 4, 8)
+    norm: Norm = "channel"
+    groups: int = 8
+    heads: int = 4
+    head_width: int = 32
+    down_attention: tuple[int, ...] = ()
+    up_attention: tuple[int, ...] = ()
+    middle_attention: bool = False
+    full_skip: bool = True
+    time: bool = True
+    time_scale: float = 1.0
+    residual: bool = False
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the levels, finest first."""
+        return tuple(self.width * mult for mult in self.mults)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the input must be multiples of this."""
+        return self.fold << (len(self.mults) - 1)
+
+
+PAPER = NetworkConfig(
+    inputs=2,
+    fold=1,
+    stem=10,
+    stem_px=7,
+    width=16,
+    mults=(1, 2, 4, 8, 16, 32, 32, 32),
+    norm="group",
+    down_attention=(4, 5, 6, 7),
+    up_attention=(1, 2, 3),
+    middle_attention=True,
+    full_skip=False,
+)
+"""The published restorer: 91.4 M parameters, 217.5 GFLOP per evaluation at 1024². Reference, not for two cores."""
+
+# At each level fold 4 and width 32 cost what the dossier's development size (width 8, unfolded) does, in kernels wide
+# enough for a CPU. An evaluation of 2048² is 168 GFLOP, 213 with its tiles. At the dossier's 52 GFLOP/s on two cores a
+# minute is 14 of them at full resolution: the mean and one sample of 4 steps (21 s), or the mean and 3 samples (53 s).
+NETWORKS: dict[Stage, NetworkConfig] = {
+    "ddpm": NetworkConfig(inputs=2),
+    "regressor": NetworkConfig(time=False, residual=True),
+    "refiner": NetworkConfig(time_scale=2000.0),
+}
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """T, the cosine's offset s, and what betas are clipped to."""
+
+    steps: int = 2000
+    offset: float = 0.008
+    beta_range: tuple[float, float] = (1e-4, 0.9999)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the restored image is drawn.
+
+    flow_steps          evaluations of the refiner per sample; 0: the conservative restoration alone
+    flow_noise          standard deviation of the noise that the flow starts with, of a range of 2
+    samples             drawn where uncertainty is asked for
+    solver_steps        of DPM-Solver++ and DDIM on the reference path
+    """
+
+    flow_steps: int = 4
+    flow_noise: float = 0.05
+    samples: int = 3
+    solver_steps: int = 20
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """Tiles of one evaluation: 2 × 2 of them for 2048², 1.27 times its pixels.
+
+    side_px, overlap_px     multiples of the network's `multiple`; an image that fits is not cut
+    ramp_px                 where one tile turns into the next, in the middle of the overlap: pixels beyond saw the edge
+    """
+
+    side_px: int = 1152
+    overlap_px: int = 256
+    ramp_px: int = 128
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Adam at a constant 5e-5 without smoothing, as published, would be another.
+
+    batch, crop_px      pairs per step, and the side of the crops a store should make
+    """
+
+    steps: int
+    batch: int
+    crop_px: int = 256
+    learning_rate: float = 2e-4
+    last_learning_rate: float = 1e-6
+    warmup_steps: int = 500
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    checkpoint_every: int = 250
+
+
+TRAINING: dict[Preset, TrainConfig] = {
+    "cpu": TrainConfig(steps=8000, batch=4),
+    "gpu": TrainConfig(steps=200_000, batch=32, crop_px=512, ema_decay=0.9999, checkpoint_every=2000),
+}
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """Bounds on what the generator may change (dossier 10).
+
+    cap             k: the output is within k local noise standard deviations of the conservative restoration; at most 3
+    split_mm        σ of the Gaussian below whose cut the conservative restoration decides: 8 pixels of 0.2 mm
+    block_px        side of the blocks of the re-degradation test       block_z   beyond which a block is an outlier
+    alpha, delta    miscoverage, and the risk that calibration itself misses it
+    outside_share   part of an image's pixels that may be outside their intervals before the image counts as missed
+    """
+
+    cap: float = 3.0
+    split_mm: float = 1.6
+    block_px: int = 32
+    block_z: float = 3.0
+    alpha: float = 0.1
+    delta: float = 0.1
+    outside_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class DiffusionXRayConfig:
+    """All of it."""
+
+    networks: dict[Stage, NetworkConfig] = field(default_factory=lambda: dict(NETWORKS))
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    tiles: TileConfig = field(default_factory=TileConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
