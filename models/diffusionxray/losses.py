@@ -31,7 +31,7 @@ def noise_loss(
 
 
 def regression_loss(network: RestorationUNet, clean: Tensor, degraded: Tensor) -> Tensor:
-    """Of the conservative restoration: mean absolute error."""
+    """Of the conservative restoration: mean absolute error, so that it learns the median of what is possible."""
     return functional.l1_loss(network(degraded), clean)
 
 

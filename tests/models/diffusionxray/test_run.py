@@ -1,0 +1,92 @@
+"""From a radiograph to its restoration: bounds, grid, bits and repeatability, with untrained networks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.contract import ModelError, Radiograph, SourceRef
+from models.diffusionxray.config import DiffusionXRayConfig, SamplingConfig, TileConfig
+from models.diffusionxray.guard import local_noise_sd
+from models.diffusionxray.network import build
+from models.diffusionxray.run import run
+from models.diffusionxray.samplers import seed_of
+
+CONFIG = DiffusionXRayConfig(tiles=TileConfig(side_px=64, overlap_px=32, ramp_px=16))
+UID = "1.2.826.0.1.3680043.8.498.1"
+
+
+@pytest.fixture(scope="module")
+def radiograph() -> Radiograph:
+    """16 bits, odd sides, a slope and noise."""
+    y, x = np.mgrid[:85, :103]
+    pixels = 20_000 + 200 * x + 100 * y + 400 * np.random.default_rng(1).standard_normal((85, 103))
+    return Radiograph(np.rint(pixels).astype(np.float32), (0, 65535), SourceRef(UID), spacing_yx_mm=(0.2, 0.2))
+
+
+@pytest.fixture
+def networks(tiny):
+    torch.manual_seed(1)
+    regressor, refiner = build(replace(tiny, time=False, residual=True)), build(replace(tiny, time_scale=2000.0))
+    return regressor.eval(), refiner.eval()
+
+
+def test_untrained_and_with_no_step_it_is_the_image_itself(networks, radiograph):
+    restored = run(*networks, radiograph, replace(CONFIG, sampling=SamplingConfig(flow_steps=0)))
+    np.testing.assert_array_equal(restored.pixels, radiograph.pixels)
+    np.testing.assert_array_equal(restored.safe, radiograph.pixels)
+    assert restored.spread is None
+
+
+def test_a_wild_refiner_stays_within_what_is_allowed(networks, radiograph):
+    restored = run(*networks, radiograph, CONFIG)
+    change = np.abs(restored.pixels.astype(np.float64) - restored.safe)
+    assert (change <= restored.allowed + 1).all()
+    assert (change > 0.9 * restored.allowed).any()
+    np.testing.assert_allclose(restored.allowed, 3 * local_noise_sd(radiograph.pixels), rtol=1e-3)
+    assert np.median(restored.allowed) == pytest.approx(3 * 400, rel=0.1)
+
+
+def test_whole_stored_values_on_the_same_grid(networks, radiograph):
+    restored = run(*networks, radiograph, CONFIG, samples=2)
+    for array in (restored.pixels, restored.safe, restored.allowed, restored.spread):
+        assert array.shape == radiograph.pixels.shape
+        assert array.dtype == np.float32
+    assert (restored.pixels == np.rint(restored.pixels)).all()
+    assert len(np.unique(restored.pixels)) > 256
+    assert (restored.seed, restored.steps) == (seed_of(UID), 4)
+
+
+def test_two_runs_are_equal_to_the_bit_and_another_image_has_other_noise(networks, radiograph):
+    still = build(networks[1].config).eval()
+    torch.nn.init.zeros_(still.head.weight)
+    torch.nn.init.zeros_(still.head.bias)
+    one = run(networks[0], still, radiograph, CONFIG)
+    torch.manual_seed(99)
+    again = run(networks[0], still, radiograph, CONFIG, samples=2)
+    np.testing.assert_array_equal(one.pixels, again.pixels)
+    other = run(networks[0], still, replace(radiograph, source=SourceRef(UID + "1")), CONFIG)
+    assert (one.pixels != other.pixels).mean() > 0.8  # where both reach the cap they are equal
+
+
+def test_samples_spread_by_the_noise_they_start_with(networks, radiograph):
+    """A velocity of 0 leaves mean + noise: 0.05 of half the range."""
+    still = build(networks[1].config).eval()
+    torch.nn.init.zeros_(still.head.weight)
+    torch.nn.init.zeros_(still.head.bias)
+    spread = run(networks[0], still, radiograph, CONFIG, samples=5).spread
+    assert np.sqrt((spread**2).mean()) == pytest.approx(0.05 * 65535 / 2, rel=0.02)
+
+
+def test_refuses_what_it_cannot_bound(networks, radiograph):
+    with pytest.raises(ModelError, match="spacing"):
+        run(*networks, replace(radiograph, spacing_yx_mm=None), CONFIG)
+    with pytest.raises(ModelError, match="one sample"):
+        run(*networks, radiograph, CONFIG, samples=0)
+    with pytest.raises(ModelError, match="outside"):
+        run(*networks, replace(radiograph, value_range=(0, 4095)), CONFIG)
+    broken = build(networks[1].config).eval()
+    torch.nn.init.constant_(broken.head.bias, torch.nan)
+    with pytest.raises(ModelError, match="not finite"):
+        run(networks[0], broken, radiograph, CONFIG)
