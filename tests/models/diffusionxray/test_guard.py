@@ -59,6 +59,13 @@ def test_the_cap_by_hand():
     assert out[0, 1:].tolist() == [-1, 0]
 
 
+def test_a_bound_that_rounds_up_to_a_single_precision_number_is_not_reached():
+    """1 + k s is 2⁻⁵⁴ below 1 + 2⁻²³, which double precision cannot tell apart."""
+    one, s = np.ones((1, 1), np.float32), np.full((1, 1), 2.0**-23, np.float32)
+    assert cap_residual(one, 2 * one, s, 1 - 2.0**-31).item() == 1.0
+    assert cap_residual(one, 2 * one, s, 1 + 2.0**-20).item() == 1 + 2.0**-23
+
+
 def test_a_cap_that_bounds_nothing_is_refused():
     one = np.ones((1, 1), np.float32)
     for cap in (3.1, -1.0, math.nan):

@@ -96,15 +96,24 @@ def test_the_untrained_regressor_is_the_identity(tiny):
     assert torch.equal(network(x), x)
 
 
-def test_without_statistics_over_the_image_far_pixels_do_not_matter(tiny):
-    x = torch.randn(1, 1, 128, 16)  # the layers reach 81 pixels at most
+@pytest.mark.parametrize(
+    ("switches", "local"),
+    [
+        ({}, True),
+        ({"norm": "group"}, False),
+        ({"middle_attention": True}, False),
+        ({"down_attention": (1,)}, False),
+        ({"up_attention": (1,)}, False),
+    ],
+)
+def test_far_pixels_matter_only_with_statistics_or_attention_over_the_image(tiny, switches, local):
+    x = torch.randn(1, 1, 128, 16, generator=torch.Generator().manual_seed(1))
     other = x.clone()
-    other[:, :, 112:] = 3.0
+    other[:, :, 112:] = 3.0  # the layers reach 81 pixels at most
+    network = build(replace(tiny, **switches)).eval()
     with torch.inference_mode():
-        for norm, agrees in (("channel", True), ("group", False)):
-            network = build(replace(tiny, norm=norm)).eval()
-            at = torch.zeros(1)
-            assert torch.allclose(network(x, at)[:, :, :24], network(other, at)[:, :, :24], atol=1e-6) is agrees
+        one, two = (network(image, torch.zeros(1))[:, :, :24] for image in (x, other))
+    assert torch.allclose(one, two, rtol=0, atol=1e-6) is local
 
 
 def test_the_full_resolution_shortcut_is_a_switch(tiny):

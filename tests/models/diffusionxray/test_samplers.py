@@ -188,6 +188,12 @@ def test_four_steps_of_the_flow_look_like_the_data_and_err_less_than_a_sample_of
     assert float((out - truth).square().mean()) > float((safe - truth).square().mean())
 
 
+def test_the_flow_is_asked_at_the_beginning_of_each_step():
+    zero = torch.zeros(1, 1, 1, 1)
+    out = refine(torch.full_like, zero, NOISE, steps=4, start_sd=0.0)
+    assert float(out) == (0 + 0.25 + 0.5 + 0.75) / 4
+
+
 def test_no_step_gives_the_conservative_restoration():
     safe, _ = pairs()
     assert refine(ideal_velocity, safe, NOISE, steps=0, start_sd=START_SD) is safe

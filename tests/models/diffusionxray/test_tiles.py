@@ -58,7 +58,7 @@ def test_pixels_that_saw_a_cut_edge_have_no_share():
     assert first[1152 - 129] > 0.5 > first[1152 - 128] > 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_the_identity_comes_back_bit_for_bit(rows, columns, seed):
     rng = np.random.default_rng(seed)

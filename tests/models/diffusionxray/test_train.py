@@ -161,8 +161,11 @@ def test_the_noise_loss_of_a_perfect_network_is_zero():
 
 
 def test_the_flow_loss_of_a_still_network_is_what_is_left_to_move():
-    loss = flow_loss(lambda x, _time: torch.zeros_like(x), UNSEEN.clean, UNSEEN.degraded, 0.0, torch.Generator())
-    assert float(loss) == pytest.approx(float((UNSEEN.clean - UNSEEN.degraded).square().mean()))
+    left = float((UNSEEN.clean - UNSEEN.degraded).square().mean())
+    for start_sd in (0.0, 0.5):
+        draws = torch.Generator().manual_seed(1)
+        loss = flow_loss(lambda x, _time: torch.zeros_like(x), UNSEEN.clean, UNSEEN.degraded, start_sd, draws)
+        assert float(loss) == pytest.approx(left + start_sd**2, rel=0.04 if start_sd else 1e-6)
 
 
 def test_trains_from_pairs_to_weights(config, tmp_path):
