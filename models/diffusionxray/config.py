@@ -100,7 +100,7 @@ class SamplingConfig:
     """How the restored image is drawn.
 
     flow_steps          evaluations of the refiner per sample; 0: the conservative restoration alone
-    flow_noise          standard deviation of the noise that the flow starts with, of a range of 2; 0.05 is PMRF's least
+    flow_noise          standard deviation of the noise that the flow starts with, of a range of 2
     samples             drawn where uncertainty is asked for
     solver_steps        of DPM-Solver++ and DDIM on the reference path
     """
