@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from models.catalogue import catalogue
-from models.contract import ModelError, SourceRef, Volume
+from models.contract import Acquisition, ModelError, SourceRef, Volume
 from models.deeplesion.samples import LabelledVolume
 from models.deeplesion.validate import as_volume
 from models.simulation.cases import PlantedLesion, draw_case
@@ -35,6 +36,11 @@ def denoiser():
 @pytest.fixture
 def detector():
     return OFFERED["deeplesion-fast"]
+
+
+@pytest.fixture
+def scorer():
+    return OFFERED["clinreadnet-fast"]
 
 
 @pytest.fixture
@@ -68,8 +74,8 @@ def chest() -> tuple[Volume, tuple[PlantedLesion, ...]]:
     return as_volume(labelled), large
 
 
-def test_denoiser_and_detector_are_on_offer():
-    assert set(OFFERED) == {"lidnet-fast", "deeplesion-fast"}
+def test_denoiser_detector_and_scorer_are_on_offer():
+    assert set(OFFERED) == {"lidnet-fast", "deeplesion-fast", "clinreadnet-fast"}
 
 
 def test_nothing_without_weights_is_on_offer(tmp_path):
@@ -162,3 +168,41 @@ def test_the_same_images_give_the_same_lesions(detector, chest):
 def test_in_air_nothing_is_found(detector, volume):
     nothing = replace(volume, voxels=np.full_like(volume.voxels, -1000.0), padding=None)
     assert detector.load()(nothing) == ()
+
+
+@pytest.fixture(scope="module")
+def abdomen() -> Volume:
+    """One slice of a drawn abdomen, of a family that no training saw, again and again with more noise."""
+    case = draw_case("mird", seed=5, shape_zyx=(5, 512, 512), spacing_zyx_mm=(3.0, 0.8, 0.8))
+    noise = gaussian_filter(np.random.default_rng(3).standard_normal((512, 512)), 0.8)
+    noise /= noise.std()
+    affine = np.zeros((4, 4))
+    affine[0, 2], affine[1, 1], affine[2, 0], affine[3, 3] = 0.8, 0.8, 3.0, 1.0
+    return Volume(
+        np.stack([case.voxels[2] + sd * noise for sd in (4, 12, 24, 48, 90)]).astype(np.float32),
+        affine,
+        (3.0, 0.8, 0.8),
+        np.outer(np.arange(5), (0.0, 0.0, 3.0)),
+        tuple(SourceRef(f"1.2.{k}") for k in range(5)),
+        Acquisition(modality="CT", kernel="B30f", body_part="ABDOMEN"),
+    )
+
+
+def test_the_score_falls_as_noise_rises(scorer, abdomen):
+    before = abdomen.voxels.copy()
+    found = scorer.load()(abdomen)
+    assert np.array_equal(abdomen.voxels, before)
+    assert (np.diff(found.scores) < 0).all(), found.scores
+    assert found.scores[0] - found.scores[-1] > 1.5
+
+
+def test_the_same_slices_get_the_same_scores(scorer, abdomen):
+    first, second = (scorer.load()(abdomen).probabilities for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_what_it_was_not_made_for_gets_no_score(scorer, abdomen):
+    head = replace(abdomen, acquisition=replace(abdomen.acquisition, body_part="HEAD"))
+    found = scorer.load()(head)
+    assert "head" in found.not_applicable
+    assert found.scores.size == 0

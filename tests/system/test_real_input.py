@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,17 @@ def test_the_report_says_what_was_done(returned: Returned) -> None:
     assert "Denoising done" in text
     assert "Research use only" in text
     assert f"{len(returned.study.files)} images" in text
+
+
+def test_every_slice_is_graded_and_the_grades_can_be_asked_for(returned: Returned) -> None:
+    (report,) = returned.of_modality("SR")
+    assert "Image quality scoring done" in " ".join(objects.report_texts(report))
+    (series,) = {dataset.SeriesInstanceUID for dataset in returned.sources().values()}
+    answer = returned.hospital.node.command("quality", "--series", series, "--json")
+    assert answer.ok, answer.text
+    detail = json.loads(answer.text)["detail"]
+    assert {one["sop_instance_uid"] for one in detail} == returned.study.instance_uids()
+    assert all(0 <= one["score"] <= 4 and abs(sum(one["probabilities"]) - 1) < 0.01 for one in detail)
 
 
 def test_a_segmentation_that_calls_itself_ct_is_not_eligible(
