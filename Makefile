@@ -32,7 +32,7 @@ demo: setup
 	$(BIN)/pacsnode demo $(if $(STUDY),--study '$(STUDY)') $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-full: setup
 	$(BIN)/python -m pytest tests/system --full $(ARGS)

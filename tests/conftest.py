@@ -19,12 +19,7 @@ settings.register_profile("house", settings.get_profile(settings.get_current_pro
 settings.load_profile("house")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of its own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Among several workers the system tests, which mostly wait, go to one and begin at once; files stay whole."""
-    if not hasattr(config, "workerinput"):
-        return
-    items.sort(key=lambda item: SYSTEM not in item.path.parents)
-    for item in items:
-        name = "system" if SYSTEM in item.path.parents else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(name))
+    """Among several workers (by files: `--dist loadfile`) the system tests begin at once: they take longest."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: SYSTEM not in item.path.parents)
