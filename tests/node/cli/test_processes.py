@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from node.cli import home as homes
+from node.db import migrate
 from node.db.session import Database
 
 
@@ -32,7 +33,7 @@ def test_a_taken_port_is_a_wrong_setting_and_named(home: Path, empty: Database) 
 
 def test_migrate_goes_there_and_back_and_says_where_it_is(run) -> None:
     assert run("migrate", "--show").exit_code == 1
-    assert "database at 0001" in run("migrate").stdout
+    assert f"database at {migrate.head()}," in run("migrate").stdout
     assert run("migrate", "--show").exit_code == 0
     assert "nothing yet" in run("migrate", "--down", "base").stdout
 
