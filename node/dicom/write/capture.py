@@ -44,7 +44,7 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
     refs = grid.sources if isinstance(grid, Volume) else (grid.source,)
     numbers = source.image_numbers(refs)
     panels = _volume_panels(findings, grid, numbers) if isinstance(grid, Volume) else _radiograph_panels(findings, grid)
-    lines = [page.Line(stamp.note, "warning"), *(_line(text) for text in sentences.of_findings(findings, numbers))]
+    lines = [page.Line(stamp.note, "warning"), *(_line(text) for text in sentences.for_page(findings, numbers))]
     lines += [page.Line(note, "warning") for note in (*grid.notes, *findings.notes)]
     number = header.get("SeriesNumber")
     name = " ".join(str(header.get("SeriesDescription", "") or "").split())

@@ -99,6 +99,14 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
     return sentences
 
 
+def for_page(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
+    """The same, for a page that may not hold all of it: what a reader must see first stands first."""
+    lesions = [of_lesion(number, lesion, image_numbers) for number, lesion in enumerate(findings.lesions, start=1)]
+    first = [*lesions, *(of_analysis(one) for one in findings.analyses if one.outcome != "done")]
+    first += of_scores(findings.scores, image_numbers)
+    return first + [sentence for sentence in of_findings(findings, image_numbers) if sentence not in first]
+
+
 def of_analysis(analysis: Analysis) -> str:
     model = analysis.model
     by = "" if model is None else f" Network {model.name} {model.version}."

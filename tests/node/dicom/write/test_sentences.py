@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gate import made
 from models.contract import Analysis, Findings, Measurement, Score
+from node.dicom.read import read_volume
 from node.dicom.write import SeriesEntry, StudyEntry, sentences
 
 
@@ -101,3 +103,14 @@ def test_runs_carry_the_numbers_that_a_viewer_shows(
     slices: tuple[int, ...], numbers: tuple[int, ...], said: list[str]
 ) -> None:
     assert sentences.in_runs(slices, numbers) == said
+
+
+def test_a_page_begins_with_what_must_be_seen_and_leaves_nothing_out(tmp_path: Path) -> None:
+    volume = read_volume(made.ct_series(tmp_path))
+    findings = made.findings(volume, lesions=2)
+    numbers = list(range(1, len(volume.sources) + 1))
+    on_page = sentences.for_page(findings, numbers)
+    assert [text.split(":")[0] for text in on_page[:2]] == ["Lesion 1", "Lesion 2"]
+    assert on_page[2].startswith("Lesion detection not done")
+    assert on_page[3].startswith("Input images, on a scale")
+    assert sorted(on_page) == sorted(sentences.of_findings(findings, numbers))
