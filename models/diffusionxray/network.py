@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.diffusionxray.config import NetworkConfig
+from models.layers import ChannelNorm
 
 LONGEST_PERIOD = 10_000.0
 
@@ -127,20 +128,6 @@ class Block(nn.Module):
             h = h + self.time(time)[:, :, None, None]
         out: Tensor = self.second(h) + self.shortcut(x)
         return out
-
-
-class ChannelNorm(nn.Module):
-    """Every position normalised over its own channels: no feature depends on the rest of the image."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
-        last = functional.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias)
-        return last.permute(0, 3, 1, 2)
 
 
 class LinearAttention(nn.Module):

@@ -1,0 +1,25 @@
+"""Layers that more than one network is built of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ChannelNorm(nn.Module):
+    """Every position normalised over its own channels.
+
+    GroupNorm over the image would do as well in training, but then each feature would depend on every pixel: crops and
+    whole images would be normalised differently, and no loss could be confined to a region.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        last = functional.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias)
+        return last.permute(0, 3, 1, 2)
