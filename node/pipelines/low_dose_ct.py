@@ -118,7 +118,7 @@ def _too_poor(quality: Quality | None, least: float) -> str:
     if quality is None or quality.not_applicable or quality.median >= least:
         return ""
     return (
-        f"The image quality of the series is {quality.median:.1f} of {HIGHEST:g}, and this node searches from {least:g}"
+        f"The image quality of the series is {quality.median:.2f} of {HIGHEST:g}, and this node searches from {least:g}"
         " on: what a search would miss in such images is not known."
     )
 
