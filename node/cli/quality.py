@@ -33,6 +33,9 @@ def quality(
     weeks: int = typer.Option(0, "--weeks", min=0, max=26, help="Also week by week, the last so many."),
     series: str = typer.Option("", "--series", help="Instead: the scores of this Series Instance UID, image by image."),
     check: bool = typer.Option(False, "--check", help="Exit code 1 where something drifted or fell silent, for cron."),
+    on: dt.datetime | None = typer.Option(
+        None, "--on", formats=["%Y-%m-%d"], help="As of that day instead of today.", show_default=False
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Image quality by scanner and protocol: what drifted, and which scanner fell silent.
@@ -43,6 +46,7 @@ def quality(
     pacsnode --home DIR quality
     pacsnode --home DIR quality --scanner force --weeks 12
     pacsnode --home DIR quality --check
+    pacsnode --home DIR quality --on 2026-03-31
     pacsnode --home DIR quality --series 1.2.3.4
     """
     database = open_database(ctx)
@@ -51,12 +55,12 @@ def quality(
         return
     from node.db import watch
 
-    today = dt.date.today()
+    today = on.date() if on else dt.date.today()
     with database.read() as session:
         everything = watch.look(session, today=today)
     found = everything.only(scanner=scanner, protocol=protocol)
     if not found.groups:
-        complain(_why_nothing(database, everything))
+        complain(_why_nothing(database, everything, today))
         raise typer.Exit(NOTHING)
     if as_json:
         print_json({"watch": found, "rules": watch.RULES, "caution": watch.CAUTION})
@@ -66,7 +70,7 @@ def quality(
         raise typer.Exit(NOTHING)
 
 
-def _why_nothing(database: Database, everything: Watch) -> str:
+def _why_nothing(database: Database, everything: Watch, today: dt.date) -> str:
     from node.db import quality as statements
     from node.db.watch import HISTORY_WEEKS
 
@@ -74,7 +78,9 @@ def _why_nothing(database: Database, everything: Watch) -> str:
         return "no scanner and protocol has such a name"
     with database.read() as session:
         last = statements.last_acquired(session)
-    return f"nothing in the last {HISTORY_WEEKS} weeks; the newest series is of {last}" if last else _NONE_YET
+    if last is None:
+        return _NONE_YET
+    return f"nothing in the {HISTORY_WEEKS} weeks up to {today}; the newest series is of {last}"
 
 
 def _show(found: Watch, weeks: int) -> None:

@@ -32,8 +32,8 @@ class SeriesQuality:
     reason: str
 
 
-def series_since(session: Session, day: dt.date) -> list[SeriesQuality]:
-    """Series acquired on that day or later, each in its newest row, in the order of their jobs."""
+def series_between(session: Session, first: dt.date, last: dt.date) -> list[SeriesQuality]:
+    """Series acquired on these days or between them, each in its newest row, in the order of their jobs."""
     rows = session.execute(
         select(
             QualityRow.job_id,
@@ -48,7 +48,7 @@ def series_since(session: Session, day: dt.date) -> list[SeriesQuality]:
         )
         .join(JobRow, JobRow.id == QualityRow.job_id)
         .join(RevisionRow, RevisionRow.id == JobRow.revision_id)
-        .where(QualityRow.acquired_on >= day, _newest())
+        .where(QualityRow.acquired_on.between(first, last), _newest())
         .order_by(QualityRow.job_id)
     )
     return [SeriesQuality(*row) for row in rows]

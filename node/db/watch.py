@@ -173,8 +173,8 @@ class Watch:
 
 
 def look(session: Session, *, today: dt.date) -> Watch:
-    """The watch on that day, from the last `HISTORY_WEEKS` of the database."""
-    return judge(quality.series_since(session, _weeks_before(today, HISTORY_WEEKS)), today=today)
+    """The watch on that day, from the `HISTORY_WEEKS` before it; what was acquired later is left out."""
+    return judge(quality.series_between(session, _weeks_before(today, HISTORY_WEEKS), today), today=today)
 
 
 def judge(series: Sequence[SeriesQuality], *, today: dt.date) -> Watch:

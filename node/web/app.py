@@ -54,7 +54,8 @@ def make_app(settings: Settings, *, database: Database, archive: Archive, ping_b
         return Response(exposition.scrape(), media_type=metrics.CONTENT_TYPE)
 
     @app.get("/quality")
-    def quality_page() -> Response:
-        return quality.page(database, aet=settings.aet, today=dt.date.today())
+    def quality_page(on: dt.date | None = None) -> Response:
+        """As of that day; today's without one."""
+        return quality.page(database, aet=settings.aet, today=on or dt.date.today())
 
     return app

@@ -81,7 +81,7 @@ def page(database: Database, *, aet: str, today: dt.date) -> Response:
     with database.read() as session:
         found = watch.look(session, today=today)
         last = None if found.groups else quality.last_acquired(session)
-    return _answer(aet, _watch(found) if found.groups else _nothing(last))
+    return _answer(aet, _watch(found) if found.groups else _nothing(last, today))
 
 
 def _answer(aet: str, body: str, *, status: int = 200) -> Response:
@@ -99,10 +99,10 @@ def _footer() -> str:
     return f"<footer><h2>How to read this</h2>{texts}</footer>"
 
 
-def _nothing(last: dt.date | None) -> str:
+def _nothing(last: dt.date | None, today: dt.date) -> str:
     if last is None:
         return f"<p>{_NONE_YET}</p>"
-    return f"<p>Nothing in the last {HISTORY_WEEKS} weeks. The newest series that was scored is of {last}.</p>"
+    return f"<p>Nothing in the {HISTORY_WEEKS} weeks up to {today}. The newest series that was scored is of {last}.</p>"
 
 
 def _watch(found: Watch) -> str:
