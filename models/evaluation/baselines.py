@@ -1,4 +1,7 @@
-"""Filters that a trained denoiser has to beat: Gaussian, bilateral, non-local means, BM3D. On HU, slice by slice."""
+"""Filters that a trained network has to beat: Gaussian, bilateral, non-local means, BM3D, and unsharp mask.
+
+Slice by slice, on HU; on pictures, whatever is named HU here is in units of the picture.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,12 @@ def gaussian(image: FloatArray, *, sigma_px: float) -> FloatArray:
     """Gaussian blur of one slice (Y, X)."""
     blurred: FloatArray = gaussian_filter(image, sigma_px, mode="nearest")
     return blurred
+
+
+def unsharp_mask(image: FloatArray, *, sigma_px: float, amount: float) -> FloatArray:
+    """The slice (Y, X), and so much of what a Gaussian takes from it once more."""
+    sharper: FloatArray = image + np.float32(amount) * (image - gaussian(image, sigma_px=sigma_px))
+    return sharper
 
 
 def bilateral(image: FloatArray, *, sigma_px: float, sigma_hu: float) -> FloatArray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.contract import ModelError
-from models.evaluation.baselines import bilateral, bm3d, gaussian, non_local_means
+from models.evaluation.baselines import bilateral, bm3d, gaussian, non_local_means, unsharp_mask
 
 
 @pytest.fixture
@@ -57,3 +57,11 @@ def test_without_its_package_bm3d_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "bm3d", None)
     with pytest.raises(ModelError, match=r"pacsnode\[evaluation\]"):
         bm3d(np.zeros((8, 8), np.float32), sigma_hu=12.5)
+
+
+def test_an_unsharp_mask_steepens_the_edge_and_keeps_the_level(step):
+    result = unsharp_mask(step, sigma_px=1.5, amount=0.5)
+    before, after = step.mean(0), result.mean(0)
+    assert after[32] - after[31] > 1.2 * (before[32] - before[31])
+    assert result[:, 45:].mean() == pytest.approx(step[:, 45:].mean(), abs=1)
+    np.testing.assert_array_equal(unsharp_mask(step, sigma_px=1.5, amount=0), step)
