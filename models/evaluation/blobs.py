@@ -13,15 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_laplace, maximum_filter, uniform_filter
 
 from models.contract import FloatArray, ModelError
+
+Array = NDArray[np.float64]
 
 DIAMETERS_MM = (5.0, 8.0, 12.0, 18.0)
 RING = (2.0, 6.0)
 """Inner and outer side of the square ring around a pixel where its surroundings are measured, in diameters."""
 FLOOR = 1e-3
 """Least response, in picture units, that surroundings count as: in an even field nothing is divided by nothing."""
+COARSEST_PX = 7.0
+"""A blob is at least so wide on the grid on which it is looked for."""
 WEAKEST = 2.0
 """Below this a response is no candidate at all."""
 
@@ -78,23 +83,38 @@ def threshold_for(pictures: Sequence[Sequence[Candidate]], per_picture: float) -
 
 
 def _of_size(picture: FloatArray, diameter_px: float, weakest: float) -> list[Candidate]:
-    """Local maxima of the response at one size, away from the edge."""
-    sigma = diameter_px / (2 * math.sqrt(2))
-    margin = math.ceil(diameter_px / 2)
-    if min(picture.shape) <= 2 * margin:
+    """Local maxima of the response at one size, away from the edge; large ones on a coarser grid."""
+    coarse = max(1, int(diameter_px / COARSEST_PX))
+    size = diameter_px / coarse
+    sigma, margin = size / (2 * math.sqrt(2)), math.ceil(size / 2)
+    small = _binned(picture, coarse)
+    if min(small.shape) <= 2 * margin:
         return []
-    response = -(sigma**2) * gaussian_laplace(picture.astype(np.float64), sigma, mode="nearest", truncate=5)
-    inner, outer = (2 * math.ceil(ring * diameter_px / 2) + 1 for ring in RING)
-    square = response**2
-    ring = outer**2 * uniform_filter(square, outer, mode="reflect") - inner**2 * uniform_filter(
-        square, inner, mode="reflect"
-    )
-    around = np.sqrt(np.maximum(ring, 0) / (outer**2 - inner**2))
-    score = response / np.maximum(around, FLOOR)
+    response = -(sigma**2) * gaussian_laplace(small, sigma, mode="nearest", truncate=5)
+    score = response / np.maximum(_around(response, size), FLOOR)
     peak = (response == maximum_filter(response, 2 * margin + 1)) & (score >= weakest)
     inside = np.zeros_like(peak)
     inside[margin:-margin, margin:-margin] = True
+    centre = (coarse - 1) / 2
     return [
-        Candidate(float(row), float(column), diameter_px, float(score[row, column]))
+        Candidate(float(row) * coarse + centre, float(column) * coarse + centre, diameter_px, float(score[row, column]))
         for row, column in np.argwhere(peak & inside)
     ]
+
+
+def _around(response: Array, size: float) -> Array:
+    """Root mean square of the responses in the ring around each pixel."""
+    inner, outer = (2 * math.ceil(ring * size / 2) + 1 for ring in RING)
+    square = response**2
+    total = outer**2 * uniform_filter(square, outer, mode="reflect")
+    within = inner**2 * uniform_filter(square, inner, mode="reflect")
+    mean: Array = np.maximum(total - within, 0) / (outer**2 - inner**2)
+    return np.sqrt(mean)
+
+
+def _binned(picture: FloatArray, factor: int) -> Array:
+    """Mean over squares; rows and columns that fill none are left out."""
+    rows, columns = (side // factor for side in picture.shape)
+    whole = picture[: rows * factor, : columns * factor].astype(np.float64)
+    mean: Array = whole.reshape(rows, factor, columns, factor).mean((1, 3))
+    return mean

@@ -24,7 +24,7 @@ def blob(row, column, diameter_mm, contrast, side=160):
 @pytest.mark.parametrize("diameter_mm", [5, 8, 12])
 def test_the_surest_candidate_is_the_blob_at_its_place_and_about_its_size(diameter_mm):
     found = candidates(texture(0) + blob(70, 90, diameter_mm, 0.3), SPACING_MM)
-    assert np.hypot(found[0].row - 70, found[0].column - 90) < 2
+    assert np.hypot(found[0].row - 70, found[0].column - 90) < diameter_mm / SPACING_MM / 4
     assert 1 / 1.6 < found[0].diameter_px * SPACING_MM / diameter_mm < 1.6
     assert found[0].score > 1.5 * found[1].score
 
