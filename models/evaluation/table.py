@@ -76,7 +76,7 @@ class Measured:
 
 
 def _rounded(interval: Interval) -> dict[str, float | int | None]:
-    """JSON knows no NaN: what could not be measured is null."""
+    """JSON knows neither NaN nor infinity: what could not be measured is null."""
     values = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-    shown = {name: None if math.isnan(value) else round(value, 4) for name, value in values.items()}
+    shown = {name: round(value, 4) if math.isfinite(value) else None for name, value in values.items()}
     return {**shown, "patients": interval.patients}

@@ -142,8 +142,8 @@ def test_an_invented_nodule_is_counted_and_one_that_was_there_is_not() -> None:
     methods = {"inventive": lambda unit, _: unit + fake, "honest": lambda unit, _: unit}
     told = rows(audit(methods, {"noise": noisy}, [made(seed) for seed in range(4)], setting(), what=SMALL)[2])
     assert told["noise", "inventive"][INVENTED] == 100
-    assert 50 <= told["noise", "inventive"][NOT_WEAKLY] <= 100
     # a weak candidate of noise may lie where the nodule was invented, so that not all are new by the stricter count
+    assert 50 <= told["noise", "inventive"][NOT_WEAKLY] <= 100
     assert told["noise", "honest"][INVENTED] == told["noise", "honest"][NOT_WEAKLY] == 0
     assert told["noise", INPUT][NOT_CLEAN] == told["noise", "honest"][NOT_CLEAN]
 
