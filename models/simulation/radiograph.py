@@ -1,111 +1,140 @@
-"""A chest radiograph computed from a CT volume: a schematic digitally reconstructed radiograph with noise and scatter.
+"""A chest radiograph computed from a CT volume: scatter, focal spot, counts, the detector's spread, grey levels.
 
-source: simulation dossier 6.1 and 6.2, steps 1 to 3 and 5; attenuation from the NIST tables of water and cortical bone
+source: simulation dossier 6.1 and 6.2, steps 1 to 3 and 5
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter
-from torch import Tensor
-from torch.nn import functional
 
 from models.contract import FloatArray
+from models.simulation.drr import View, areal_densities, transmitted
 from models.simulation.phantom import ChestPhantom
 
-SPECTRUM_WEIGHT = (0.30, 0.45, 0.25)
-"""Detected share of 50, 60 and 80 keV: a filtered 120 kV beam, coarsely."""
-WATER_CM2_PER_G = (0.2269, 0.2059, 0.1837)
-BONE_CM2_PER_G = (0.4242, 0.3148, 0.2229)
-
-BONE_FROM_HU, PURE_BONE_HU = 150.0, 1500.0
-"""Between these a voxel is a mixture of soft tissue and cortical bone."""
-BONE_DENSITY_PER_HU = 0.6e-3
-
-BITS = 12
+WATER_LIKE_CM2_PER_G = 0.2
+"""How a ray's thickness is read off its attenuation, for scatter only."""
+FWHM_PER_SD = 2.355
+SCATTER_STEP = 8
+"""Scatter is smooth: it is computed on pixels that many times as wide."""
 
 
 @dataclass(frozen=True)
-class Exposure:
+class Exposure(View):
     """How the radiograph is taken.
 
-    detector_px         (rows, columns)
-    pixel_mm            at the detector
-    source_mm           source to detector; the patient's middle lies `gap_mm` before the detector
-    scatter_fraction    scattered part of what reaches the detector, behind the grid
+    scatter_per_g_cm2   scattered over primary radiation that a column of tissue sends out, per thickness, no grid
     scatter_fwhm_mm     how far scatter spreads
-    photons             per pixel in air
-    blur_mm             focal spot and detector together, standard deviation
+    grid_factor         by which the antiscatter grid lowers scatter over primary; 1: no grid
+    focal_spot_mm       full width at half maximum
+    mtf_half_lp_mm      where the detector's modulation transfer is one half
+    photons             primary, per pixel in air, behind the grid
+    electronic          standard deviation of the detector's own noise, photons
     """
 
-    detector_px: tuple[int, int] = (1024, 1024)
-    pixel_mm: float = 0.35
-    source_mm: float = 1800.0
-    gap_mm: float = 180.0
-    scatter_fraction: float = 0.25
+    scatter_per_g_cm2: float = 0.06
     scatter_fwhm_mm: float = 60.0
+    grid_factor: float = 4.0
+    focal_spot_mm: float = 1.0
+    mtf_half_lp_mm: float = 2.0
     photons: float = 9000.0
-    blur_mm: float = 0.18
-    gain: float = 560.0
+    electronic: float = 4.0
+
+    @property
+    def focal_blur_mm(self) -> float:
+        """Of the patient's middle, at the detector, standard deviation."""
+        return self.focal_spot_mm * (self.magnification - 1) / FWHM_PER_SD
+
+    @property
+    def detector_blur_mm(self) -> float:
+        """Standard deviation of the Gaussian with this modulation transfer."""
+        return math.sqrt(math.log(2) / 2) / (math.pi * self.mtf_half_lp_mm)
 
 
-def chest_radiograph(phantom: ChestPhantom, *, seed: int, exposure: Exposure | None = None) -> FloatArray:
+@dataclass(frozen=True)
+class Display:
+    """From counts to stored values.
+
+    curve           of the logarithm of the exposure: as it is, or through a sigmoid; or linear in the exposure
+    densest         natural logarithm of the attenuation that gets the greatest value
+    inverted        MONOCHROME1: dense is dark
+    """
+
+    curve: Literal["log", "sigmoid", "linear"] = "log"
+    densest: float = 7.3
+    bits: int = 12
+    inverted: bool = False
+
+
+def chest_radiograph(
+    phantom: ChestPhantom, *, seed: int, exposure: Exposure | None = None, display: Display | None = None
+) -> FloatArray:
     """Postero-anterior view, float32 (rows, columns), 0…4095, bright = dense; the patient's right is on the left."""
     how = exposure or Exposure()
-    soft, bone = areal_densities(phantom, how)
-    primary = sum(
-        weight * torch.exp(-(water * soft + cortex * bone))
-        for weight, water, cortex in zip(SPECTRUM_WEIGHT, WATER_CM2_PER_G, BONE_CM2_PER_G, strict=True)
-    )
-    return develop(np.asarray(primary), how, seed=seed)
+    primary = transmitted(*areal_densities(phantom.voxels, phantom.spacing_zyx_mm, how))
+    return develop(primary, how, seed=seed, display=display)
 
 
-def areal_densities(phantom: ChestPhantom, exposure: Exposure) -> tuple[Tensor, Tensor]:
-    """Soft tissue and bone along each ray, (rows, columns) each, g/cm².
-
-    Every coronal plane is magnified by its distance from the source and added up: exact for rays from a point.
-    """
-    step, row, column = phantom.spacing_zyx_mm
-    hu = torch.from_numpy(phantom.voxels)
-    share = ((hu - BONE_FROM_HU) / (PURE_BONE_HU - BONE_FROM_HU)).clamp(0, 1)
-    density = torch.where(hu > BONE_FROM_HU, 1 + BONE_DENSITY_PER_HU * hu, 1 + hu / 1000).clamp_min(0)
-    depth_cm = row / 10
-    planes = torch.stack([density * (1 - share), density * share], 1) * depth_cm  # (Z, 2, Y, X)
-    rows, columns = exposure.detector_px
-    v = ((rows - 1) / 2 - torch.arange(rows)) * exposure.pixel_mm  # up
-    u = (torch.arange(columns) - (columns - 1) / 2) * exposure.pixel_mm
-    depth, height, width = phantom.voxels.shape[1], phantom.voxels.shape[0], phantom.voxels.shape[2]
-    total = torch.zeros(2, rows, columns)
-    for index in range(depth):
-        # The beam enters at the back: the front lies nearer to the detector.
-        before_detector = exposure.gap_mm + (index - (depth - 1) / 2) * row
-        demagnified = 1 - before_detector / exposure.source_mm
-        grid_v = v * demagnified * 2 / (height * step)
-        grid_u = u * demagnified * 2 / (width * column)
-        grid = torch.stack(torch.meshgrid(grid_v, grid_u, indexing="ij")[::-1], -1)[None]
-        total += functional.grid_sample(planes[:, :, index].transpose(0, 1)[None], grid, align_corners=False)[0]
-    # Rays away from the middle cross each plane at a slant.
-    slant = torch.sqrt(1 + (v[:, None] ** 2 + u[None] ** 2) / exposure.source_mm**2)
-    return total[0] * slant, total[1] * slant
+def develop(primary: FloatArray, exposure: Exposure, *, seed: int, display: Display | None = None) -> FloatArray:
+    """What the detector stores, float32 (rows, columns), whole values."""
+    read = counted(arriving(primary, exposure), exposure, np.random.default_rng(seed))
+    return stored(read, display or Display())
 
 
-def develop(primary: FloatArray, exposure: Exposure, *, seed: int) -> FloatArray:
-    """Scatter, blur, photon noise, logarithm and 12 bits."""
-    rng = np.random.default_rng(seed)
-    sigma_px = exposure.scatter_fwhm_mm / 2.355 / exposure.pixel_mm
-    ratio = exposure.scatter_fraction / (1 - exposure.scatter_fraction)
-    reaching = gaussian_filter(primary, exposure.blur_mm / exposure.pixel_mm, mode="nearest")
-    reaching = reaching + ratio * gaussian_filter(primary, sigma_px, mode="nearest")
-    counted = rng.poisson(reaching * exposure.photons / (1 + ratio))
-    density = -np.log(np.maximum(counted, 1) / exposure.photons)
-    most = 2**BITS - 1
-    stored: FloatArray = np.rint(np.clip(density * exposure.gain, 0, most)).astype(np.float32)
-    return stored
+def arriving(primary: FloatArray, exposure: Exposure) -> FloatArray:
+    """Primary and scattered radiation on the detector, over the primary in air; without noise."""
+    sharp = gaussian_filter(primary, exposure.focal_blur_mm / exposure.pixel_mm, mode="nearest")
+    return np.asarray(sharp + scattered(primary, exposure), np.float32)
 
 
-def spacing_at_patient_mm(exposure: Exposure) -> float:
+def scattered(primary: FloatArray, exposure: Exposure) -> FloatArray:
+    """Scatter behind the grid, over the primary in air: thick parts send out more of what they let through."""
+    rows, columns = primary.shape
+    small = (max(1, columns // SCATTER_STEP), max(1, rows // SCATTER_STEP))
+    coarse = np.asarray(Image.fromarray(np.asarray(primary, np.float32)).resize(small, Image.Resampling.BOX))
+    thickness = -np.log(np.maximum(coarse, 1e-6)) / WATER_LIKE_CM2_PER_G
+    sent_out = coarse * thickness * (exposure.scatter_per_g_cm2 / exposure.grid_factor)
+    spread_px = exposure.scatter_fwhm_mm / FWHM_PER_SD / exposure.pixel_mm
+    reach = (spread_px * small[1] / rows, spread_px * small[0] / columns)
+    smooth = gaussian_filter(sent_out, reach, mode="nearest")
+    return np.asarray(Image.fromarray(smooth).resize((columns, rows), Image.Resampling.BICUBIC))
+
+
+def counted(signal: FloatArray, exposure: Exposure, rng: np.random.Generator) -> FloatArray:
+    """One reading of the detector, over the primary in air: its spread softens signal and quantum noise alike."""
+    quanta = rng.poisson(signal * exposure.photons).astype(np.float32)
+    quanta = seen(quanta, exposure)
+    quanta += rng.standard_normal(quanta.shape, dtype=np.float32) * np.float32(exposure.electronic)
+    return np.asarray(quanta / np.float32(exposure.photons))
+
+
+def seen(signal: FloatArray, exposure: Exposure) -> FloatArray:
+    """After the detector's spread, without its noise."""
+    return np.asarray(gaussian_filter(signal, exposure.detector_blur_mm / exposure.pixel_mm, mode="nearest"))
+
+
+def density_of(signal: FloatArray) -> FloatArray:
+    """Natural logarithm of the attenuation; bright = dense."""
+    return np.asarray(-np.log(np.maximum(signal, 1e-4)), np.float32)
+
+
+def stored(signal: FloatArray, display: Display) -> FloatArray:
+    """Whole grey values, float32 (rows, columns), 0…2^bits − 1."""
+    share = density_of(signal) / display.densest
+    if display.curve == "sigmoid":
+        share = 1 / (1 + np.exp(-8 * (share - 0.35)))
+    elif display.curve == "linear":
+        share = 1 - signal
+    most = 2**display.bits - 1
+    values = np.rint(np.clip(share, 0, 1) * most)
+    return np.asarray(most - values if display.inverted else values, np.float32)
+
+
+def spacing_at_patient_mm(exposure: View) -> float:
     """Pixel spacing in the patient's middle plane."""
-    return exposure.pixel_mm * (1 - exposure.gap_mm / exposure.source_mm)
+    return exposure.pixel_mm / exposure.magnification
