@@ -77,12 +77,14 @@ PAPER = NetworkConfig(
 """The published restorer: 91.4 M parameters, 217.5 GFLOP per evaluation at 1024². Reference, not for two cores."""
 
 # At each level fold 4 and width 32 cost what the dossier's development size (width 8, unfolded) does, in kernels wide
-# enough for a CPU. An evaluation of 2048², at full resolution and in one piece, is 168 GFLOP: 3.2 s at the dossier's
-# 52 GFLOP/s of two cores. A minute is 18 of them: the mean and one sample of 4 steps (16 s), or 4 such samples (55 s).
+# enough for a CPU. An evaluation of 2048², at full resolution and in one piece, is 137 GFLOP: 2.6 s at the
+# dossier's 52 GFLOP/s of two cores. Three levels, since regressor and refiner must be a small part of the 32 MB of all
+# weights: noise and blur are local, and coarse structure must not change anyway.
+_LEVELS = (1, 2, 4)
 NETWORKS: dict[Stage, NetworkConfig] = {
-    "ddpm": NetworkConfig(inputs=2),
-    "regressor": NetworkConfig(time=False, residual=True),
-    "refiner": NetworkConfig(time_scale=2000.0),
+    "ddpm": NetworkConfig(inputs=2, mults=_LEVELS),
+    "regressor": NetworkConfig(mults=_LEVELS, time=False, residual=True),
+    "refiner": NetworkConfig(mults=_LEVELS, time_scale=2000.0),
 }
 
 
@@ -100,7 +102,7 @@ class SamplingConfig:
     """How the restored image is drawn.
 
     flow_steps          evaluations of the refiner per sample; 0: the conservative restoration alone
-    flow_noise          standard deviation of the noise that the flow starts with, of a range of 2
+    flow_noise          standard deviation of the noise that the flow starts with, in units of the picture
     samples             drawn where uncertainty is asked for
     solver_steps        of DPM-Solver++ and DDIM on the reference path
     """
@@ -134,32 +136,62 @@ class TrainConfig:
     steps: int
     batch: int
     crop_px: int = 256
-    learning_rate: float = 2e-4
+    learning_rate: float = 4e-4
     last_learning_rate: float = 1e-6
-    warmup_steps: int = 500
+    warmup_steps: int = 200
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
     checkpoint_every: int = 250
 
 
 TRAINING: dict[Preset, TrainConfig] = {
-    "cpu": TrainConfig(steps=8000, batch=4),
+    "cpu": TrainConfig(steps=5000, batch=4),
     "gpu": TrainConfig(steps=200_000, batch=32, crop_px=512, ema_decay=0.9999, checkpoint_every=2000),
 }
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How crops are drawn from pictures.
+
+    spacing_mm          pixel sizes, evenly in their logarithm: those of detectors, and of images made smaller
+    gain, offset, bend  of the grey scale, each up to ± this: detectors and their look-up tables differ
+    least_contrast      standard deviation below which a crop is drawn again        tries   at most
+    bicubic_factor      of the baseline's pairs
+    coarse_mm           σ of the Gaussian below whose cut learnt pairs take the clean crop's structure, where asked for
+    bank_px, together   side of the crops that degraders are given, and how many at once
+    """
+
+    spacing_mm: tuple[float, float] = (0.2, 0.45)
+    gain: float = 0.15
+    offset: float = 0.1
+    bend: float = 0.2
+    least_contrast: float = 0.05
+    tries: int = 5
+    bicubic_factor: float = 2.0
+    coarse_mm: float = 3.0
+    bank_px: int = 256
+    together: int = 4
 
 
 @dataclass(frozen=True)
 class GuardConfig:
     """Bounds on what the generator may change (dossier 10).
 
-    cap             k: the output is within k local noise standard deviations of the conservative restoration; at most 3
+    safe_cap        k: the conservative restoration is within k local noise standard deviations of what was received
+    cap             k: the output is within k of them of the conservative restoration; at most 3
+    widening        what the spread is multiplied by, from calibration on known truth (`coverage`)
+    spread_floor    of the noise's standard deviation: what the spread of samples is at least taken to be
     split_mm        σ of the Gaussian below whose cut the conservative restoration decides: 8 pixels of 0.2 mm
     block_px        side of the blocks of the re-degradation test       block_z   beyond which a block is an outlier
     alpha, delta    miscoverage, and the risk that calibration itself misses it
     outside_share   part of an image's pixels that may be outside their intervals before the image counts as missed
     """
 
+    safe_cap: float = 5.0
     cap: float = 3.0
+    widening: float = 1.0
+    spread_floor: float = 0.1
     split_mm: float = 1.6
     block_px: int = 32
     block_z: float = 3.0

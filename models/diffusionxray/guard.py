@@ -20,19 +20,24 @@ Array = NDArray[np.float64]
 MAD = 0.6744897501960817
 """Median of |z| for standard normal z."""
 MOST_CAP = 3.0
+"""Of what a generator may add to a conservative restoration (dossier 10.1)."""
+MOST_SAFE_CAP = 6.0
+"""Of what a conservative restoration may take from what was received: noise itself reaches so far."""
 NOISE_BLOCK_PX = 16
 
 
-def cap_residual(safe: FloatArray, generated: FloatArray, noise_sd: FloatArray, cap: float) -> FloatArray:
+def cap_residual(
+    safe: FloatArray, generated: FloatArray, noise_sd: FloatArray, cap: float, *, most: float = MOST_CAP
+) -> FloatArray:
     """m + clip(x − m, −k s, k s), rounded towards m.
 
     Theorem: |result − m| ≤ k s at every pixel, as real numbers and not only up to rounding, whatever was generated.
 
-    safe, generated    float32 (Y, X)       noise_sd   s, same shape and unit       cap    k, at most 3
+    safe, generated    float32 (Y, X)       noise_sd   s, same shape and unit       cap    k, at most `most`
     raises   ModelError     a cap or a noise that bounds nothing, or values that are not finite
     """
-    if not 0 <= cap <= MOST_CAP:
-        raise ModelError(f"the cap must be between 0 and {MOST_CAP:g} standard deviations")
+    if not 0 <= cap <= most:
+        raise ModelError(f"the cap must be between 0 and {most:g} standard deviations")
     if not (np.isfinite(noise_sd).all() and (noise_sd >= 0).all()):
         raise ModelError("the noise must be finite and not negative")
     if not (np.isfinite(safe).all() and np.isfinite(generated).all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,31 @@ from torch import Tensor
 
 from models.contract import FloatArray, ModelError, Radiograph
 from models.diffusionxray.config import DiffusionXRayConfig
-from models.diffusionxray.guard import cap_residual, frequency_split, local_noise_sd, mean_and_spread
+from models.diffusionxray.data import MOST
+from models.diffusionxray.guard import MOST_SAFE_CAP, cap_residual, frequency_split, local_noise_sd, mean_and_spread
 from models.diffusionxray.network import RestorationUNet
-from models.diffusionxray.samplers import Noise, dpm_solver, refine, seed_of
+from models.diffusionxray.samplers import Noise, Predict, dpm_solver, refine, seed_of
+from models.diffusionxray.scale import scale_of_radiograph
 from models.diffusionxray.schedule import cosine, even_steps
-from models.diffusionxray.tiles import padded, predictor, tiled, to_stored, to_unit
+from models.diffusionxray.tiles import padded, predictor, tiled
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredPicture:
+    """In units of the picture, float32 (Y, X) each.
+
+    pixels      the first sample, split and capped
+    safe        the conservative restoration, within `safe_cap` noise standard deviations of what was received
+    noise_sd    of what was received, around each pixel
+    spread      standard deviation of the samples, not less than a share of the noise; not calibrated. None for one
+    """
+
+    pixels: FloatArray
+    safe: FloatArray
+    noise_sd: FloatArray
+    spread: FloatArray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,19 +45,69 @@ class Restored:
     pixels      float32 (Y, X), whole stored values: the first sample, split and capped
     safe        float32 (Y, X), whole stored values: the conservative restoration
     allowed     float32 (Y, X): by how much `pixels` may differ from `safe`, beside half a stored value of each rounding
-    spread      float32 (Y, X): standard deviation of the samples before the guard, not calibrated; None for one sample
+    noise_sd    float32 (Y, X): of the radiograph as received, around each pixel
+    spread      float32 (Y, X): half width of the interval around `pixels`, calibrated where the configuration has a
+                widening; None for one sample
     seed        of the noise        steps       evaluations of the refiner per sample
     """
 
     pixels: FloatArray
     safe: FloatArray
     allowed: FloatArray
+    noise_sd: FloatArray
     spread: FloatArray | None
     seed: int
     steps: int
 
 
 @torch.inference_mode()
+def restore(
+    regressor: RestorationUNet,
+    refiner: RestorationUNet,
+    picture: FloatArray,
+    spacing_yx_mm: tuple[float, float],
+    config: DiffusionXRayConfig,
+    *,
+    seed: int,
+    steps: int | None = None,
+    samples: int = 1,
+    on_progress: OnProgress | None = None,
+) -> RestoredPicture:
+    """A picture restored and held to its bounds; the same again, to the bit, for the same seed on the same processor.
+
+    regressor, refiner      in `eval` mode, on one device
+    picture     float32 (Y, X), about −1 to 1
+    steps       of the flow, instead of the configuration's; with none the conservative restoration is the result
+    samples     drawn; all but the first only for the spread
+    on_progress called with evaluations done and in all
+    raises   ModelError     no sample, or a result that is not finite
+    """
+    if samples < 1:
+        raise ModelError("at least one sample is needed")
+    steps = config.sampling.flow_steps if steps is None else steps
+    done = _Counter(on_progress, 1 + steps * samples)
+    image = _canvas(picture, max(regressor.config.multiple, refiner.config.multiple), refiner)
+    mean = tiled(regressor, image, config.tiles, regressor.config.multiple)
+    noise_sd = local_noise_sd(picture)
+    safe = cap_residual(picture, _like(picture, mean), noise_sd, config.guard.safe_cap, most=MOST_SAFE_CAP)
+    done()
+    velocity = predictor(refiner, config.tiles)
+
+    def drawn(sample: int) -> FloatArray:
+        noise, start_sd = Noise(seed, sample), config.sampling.flow_noise
+        return _like(picture, refine(done.counted(velocity), mean, noise, steps=steps, start_sd=start_sd))
+
+    several = [drawn(sample) for sample in range(samples)]
+    held = safe
+    if steps:
+        fine = frequency_split(safe, several[0], split_mm=config.guard.split_mm, spacing_yx_mm=spacing_yx_mm)
+        held = cap_residual(safe, fine, noise_sd, config.guard.cap)
+    spread = None
+    if samples > 1:
+        spread = np.hypot(mean_and_spread(several)[1], np.float32(config.guard.spread_floor) * noise_sd)
+    return RestoredPicture(held, safe, noise_sd, spread)
+
+
 def run(
     regressor: RestorationUNet,
     refiner: RestorationUNet,
@@ -44,6 +115,7 @@ def run(
     config: DiffusionXRayConfig,
     *,
     samples: int = 1,
+    on_progress: OnProgress | None = None,
 ) -> Restored:
     """The restored radiograph; the same again, to the bit, for the same SOP Instance UID on the same kind of processor.
 
@@ -53,33 +125,49 @@ def run(
     """
     if radiograph.spacing_yx_mm is None:
         raise ModelError("without pixel spacing it is not known what the refiner may decide")
-    if samples < 1:
-        raise ModelError("at least one sample is needed")
-    value_range = radiograph.value_range
-    unit = to_unit(radiograph.pixels, value_range)
+    value_range, scale = radiograph.value_range, scale_of_radiograph(radiograph)
     seed = seed_of(radiograph.source.instance_uid)
-    steps, start_sd = config.sampling.flow_steps, config.sampling.flow_noise
-
-    image = _canvas(unit, max(regressor.config.multiple, refiner.config.multiple), refiner)
-    mean = tiled(regressor, image, config.tiles, regressor.config.multiple).clamp(-1, 1)
-    velocity = predictor(refiner, config.tiles)
-    drawn = [
-        _like(unit, refine(velocity, mean, Noise(seed, sample), steps=steps, start_sd=start_sd))
-        for sample in range(samples)
-    ]
-    safe, noise_sd = _like(unit, mean), local_noise_sd(unit)
-    split_mm = config.guard.split_mm
-    fine = frequency_split(safe, drawn[0], split_mm=split_mm, spacing_yx_mm=radiograph.spacing_yx_mm)
-    held = cap_residual(safe, fine, noise_sd, config.guard.cap)
-    per_unit = np.float32((value_range[1] - value_range[0]) / 2)
-    return Restored(
-        pixels=to_stored(held, value_range),
-        safe=to_stored(safe, value_range),
-        allowed=config.guard.cap * noise_sd * per_unit,
-        spread=mean_and_spread(drawn)[1] * per_unit if samples > 1 else None,
+    restored = restore(
+        regressor,
+        refiner,
+        scale.unit(radiograph.pixels, value_range),
+        radiograph.spacing_yx_mm,
+        config,
         seed=seed,
-        steps=steps,
+        samples=samples,
+        on_progress=on_progress,
     )
+    per_unit = np.float32(scale.half)
+    noise_sd = restored.noise_sd * per_unit
+    return Restored(
+        pixels=scale.stored(restored.pixels, value_range),
+        safe=scale.stored(restored.safe, value_range),
+        allowed=np.float32(config.guard.cap) * noise_sd,
+        noise_sd=noise_sd,
+        spread=None if restored.spread is None else np.float32(config.guard.widening) * restored.spread * per_unit,
+        seed=seed,
+        steps=config.sampling.flow_steps,
+    )
+
+
+class _Counter:
+    """Evaluations done of all."""
+
+    def __init__(self, report: OnProgress | None, total: int) -> None:
+        self._report, self._done, self._total = report, 0, total
+
+    def __call__(self) -> None:
+        self._done += 1
+        if self._report is not None:
+            self._report(self._done, self._total)
+
+    def counted(self, predict: Predict) -> Predict:
+        def counting(state: Tensor, time: float) -> Tensor:
+            told = predict(state, time)
+            self()
+            return told
+
+        return counting
 
 
 @torch.inference_mode()
@@ -92,12 +180,13 @@ def reference(network: RestorationUNet, radiograph: Radiograph, config: Diffusio
     returns     float32 (Y, X), whole stored values
     raises      ModelError     values out of range
     """
-    unit = to_unit(radiograph.pixels, radiograph.value_range)
+    scale = scale_of_radiograph(radiograph)
+    unit = scale.unit(radiograph.pixels, radiograph.value_range)
     condition = _canvas(unit, network.config.multiple, network)
     path = even_steps(cosine(config.schedule), config.sampling.solver_steps)
     noise = Noise(seed_of(radiograph.source.instance_uid))
-    drawn = dpm_solver(predictor(network, config.tiles, condition), path, condition, noise)
-    return to_stored(_like(unit, drawn), radiograph.value_range)
+    drawn = dpm_solver(predictor(network, config.tiles, condition), path, condition, noise, limit=MOST)
+    return scale.stored(_like(unit, drawn), radiograph.value_range)
 
 
 def _canvas(unit: FloatArray, multiple: int, network: RestorationUNet) -> Tensor:

@@ -1,4 +1,4 @@
-"""Radiographs of any size and 12 to 16 bits through a network that takes small tiles, and back, without a seam.
+"""Pictures of any size through a network that takes small tiles, and back, without a seam.
 
 Pixels are never resized: aspect and spacing of the result are those of the input. Where tiles overlap, their results
 are mixed by weights that are whole multiples of 2⁻¹² per axis and sum to exactly 1; sums are float64. So nothing is
@@ -22,31 +22,6 @@ from models.diffusionxray.network import RestorationUNet
 from models.diffusionxray.samplers import Predict
 
 WEIGHT_STEPS = 1 << 12
-
-
-def to_unit(pixels: FloatArray, value_range: tuple[float, float]) -> FloatArray:
-    """Stored values to [−1, 1], float32: 24 bits, so that 16 pass.
-
-    raises   ModelError     the range is empty, or a value is outside or not finite
-    """
-    low, high = value_range
-    if not high > low:
-        raise ModelError("the range of stored values is empty")
-    if not (np.isfinite(pixels).all() and (pixels >= low).all() and (pixels <= high).all()):
-        raise ModelError("pixels are outside the range of stored values")
-    unit: FloatArray = ((pixels.astype(np.float64) - low) * (2 / (high - low)) - 1).astype(np.float32)
-    return unit
-
-
-def to_stored(unit: FloatArray, value_range: tuple[float, float], step: float = 1.0) -> FloatArray:
-    """[−1, 1] to the nearest stored value, float32; what is beyond is cut.
-
-    step     between neighbouring stored values
-    """
-    low, high = value_range
-    steps = np.rint((unit.astype(np.float64).clip(-1, 1) + 1) * ((high - low) / (2 * step)))
-    stored: FloatArray = (low + step * steps).astype(np.float32)
-    return stored
 
 
 def padded(image: FloatArray, multiple: int) -> FloatArray:

@@ -41,7 +41,7 @@ def test_the_published_network_has_the_published_shape():
 
 
 @pytest.mark.parametrize(
-    ("stage", "gflop", "million"), [("ddpm", 170, 7.6), ("regressor", 168, 7.4), ("refiner", 168, 7.6)]
+    ("stage", "gflop", "million"), [("ddpm", 140, 2.0), ("regressor", 137, 1.9), ("refiner", 137, 2.0)]
 )
 def test_the_shipped_size_is_for_two_cores(stage, gflop, million):
     parameters, counted = parameters_and_gflop(NETWORKS[stage], 2048)

@@ -10,8 +10,9 @@ from models.contract import ModelError, Radiograph, SourceRef
 from models.diffusionxray.config import DiffusionXRayConfig, NetworkConfig, SamplingConfig, TileConfig
 from models.diffusionxray.guard import local_noise_sd
 from models.diffusionxray.network import build
-from models.diffusionxray.run import reference, run
+from models.diffusionxray.run import reference, restore, run
 from models.diffusionxray.samplers import seed_of
+from models.diffusionxray.scale import scale_of
 from models.diffusionxray.schedule import cosine
 
 CONFIG = DiffusionXRayConfig(tiles=TileConfig(side_px=64, overlap_px=32, ramp_px=16))
@@ -38,6 +39,7 @@ def test_untrained_and_with_no_step_it_is_the_image_itself(networks, radiograph)
     np.testing.assert_array_equal(restored.pixels, radiograph.pixels)
     np.testing.assert_array_equal(restored.safe, radiograph.pixels)
     assert restored.spread is None
+    np.testing.assert_allclose(restored.noise_sd, local_noise_sd(radiograph.pixels), rtol=1e-3)
 
 
 def test_a_wild_refiner_stays_within_what_is_allowed(networks, radiograph):
@@ -72,12 +74,61 @@ def test_two_runs_are_equal_to_the_bit_and_another_image_has_other_noise(network
 
 
 def test_samples_spread_by_the_noise_they_start_with(networks, radiograph):
-    """A velocity of 0 leaves mean + noise: 0.05 of half the range."""
+    """A velocity of 0 leaves mean + noise: 0.05 of half the greys; beside it stands a tenth of the local noise."""
     still = build(networks[1].config).eval()
     torch.nn.init.zeros_(still.head.weight)
     torch.nn.init.zeros_(still.head.bias)
-    spread = run(networks[0], still, radiograph, CONFIG, samples=5).spread
-    assert np.sqrt((spread**2).mean()) == pytest.approx(0.05 * 65535 / 2, rel=0.02)
+    restored = run(networks[0], still, radiograph, CONFIG, samples=5)
+    half = scale_of(radiograph.pixels).half
+    expected = np.hypot(0.05 * half, 0.1 * restored.noise_sd)
+    assert np.sqrt((restored.spread**2).mean() / (expected**2).mean()) == pytest.approx(1, abs=0.02)
+    wider = replace(CONFIG, guard=replace(CONFIG.guard, widening=2.5))
+    np.testing.assert_allclose(
+        run(networks[0], still, radiograph, wider, samples=5).spread, 2.5 * restored.spread, rtol=1e-5
+    )
+
+
+class Blunt(torch.nn.Module):
+    """A regressor that returns one grey."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.none = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 0
+
+
+def test_a_wild_regressor_stays_within_what_is_allowed(networks, radiograph):
+    restored = run(Blunt(networks[0].config), networks[1], radiograph, CONFIG)
+    change = np.abs(restored.safe.astype(np.float64) - radiograph.pixels)
+    allowed = CONFIG.guard.safe_cap * restored.noise_sd
+    assert (change <= allowed + 1).all()
+    assert (change > 0.9 * allowed).mean() > 0.5
+    whole = np.abs(restored.pixels.astype(np.float64) - radiograph.pixels)
+    assert (whole <= allowed + restored.allowed + 1).all()
+
+
+def test_progress_counts_every_evaluation(networks, radiograph):
+    seen: list[tuple[int, int]] = []
+    run(*networks, radiograph, CONFIG, samples=2, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(count, 9) for count in range(1, 10)]
+
+
+def test_a_picture_and_a_radiograph_are_restored_alike(networks, radiograph):
+    scale = scale_of(radiograph.pixels)
+    picture = scale.unit(radiograph.pixels, radiograph.value_range)
+    restored = restore(*networks, picture, (0.2, 0.2), CONFIG, seed=seed_of(UID))
+    np.testing.assert_array_equal(
+        scale.stored(restored.pixels, radiograph.value_range), run(*networks, radiograph, CONFIG).pixels
+    )
+
+
+def test_more_gain_in_the_detector_is_more_gain_in_the_result(networks, radiograph):
+    other = replace(radiograph, pixels=radiograph.pixels / 2)
+    one, two = run(*networks, radiograph, CONFIG), run(*networks, other, CONFIG)
+    assert np.abs(two.pixels - one.pixels / 2).max() <= 2
 
 
 def test_refuses_what_it_cannot_bound(networks, radiograph):

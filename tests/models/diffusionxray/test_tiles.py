@@ -14,9 +14,11 @@ from models.contract import ModelError
 from models.diffusionxray.config import NETWORKS, NetworkConfig, TileConfig
 from models.diffusionxray.network import build
 from models.diffusionxray.samplers import Noise, dpm_solver, refine
+from models.diffusionxray.scale import Scale
 from models.diffusionxray.schedule import ScheduleConfig, cosine, even_steps
-from models.diffusionxray.tiles import padded, predictor, starts, tiled, to_stored, to_unit, weights
+from models.diffusionxray.tiles import padded, predictor, starts, tiled, weights
 
+FULL = Scale(0, 65535)
 SMALL = TileConfig(side_px=64, overlap_px=32, ramp_px=16)
 
 shapes = st.builds(
@@ -127,42 +129,14 @@ def test_refuses_what_would_leave_seams():
             tiled(lambda tile: tile, image, config, 16)
 
 
-@pytest.mark.parametrize("bits", [12, 14, 16])
-def test_every_stored_value_comes_back(bits):
-    pixels = np.arange(2**bits, dtype=np.float32)[None]
-    value_range = (0.0, float(2**bits - 1))
-    unit = to_unit(pixels, value_range)
-    assert unit.dtype == np.float32
-    assert (unit[0, 0], unit[0, -1]) == (-1, 1)
-    assert len(np.unique(unit)) == 2**bits
-    np.testing.assert_array_equal(to_stored(unit, value_range), pixels)
-
-
-@given(st.integers(-32768, 32767), st.integers(1, 65535), st.sampled_from([1.0, 0.5, 0.25]), st.integers(0, 2**32 - 1))
-def test_any_range_comes_back(low, steps, step, seed):
-    value_range = (float(low), low + steps * step)
-    drawn = np.random.default_rng(seed).integers(0, steps + 1, (4, 5))
-    pixels = (low + step * drawn).astype(np.float32)
-    np.testing.assert_array_equal(to_stored(to_unit(pixels, value_range), value_range, step), pixels)
-
-
 def test_a_radiograph_of_odd_size_through_the_identity_is_itself():
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 65536, (101, 77)).astype(np.float32)
-    canvas = padded(to_unit(pixels, (0, 65535)), 4)
+    canvas = padded(FULL.unit(pixels, (0, 65535)), 4)
     assert canvas.shape == (104, 80)
     out = tiled(lambda tile: tile, torch.from_numpy(canvas)[None, None], SMALL, 4)[0, 0].numpy()
-    np.testing.assert_array_equal(to_stored(out[:101, :77], (0, 65535)), pixels)
+    np.testing.assert_array_equal(FULL.stored(out[:101, :77], (0, 65535)), pixels)
 
 
 def test_padding_mirrors_without_repeating_the_edge():
     assert padded(np.array([[1, 2, 3]], np.float32), 5).tolist() == [[1, 2, 3, 2, 1]] * 5
-
-
-def test_what_is_beyond_the_range_is_cut_and_on_the_way_in_refused():
-    assert to_stored(np.array([[-2.0, 5.0]], np.float32), (0, 4095)).tolist() == [[0, 4095]]
-    for value in (-1.0, 4096.0, np.nan, np.inf):
-        with pytest.raises(ModelError, match="outside"):
-            to_unit(np.array([[value]], np.float32), (0, 4095))
-    with pytest.raises(ModelError, match="empty"):
-        to_unit(np.zeros((1, 1), np.float32), (3, 3))

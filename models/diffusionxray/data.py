@@ -1,0 +1,191 @@
+"""Prepared pictures as training and evaluation read them: one .npz each, patients kept apart.
+
+High quality ("hq"): radiographs and finely projected phantoms. Low quality ("lq"): radiographs computed from CT. They
+are not paired: pairs are what the degraders make of the first (`pairs`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from models.contract import FloatArray, ModelError
+from models.diffusionxray.scale import scale_of
+from models.simulation.drr import View
+from models.simulation.radiograph_cases import drr_case, nodule_case, phantom_drr_case
+
+Domain = Literal["hq", "lq"]
+Split = Literal["train", "validation", "test"]
+OnProgress = Callable[[int, int], None]
+
+MOST = 2.0
+"""Pictures are kept as 16 bits over ±`MOST`; the little beyond is cut."""
+SHARES: tuple[tuple[Split, int], ...] = (("test", 20), ("validation", 32))
+"""Of 100 patients: the first 20 are for the evaluation, the next 12 for validation, the others for training."""
+_KEY = re.compile(r"[0-9a-f]{6,}", re.IGNORECASE)
+LEAST_SIDE_PX = 256
+PHANTOM = "phantom"
+DRR_VIEWS = ((180.0, 0.35), (150.0, 0.3), (220.0, 0.4))
+"""Middle of the patient before the detector, and pixel at the detector, mm."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One radiograph as networks see it.
+
+    key         stands for the patient, not an identity
+    unit        float32 (Y, X), about −1 to 1, bright = dense
+    """
+
+    key: str
+    collection: str
+    unit: FloatArray
+    spacing_mm: float
+    domain: Domain = "hq"
+    split: Split = "train"
+
+
+def split_of(key: str) -> Split:
+    """Where a patient belongs, from the key alone: the same in every run."""
+    place = zlib.crc32(key.encode()) % 100
+    return next((split for split, below in SHARES if place < below), "train")
+
+
+def save_picture(picture: Picture, folder: Path) -> Path:
+    """Write it; the name says domain, split, collection and patient."""
+    content = quantised(picture.unit)
+    name = hashlib.sha1(content.tobytes(), usedforsecurity=False).hexdigest()[:8]
+    path = folder / picture.domain / picture.split / f"{picture.collection}-{picture.key}-{name}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path, unit=content, spacing_mm=picture.spacing_mm, key=picture.key, collection=picture.collection
+    )
+    return path
+
+
+def load_pictures(folder: Path, *, domain: Domain = "hq", split: Split | None = None) -> list[Picture]:
+    """Prepared pictures in a fixed order.
+
+    raises   ModelError     there are none, or a file is not one
+    """
+    files = sorted((folder / domain).glob(f"{split or '*'}/*.npz"))
+    if not files:
+        raise ModelError(f"no prepared pictures ({domain}, {split or 'any split'}) in {folder.name}")
+    return [_loaded(path, domain) for path in files]
+
+
+def prepare_images(
+    folder: Path, out: Path, *, spacing_mm: float, split: Split | None = None, on_progress: OnProgress | None = None
+) -> int:
+    """Grey PNG or JPEG radiographs of a folder, bright = dense; how many were written.
+
+    spacing_mm      of a pixel; such files do not say it
+    split           of all of them, where the whole collection is kept for one use; else by patient
+    raises   ModelError     none can be read
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg"})
+    for done, path in enumerate(files, start=1):
+        pixels, step = _grey(path)
+        # a grey level stands for all values that were rounded to it: without this, networks learn to see steps
+        rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+        spread = pixels + rng.uniform(-step / 2, step / 2, pixels.shape).astype(np.float32)
+        unit = scale_of(pixels).unit(spread, (float(spread.min()), float(spread.max())))
+        key = patient_of(path)
+        save_picture(Picture(key, folder.name, unit, spacing_mm, "hq", split or split_of(key)), out)
+        if on_progress is not None:
+            on_progress(done, len(files))
+    if not files:
+        raise ModelError(f"no PNG or JPEG radiographs in {folder.name}")
+    return len(files)
+
+
+def prepare_phantoms(out: Path, *, count: int, seed: int, on_progress: OnProgress | None = None) -> int:
+    """Drawn chests with nodules: every other one as a fine radiograph ("hq"), the others as the DRR of their CT ("lq").
+
+    Those already there are kept. They are for training alone: cases of known truth for tests are drawn from other seeds.
+    """
+    for number in range(count):
+        key, domain = f"{seed + number:06d}", cast(Domain, "lq" if number % 2 else "hq")
+        if not list((out / domain).glob(f"*/{PHANTOM}-{key}-*.npz")):
+            nodules = 1 + number // 2 % 4
+            if domain == "lq":
+                drr = phantom_drr_case(seed + number, nodules=nodules)
+                unit, spacing_mm = drr.low, drr.spacing_mm
+            else:
+                case = nodule_case(seed + number, nodules=nodules)
+                unit, spacing_mm = case.picture, case.spacing_mm
+            save_picture(Picture(key, PHANTOM, unit, spacing_mm, domain, "train"), out)
+        if on_progress is not None:
+            on_progress(number + 1, count)
+    return count
+
+
+def prepare_scan(
+    voxels: FloatArray, spacing_zyx_mm: tuple[float, float, float], out: Path, *, key: str, collection: str
+) -> int:
+    """DRRs of one CT of the chest ("lq"), from several distances; how many were written.
+
+    voxels      float32 (Z, Y, X), HU, feet to head, anterior first, the patient's right first
+    """
+    for gap_mm, pixel_mm in DRR_VIEWS:
+        height = int(len(voxels) * spacing_zyx_mm[0] / pixel_mm)
+        width = int(voxels.shape[2] * spacing_zyx_mm[2] / pixel_mm)
+        view = View((max(height, LEAST_SIDE_PX), max(width, LEAST_SIDE_PX)), pixel_mm, gap_mm=gap_mm)
+        drr = drr_case(voxels, spacing_zyx_mm, view=view)
+        save_picture(Picture(key, collection, drr.low, drr.spacing_mm, "lq", "train"), out)
+    return len(DRR_VIEWS)
+
+
+def patient_of(path: Path) -> str:
+    """The first number of six digits or more (hexadecimal too) in the name; the whole name where there is none."""
+    found = _KEY.search(path.stem)
+    return found.group() if found else path.stem
+
+
+def quantised(unit: FloatArray) -> NDArray[np.uint16]:
+    """16 bits over ±`MOST`: steps of 6e-5."""
+    levels: NDArray[np.uint16] = np.rint((unit.clip(-MOST, MOST) + MOST) * (65535 / (2 * MOST))).astype(np.uint16)
+    return levels
+
+
+def unquantised(levels: NDArray[np.uint16]) -> FloatArray:
+    """Back to float32."""
+    unit: FloatArray = levels.astype(np.float32) * np.float32(2 * MOST / 65535) - np.float32(MOST)
+    return unit
+
+
+def _grey(path: Path) -> tuple[FloatArray, float]:
+    """Pixels float32 (Y, X), and the step between grey levels. raises ModelError"""
+    try:
+        with Image.open(path) as image:
+            grey = image if image.mode in {"L", "I;16", "I", "F"} else image.convert("L")
+            pixels = np.asarray(grey, dtype=np.float32)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ModelError(f"{path.name} is not an image that can be read") from error
+    if min(pixels.shape) < LEAST_SIDE_PX:
+        raise ModelError(f"{path.name} has fewer than {LEAST_SIDE_PX} pixels a side")
+    return pixels, 1.0
+
+
+def _loaded(path: Path, domain: Domain) -> Picture:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return Picture(
+                str(content["key"]),
+                str(content["collection"]),
+                unquantised(content["unit"]),
+                float(content["spacing_mm"]),
+                domain,
+                cast(Split, path.parent.name),
+            )
+    except (KeyError, ValueError, OSError) as error:
+        raise ModelError(f"{path.name} is not a prepared picture") from error
