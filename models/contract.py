@@ -46,6 +46,7 @@ class Acquisition:
     body_part: str = ""
     contrast_agent: str = ""
     image_type: tuple[str, ...] = ()
+    patient_age_years: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,7 @@ class Radiograph:
     window              (centre, width) after inversion, None where the header has none
     view                "PA", "AP", "LL"… or ""
     for_presentation    False for FOR PROCESSING images
+    intensity           how values follow exposure: "LIN", "LOG", "DISP", or "" where the header does not say
     """
 
     pixels: FloatArray
@@ -97,6 +99,7 @@ class Radiograph:
     window: tuple[float, float] | None = None
     view: str = ""
     for_presentation: bool = True
+    intensity: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -235,6 +238,27 @@ class Image:
 
 
 @dataclass(frozen=True, eq=False)
+class Map:
+    """A number per pixel of the source, to be looked at beside it, never measured on.
+
+    array               float32 (Y, X), unit of the source
+    kind                short and fixed, part of the UIDs: "change", "uncertainty"
+    title               for the reader, a phrase ("Restored minus received")
+    limits              (value at the bottom of the colour bar, at its top); symmetrical about 0 where signs count
+    unit                for the colour bar, in words
+    explanation         what it shows and what it does not, in sentences
+    """
+
+    kind: str
+    array: FloatArray
+    title: str
+    limits: tuple[float, float]
+    unit: str
+    explanation: str
+    model: ModelIdentity
+
+
+@dataclass(frozen=True, eq=False)
 class Findings:
     """All that a pipeline says about one series. An empty one is a statement too: its analyses say what was done."""
 
@@ -242,6 +266,7 @@ class Findings:
     version: str
     analyses: tuple[Analysis, ...]
     images: tuple[Image, ...] = ()
+    maps: tuple[Map, ...] = ()
     lesions: tuple[Lesion, ...] = ()
     scores: tuple[Score, ...] = ()
     quality: Quality | None = None

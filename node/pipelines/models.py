@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from models.catalogue import Model, catalogue
-from models.contract import FloatArray, Lesion, ModelIdentity, Quality, Volume
+from models.contract import FloatArray, Lesion, ModelIdentity, Quality, Radiograph, Volume
 from models.deeplesion.grouping import Region
 from models.deeplesion.network import Detector as Network
 from models.deeplesion.run import find
@@ -21,6 +21,8 @@ DETECTOR = "deeplesion-fast"
 """That of the CT lesion detector."""
 SCORER = "clinreadnet-fast"
 """That of the network that grades image quality."""
+RESTORER = "diffusionxray-fast"
+"""That of the network that restores chest radiographs."""
 LOOKS_FOR = "lung nodules, lesions of liver and kidneys, enlarged lymph nodes, and soft-tissue masses"
 """What the detector was trained on, for the reader."""
 
@@ -71,6 +73,47 @@ class Scorer:
     run: Callable[[Volume, Progress], Quality]
 
 
+class Restored(Protocol):
+    """A restored radiograph and what it was held to: float32 (Y, X) each, stored values.
+
+    pixels      the result, whole stored values
+    safe        the conservative restoration, whole stored values
+    allowed     by how much `pixels` may differ from `safe`, beside half a stored value of each rounding
+    spread      calibrated half-width of the 90 % interval; None where it was not asked for
+    noise_sd    local noise of the received image
+    seed, steps     of the noise that the refiner began with, and how often the refiner was asked
+    """
+
+    @property
+    def pixels(self) -> FloatArray: ...
+
+    @property
+    def safe(self) -> FloatArray: ...
+
+    @property
+    def allowed(self) -> FloatArray: ...
+
+    @property
+    def spread(self) -> FloatArray | None: ...
+
+    @property
+    def noise_sd(self) -> FloatArray: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """A trained restorer of chest radiographs. `run` takes a Radiograph; the last argument asks for the spread."""
+
+    identity: ModelIdentity
+    run: Callable[[Radiograph, Progress, bool], Restored]
+
+
 @dataclass(frozen=True)
 class Models:
     """What is offered. None: no trained weights ship for it, and the report says so."""
@@ -78,6 +121,7 @@ class Models:
     denoiser: Denoiser | None = None
     detector: Detector | None = None
     scorer: Scorer | None = None
+    restorer: Restorer | None = None
 
 
 def load(*, device: str, threads: int) -> Models:

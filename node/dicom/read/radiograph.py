@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,9 @@ from node.dicom.read.pixels import IntArray, PixelFile
 from node.errors import NotEligible
 
 _MODALITIES = {"CR", "DX"}
+_AGE = re.compile(r"(\d{1,3})([DWMY])")
+_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
+"""Units of an age string (PS3.5 6.2)."""
 
 
 def read_radiograph(path: Path) -> Radiograph:
@@ -54,6 +59,7 @@ def _radiograph(file: PixelFile) -> Radiograph:
         window=_window(dataset, value_range, inverted=inverted),
         view=view_of(dataset),
         for_presentation=text(dataset, 0x00080068).upper() != "FOR PROCESSING",
+        intensity=text(dataset, 0x00281040).upper(),
         notes=(*notes, *spacing_notes, *_voi_notes(dataset)),
     )
 
@@ -155,4 +161,23 @@ def _acquisition(dataset: Dataset, modality: str) -> Acquisition:
         exposure_mas=exposure,
         body_part=text(dataset, 0x00180015).upper(),
         image_type=tuple(part.upper() for part in texts(dataset, 0x00080008)),
+        patient_age_years=_age_years(dataset),
     )
+
+
+def _age_years(dataset: Dataset) -> float | None:
+    """Patient's Age, else from birth to study; None where neither can be read, or the birth date is the later one."""
+    stated = _AGE.fullmatch(text(dataset, 0x00101010).upper())
+    if stated is not None:
+        return int(stated[1]) / _PER_YEAR[stated[2]]
+    born, taken = (_date(text(dataset, tag)) for tag in (0x00100030, 0x00080020))
+    if born is None or taken is None or taken < born:
+        return None
+    return (taken - born).days / _PER_YEAR["D"]
+
+
+def _date(value: str) -> date | None:
+    try:
+        return datetime.strptime(value, "%Y%m%d").date()
+    except ValueError:
+        return None
