@@ -161,10 +161,13 @@ def degraded_pair(case: Case, by: Degrader, seed: int) -> tuple[FloatArray, Floa
 def contrast_kept(left: FloatArray, truth: FloatArray, nodule: Nodule) -> float:
     """Of the nodule's contrast, the part that is left: what the matched filter says of the difference over the truth.
 
+    The filter has mean zero: that the whole picture became brighter or darker with the nodule is not seen.
+
     left, truth     difference with and without the nodule, after and before (Y, X)
     """
     told, known = (_window(picture, nodule, 0).astype(np.float64) for picture in (left, truth))
-    return float((told * known).sum() / (known**2).sum())
+    seeker = known - known.mean()
+    return float((told * seeker).sum() / (known * seeker).sum())
 
 
 def displacement_px(left: FloatArray, truth: FloatArray, nodule: Nodule) -> float:
@@ -175,7 +178,7 @@ def displacement_px(left: FloatArray, truth: FloatArray, nodule: Nodule) -> floa
         return math.nan
     told = _window(left, nodule, REACH_PX).astype(np.float64)
     known = _window(truth, nodule, 0).astype(np.float64)
-    matched = fftconvolve(told, known[::-1, ::-1], mode="valid")  # (2 REACH_PX + 1)²
+    matched = fftconvolve(told, (known - known.mean())[::-1, ::-1], mode="valid")  # (2 REACH_PX + 1)²
     row, column = (int(place) for place in np.unravel_index(int(matched.argmax()), matched.shape))
     if not (0 < row < 2 * REACH_PX and 0 < column < 2 * REACH_PX):
         return math.hypot(row - REACH_PX, column - REACH_PX)

@@ -183,8 +183,8 @@ def at_steps(
         told = restore(unit, spacing_mm, count)
         return told.pixels if count else told.safe
 
-    names = {count: f"{name}, {count} step{'s' if count > 1 else ''}" if count else "regressor" for count in steps}
-    return {names[count]: partial(method, count=count) for count in steps}
+    told = {count: f"{count} step{'s' if count > 1 else ''}" if count else "regressor alone" for count in steps}
+    return {f"{name}, {told[count]}": partial(method, count=count) for count in steps}
 
 
 def compare(result: FloatArray, truth: FloatArray) -> dict[str, float]:

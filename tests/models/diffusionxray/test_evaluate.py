@@ -159,7 +159,7 @@ def test_steps_name_the_conservative_restoration_and_the_bounded_results() -> No
 
     methods = at_steps(restore, (0, 1, 4))
     unit = pictures(1)[0].unit
-    assert list(methods) == ["regressor", "restorer, 1 step", "restorer, 4 steps"]
+    assert list(methods) == ["restorer, regressor alone", "restorer, 1 step", "restorer, 4 steps"]
     assert [float((apply(unit, 0.3) - unit).mean()) for apply in methods.values()] == pytest.approx([0, 1, 4], abs=1e-5)
     assert asked == [(0.3, 0), (0.3, 1), (0.3, 4)]
 
