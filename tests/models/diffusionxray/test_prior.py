@@ -77,7 +77,7 @@ def test_a_path_that_leads_nowhere_is_refused(strength, evaluations):
 
 @pytest.mark.parametrize("strength", [0.3, 0.5])
 def test_the_variance_is_what_the_exact_flow_makes_of_the_noised_picture(strength):
-    """The flow keeps (x_t − α MEAN) / √(α² V + σ²), V = VARIANCE: α √(V / (α² V + σ²)) of c − MEAN is left, and noise."""
+    """The flow keeps (x_t − α MEAN) / √(α² V + σ²), V = VARIANCE: √(V / (α² V + σ²)) α of c − MEAN is left."""
     alpha, sigma = levels(strength * 1999)
     gain = math.sqrt(VARIANCE / (alpha**2 * VARIANCE + sigma**2))
     clean = LIKE + 0.6
@@ -108,7 +108,7 @@ def cosines(picture: torch.Tensor) -> np.ndarray:
 
 
 def test_the_low_band_of_the_result_is_that_of_the_clean_picture():
-    """Per wave the result is g clean + (1 − g) drawn: the mean is exact, and where g > 0.97, 97 % of a change is undone.
+    """Per wave the result is g clean + (1 − g) drawn: the mean is exact, and where g > 0.97, 97 % of a change undone.
 
     Waves are those of the cosine transform (the edge is mirrored), and g is what the Gaussian lets pass of them.
     """
