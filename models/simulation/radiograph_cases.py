@@ -23,8 +23,8 @@ from models.simulation.radiograph import Exposure, arriving, density_of, seen, s
 from models.simulation.shapes import Grid
 
 CHEST_VIEW = Exposure(detector_px=(768, 768), pixel_mm=0.35)
-VOXEL_ZYX_MM = (0.6, 1.2, 0.6)
-"""Of the drawn chest: about half a millimetre across the rays, coarser along them, where all is added up."""
+VOXEL_ZYX_MM = (0.7, 1.4, 0.7)
+"""Of the drawn chest: two pixels in the patient across the rays, coarser along them, where all is added up."""
 BODY_DEPTH_MM = 270.0
 LEAST_GAP_MM = 8.0
 """Between the shadows of two nodules."""
@@ -96,9 +96,9 @@ def nodule_case(
     voxel_zyx_mm: tuple[float, float, float] = VOXEL_ZYX_MM,
 ) -> RadiographCase:
     """A random chest; fewer nodules where the field has no room for more."""
-    chest = _Chest(seed, view, voxel_zyx_mm)
-    planted = chest.plant(nodules, diameter_mm)
-    return _case(chest, planted, view)
+    patient = Patient(seed, view, voxel_zyx_mm)
+    planted = patient.plant(nodules, diameter_mm)
+    return _case(patient, planted, view)
 
 
 def phantom_drr_case(
@@ -111,25 +111,35 @@ def phantom_drr_case(
     ct_spacing_zyx_mm: tuple[float, float, float] = CT_SPACING_ZYX_MM,
 ) -> DrrCase:
     """A random chest as a radiograph, and as the DRR of a CT of it."""
-    chest = _Chest(seed, view, voxel_zyx_mm)
-    planted = chest.plant(nodules, diameter_mm)
-    case = _case(chest, planted, view)
-    scan = scanned(chest.voxels, chest.grid.spacing_zyx_mm, ct_spacing_zyx_mm, np.random.default_rng((seed, 1)))
+    patient = Patient(seed, view, voxel_zyx_mm)
+    planted = patient.plant(nodules, diameter_mm)
+    case = _case(patient, planted, view)
+    scan = scanned(patient.voxels, patient.grid.spacing_zyx_mm, ct_spacing_zyx_mm, np.random.default_rng((seed, 1)))
     low = drr_case(scan, ct_spacing_zyx_mm, view=view, masked=False).low
     return DrrCase(low, case.picture, case.spacing_mm, case.nodules)
 
 
 def drr_case(
-    voxels: FloatArray, spacing_zyx_mm: tuple[float, float, float], *, view: View = CHEST_VIEW, masked: bool = True
+    voxels: FloatArray, spacing_zyx_mm: tuple[float, float, float], *, view: View | None = None, masked: bool = True
 ) -> DrrCase:
     """The DRR of a CT, real or drawn.
 
     voxels      float32 (Z, Y, X), HU, feet to head, anterior first, the patient's right first
+    view        None: as much as all of whose rays pass the first and the last slice inside
     masked      without the table and whatever else is not the body
     """
+    if view is None:
+        view = fitted(CHEST_VIEW, (voxels.shape[0], voxels.shape[1], voxels.shape[2]), spacing_zyx_mm)
     volume = np.where(body(voxels), voxels, np.float32(-1000)) if masked else voxels
     density = density_of(transmitted(*areal_densities(volume, spacing_zyx_mm, view)))
     return DrrCase(_scaled(density, _span(density)), None, spacing_at_patient_mm(view))
+
+
+def fitted(view: View, shape_zyx: tuple[int, int, int], spacing_zyx_mm: tuple[float, float, float]) -> View:
+    """The same view with a detector that the volume just covers, at the front too, where it is magnified least."""
+    height, depth, width = ((n - 1) * step for n, step in zip(shape_zyx, spacing_zyx_mm, strict=True))
+    pixel_mm = view.pixel_mm * (1 - (view.gap_mm - depth / 2) / view.source_mm)  # at the front
+    return replace(view, detector_px=(int(height / pixel_mm), int(width / pixel_mm)))
 
 
 def scanned(
@@ -174,8 +184,12 @@ def body(voxels: FloatArray) -> BoolArray:
     return np.asarray(grown.repeat(every, 1).repeat(every, 2)[:, : voxels.shape[1], : voxels.shape[2]])
 
 
-class _Chest:
-    """A chest drawn for a view, its projection, and the nodules put into it."""
+class Patient:
+    """A chest drawn for a view, and its projection without nodules.
+
+    voxels          float32 (Z, Y, X), HU, on `grid`; nodules go into it
+    soft, bone      g/cm² along each ray, (rows, columns)
+    """
 
     def __init__(self, seed: int, view: View, voxel_zyx_mm: tuple[float, float, float]) -> None:
         self._rng = np.random.default_rng(seed)
@@ -223,8 +237,8 @@ class _Chest:
         return soft, bone
 
 
-def _case(chest: _Chest, planted: list[tuple[Nodule, FloatArray, FloatArray]], view: Exposure) -> RadiographCase:
-    soft, bone = chest.soft, chest.bone
+def _case(patient: Patient, planted: list[tuple[Nodule, FloatArray, FloatArray]], view: Exposure) -> RadiographCase:
+    soft, bone = patient.soft, patient.bone
     bare = _density(transmitted(soft, bone), view)
     for _, more_soft, more_bone in planted:
         soft, bone = soft + torch.from_numpy(more_soft), bone + torch.from_numpy(more_bone)
@@ -249,8 +263,8 @@ def _projected(nodule: Nodule, added: FloatArray, difference: FloatArray, view: 
 
 def _grid_of(view: View, voxel_zyx_mm: tuple[float, float, float]) -> Grid:
     """Enough to fill the field up to the front of the body, which is magnified least."""
-    shrink = 1 - (view.gap_mm - BODY_DEPTH_MM / 2) / view.source_mm
-    rows, columns = (n * view.pixel_mm * shrink for n in view.detector_px)
+    at_front = 1 - (view.gap_mm - BODY_DEPTH_MM / 2) / view.source_mm
+    rows, columns = (n * view.pixel_mm * at_front for n in view.detector_px)
     extents = (rows, BODY_DEPTH_MM, columns)
     shape = [int(np.ceil(extent / step)) for extent, step in zip(extents, voxel_zyx_mm, strict=True)]
     return Grid((shape[0], shape[1], shape[2]), voxel_zyx_mm)
