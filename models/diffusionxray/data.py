@@ -109,9 +109,9 @@ def prepare_images(
 
 
 def prepare_phantoms(out: Path, *, count: int, seed: int, on_progress: OnProgress | None = None) -> int:
-    """Drawn chests with nodules: every other one as a fine radiograph ("hq"), the others as the DRR of their CT ("lq").
+    """Drawn chests with nodules: every other one as a fine radiograph ("hq"), the others as a DRR of their CT ("lq").
 
-    Those already there are kept. They are for training alone: cases of known truth for tests are drawn from other seeds.
+    Those already there are kept. For training alone: cases of known truth for tests are drawn from other seeds.
     """
     for number in range(count):
         key, domain = f"{seed + number:06d}", cast(Domain, "lq" if number % 2 else "hq")

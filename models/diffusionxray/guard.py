@@ -24,6 +24,7 @@ MOST_CAP = 3.0
 MOST_SAFE_CAP = 6.0
 """Of what a conservative restoration may take from what was received: noise itself reaches so far."""
 NOISE_BLOCK_PX = 16
+NOISE_SPANS_PX = (1, 2, 3)
 
 
 def cap_residual(
@@ -145,28 +146,37 @@ def mean_and_spread(samples: Sequence[FloatArray]) -> tuple[FloatArray, FloatArr
 
 
 def local_noise_sd(image: FloatArray) -> FloatArray:
-    """Noise around each pixel, float32 (Y, X): median of |diagonal difference| over blocks of 16 pixels, interpolated.
+    """Noise around each pixel, float32 (Y, X): median of |mixed difference| over blocks of 16 pixels, interpolated.
 
-    Measured number, and right for white noise on a smooth image: correlated noise is told too small (the cap becomes
-    stricter), fine texture too large.
+    Differences over 1, 2 and 3 pixels are taken, and the largest answer: neighbours alone tell the soft noise of a
+    blurred or enlarged image a fifth of what it is. Measured number: right for white noise on a smooth image; on
+    radiographs with noise of known size, white or soft up to a Gaussian of 1 pixel, 1.1 to 1.3 of it, and half of it
+    where the image was enlarged threefold. Fine texture counts as noise.
 
-    raises   ModelError     an image smaller than one block and a row and column
+    raises   ModelError     an image smaller than one block and the largest difference
     """
-    height, width = image.shape
-    rows, columns = (height - 1) // NOISE_BLOCK_PX, (width - 1) // NOISE_BLOCK_PX
-    if not rows * columns:
-        raise ModelError(f"an image of more than {NOISE_BLOCK_PX} pixels a side is needed")
-    wide = image.astype(np.float64)
-    diagonal = np.abs(wide[1:, 1:] - wide[1:, :-1] - wide[:-1, 1:] + wide[:-1, :-1]) / 2
-    whole = diagonal[: rows * NOISE_BLOCK_PX, : columns * NOISE_BLOCK_PX]
-    blocks = np.median(whole.reshape(rows, NOISE_BLOCK_PX, columns, NOISE_BLOCK_PX), (1, 3)) / MAD
+    spans = [_noise_blocks(image, span) for span in NOISE_SPANS_PX]
+    rows, columns = (min(one.shape[axis] for one in spans) for axis in (0, 1))
+    blocks = np.max([one[:rows, :columns] for one in spans], axis=0)
     down, across = (
         np.clip((np.arange(side) + 0.5) / NOISE_BLOCK_PX - 0.5, 0, count - 1)
-        for side, count in ((height, rows), (width, columns))
+        for side, count in zip(image.shape, (rows, columns), strict=True)
     )
     at = np.meshgrid(down, across, indexing="ij")
     smooth: FloatArray = ndimage.map_coordinates(blocks, at, order=1, mode="nearest").astype(np.float32)
     return smooth
+
+
+def _noise_blocks(image: FloatArray, span: int) -> Array:
+    """Standard deviation per block from mixed differences over so many pixels."""
+    rows, columns = ((side - span) // NOISE_BLOCK_PX for side in image.shape)
+    if rows < 1 or columns < 1:
+        raise ModelError(f"an image of more than {NOISE_BLOCK_PX} pixels a side, and {span} more, is needed")
+    wide = image.astype(np.float64)
+    mixed = np.abs(wide[span:, span:] - wide[span:, :-span] - wide[:-span, span:] + wide[:-span, :-span]) / 2
+    whole = mixed[: rows * NOISE_BLOCK_PX, : columns * NOISE_BLOCK_PX]
+    per_block: Array = np.median(whole.reshape(rows, NOISE_BLOCK_PX, columns, NOISE_BLOCK_PX), (1, 3)) / MAD
+    return per_block
 
 
 def conformal_quantile(scores: Sequence[float] | Array, alpha: float) -> float:
