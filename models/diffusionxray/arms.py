@@ -1,0 +1,236 @@
+"""Trained weights as methods and degraders that the evaluation can call: which network they are, their facts tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models.contract import FloatArray, ModelError
+from models.diffusionxray.config import CropConfig, DiffusionXRayConfig, NetworkConfig, Stage
+from models.diffusionxray.coverage import Sampler
+from models.diffusionxray.evaluate import Degrader, Method, at_steps
+from models.diffusionxray.model import FAST, Restorer, prepare
+from models.diffusionxray.munit_train import Translator
+from models.diffusionxray.network import RestorationUNet, build
+from models.diffusionxray.prior import degrade_by_prior, read_prior
+from models.diffusionxray.run import RestoredPicture, restore
+from models.diffusionxray.samplers import Noise, dpm_solver
+from models.diffusionxray.schedule import cosine, even_steps
+from models.diffusionxray.tiles import padded, predictor
+from models.diffusionxray.train import FACTS, digest
+from models.simulation.degradation import (
+    bicubic_pair,
+    degrade,
+    degrade_unseen,
+    draw_degradation,
+    draw_unseen,
+)
+
+RESTORER = "restorer"
+"""Stage of a file with both networks."""
+SEED = 0
+"""Of all noise that methods draw: the same picture is restored to the same again."""
+UNSEEN = "unseen"
+WEIGHTS = "weights.safetensors"
+CPU = torch.device("cpu")
+FAST_CROPS = CropConfig()
+OnTensors = Callable[[Tensor, int], Tensor]
+"""Clean pictures (B, 1, H, W) and a seed to degraded ones."""
+
+
+def facts_of(weights: Path) -> Mapping[str, Any]:
+    """What the training wrote beside its weights; nothing where it wrote nothing. raises ModelError"""
+    path = weights.with_name(FACTS)
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ModelError(f"{path}: not the facts of a training") from error
+    return found
+
+
+def network_of(weights: Path, stage: Stage, device: torch.device = CPU) -> RestorationUNet:
+    """One trained network, of the size that its facts tell. raises ModelError: other weights, other facts"""
+    network = build(_size(facts_of(weights), stage))
+    _fill(network, weights)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def restorer_of(weights: Path, device: torch.device) -> Restorer:
+    """Both networks of one file, of the sizes that its facts tell. raises ModelError: other weights, other facts"""
+    facts = facts_of(weights)
+    both: tuple[Stage, Stage] = ("regressor", "refiner")
+    sizes = {stage: _size(facts.get(stage, {}), stage) for stage in both}
+    network = Restorer(replace(FAST, networks={**FAST.networks, **sizes}))
+    _fill(network, weights)
+    return prepare(network, device)
+
+
+def bundled(regressor: Path, refiner: Path) -> tuple[Restorer, dict[str, object]]:
+    """The networks of two trainings as one, and what is known of both.
+
+    raises   ModelError     the refiner was trained with another regressor, or weights are missing or others
+    """
+    first, second = network_of(regressor, "regressor"), network_of(refiner, "refiner")
+    facts = {"regressor": dict(facts_of(regressor)), "refiner": dict(facts_of(refiner))}
+    if facts["refiner"].get("regressor") != digest(first):
+        raise ModelError("the refiner was trained with another regressor")
+    sizes: dict[Stage, NetworkConfig] = {"regressor": first.config, "refiner": second.config}
+    both = Restorer(replace(FAST, networks={**FAST.networks, **sizes}))
+    both.regressor.load_state_dict(first.state_dict())
+    both.refiner.load_state_dict(second.state_dict())
+    return both, {"stage": RESTORER, **facts}
+
+
+def methods_of(name: str, weights: Path, device: torch.device, *, steps: Sequence[int]) -> dict[str, Method]:
+    """All that these weights can do to a picture: a restorer at each number of steps, else the one network they are.
+
+    raises   ModelError     other weights, or other facts
+    """
+    stage = facts_of(weights).get("stage", RESTORER)
+    if stage == RESTORER:
+        return restorer_methods(name, restorer_of(weights, device), steps)
+    if stage == "regressor":
+        return {name: _by_regressor(network_of(weights, "regressor", device))}
+    if stage == "ddpm":
+        return {name: _by_ddpm(network_of(weights, "ddpm", device), FAST)}
+    raise ModelError(f"{weights}: {stage} restores nothing by itself")
+
+
+def restorer_methods(name: str, network: Restorer, steps: Sequence[int]) -> dict[str, Method]:
+    """The regressor alone for no steps, and the bounded result of each other number."""
+
+    def restored(unit: FloatArray, spacing_mm: float, count: int) -> RestoredPicture:
+        return _restored(network, unit, spacing_mm, steps=count)
+
+    return at_steps(restored, steps, name=name)
+
+
+def sampler_of(network: Restorer) -> Sampler:
+    """A restorer with as many samples as its configuration says."""
+    return partial(_restored, network, samples=network.config.sampling.samples)
+
+
+def degraders_of(run: Path) -> dict[str, Degrader]:
+    """Physics, bicubic and, where this training run has them, the learnt degraders. raises ModelError"""
+    found: dict[str, Degrader] = {"physics": _by_physics, "bicubic": _by_bicubic}
+    if (weights := run / "munit" / WEIGHTS).is_file():
+        found["munit"] = _on_arrays(munit_degrader(weights))
+    if (weights := run / "prior" / WEIGHTS).is_file():
+        found["prior"] = _on_arrays(prior_degrader(weights))
+    return found
+
+
+def unseen(unit: FloatArray, spacing_mm: float, rng: np.random.Generator) -> FloatArray:
+    """The family that no network was trained on."""
+    return degrade_unseen(unit, spacing_mm, draw_unseen(rng), rng)
+
+
+def munit_degrader(weights: Path, device: torch.device = CPU) -> OnTensors:
+    """The trained translator, its style drawn. raises ModelError"""
+    translator = Translator.read(weights)
+    translator.munit.to(device)
+
+    def degraded(clean: Tensor, seed: int) -> Tensor:
+        return translator.degrade(clean.to(device).clamp(-1, 1), None, torch.Generator().manual_seed(seed)).cpu()
+
+    return degraded
+
+
+def prior_degrader(weights: Path, device: torch.device = CPU) -> OnTensors:
+    """The trained prior, at its usual strength. raises ModelError"""
+    network = read_prior(weights).to(device)
+
+    def degraded(clean: Tensor, seed: int) -> Tensor:
+        return degrade_by_prior(network, clean.to(device).clamp(-1, 1), seed=seed).cpu()
+
+    return degraded
+
+
+def _by_physics(unit: FloatArray, spacing_mm: float, rng: np.random.Generator) -> FloatArray:
+    return degrade(unit, spacing_mm, draw_degradation(rng), rng)
+
+
+def _by_bicubic(unit: FloatArray, _spacing_mm: float, _rng: np.random.Generator) -> FloatArray:
+    return bicubic_pair(unit, FAST_CROPS.bicubic_factor)
+
+
+def _on_arrays(degrader: OnTensors) -> Degrader:
+    def degraded(unit: FloatArray, _spacing_mm: float, rng: np.random.Generator) -> FloatArray:
+        told = degrader(torch.from_numpy(unit)[None, None], int(rng.integers(2**31)))
+        array: FloatArray = told[0, 0].numpy()
+        return array
+
+    return degraded
+
+
+def _restored(
+    network: Restorer, unit: FloatArray, spacing_mm: float, *, steps: int | None = None, samples: int = 1
+) -> RestoredPicture:
+    spacing = (spacing_mm, spacing_mm)
+    return restore(
+        network.regressor, network.refiner, unit, spacing, network.config, seed=SEED, steps=steps, samples=samples
+    )
+
+
+def _by_regressor(network: RestorationUNet) -> Method:
+    """The network's own result: without the refiner there is nothing to bound."""
+
+    @torch.inference_mode()
+    def restored(unit: FloatArray, _spacing_mm: float) -> FloatArray:
+        return _like(unit, network(_canvas(unit, network)))
+
+    return restored
+
+
+def _by_ddpm(network: RestorationUNet, config: DiffusionXRayConfig) -> Method:
+    """The paper's restorer by DPM-Solver++, as on the reference path."""
+    path = even_steps(cosine(config.schedule), config.sampling.solver_steps)
+
+    @torch.inference_mode()
+    def restored(unit: FloatArray, _spacing_mm: float) -> FloatArray:
+        condition = _canvas(unit, network)
+        return _like(unit, dpm_solver(predictor(network, config.tiles, condition), path, condition, Noise(SEED)))
+
+    return restored
+
+
+def _canvas(unit: FloatArray, network: RestorationUNet) -> Tensor:
+    """The picture as the network takes it, (1, 1, H, W)."""
+    return torch.from_numpy(padded(unit, network.config.multiple))[None, None].to(next(network.parameters()).device)
+
+
+def _like(unit: FloatArray, canvas: Tensor) -> FloatArray:
+    """What lies over the picture, (Y, X)."""
+    array: FloatArray = canvas[0, 0, : unit.shape[0], : unit.shape[1]].cpu().numpy()
+    return array
+
+
+def _size(told: Mapping[str, Any], stage: Stage) -> NetworkConfig:
+    """The network of these facts; the shipped one where they tell nothing."""
+    sizes = told.get("network")
+    if sizes is None:
+        return FAST.networks[stage]
+    if told.get("stage", stage) != stage:
+        raise ModelError(f"a {stage} is wanted, and these are the weights of a {told['stage']}")
+    try:
+        known: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in sizes.items()}
+        return NetworkConfig(**known)
+    except (AttributeError, TypeError) as error:
+        raise ModelError(f"{FACTS} does not tell of the network of a {stage}") from error
+
+
+def _fill(network: nn.Module, weights: Path) -> None:
+    try:
+        network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{weights}: not the weights of this network") from error

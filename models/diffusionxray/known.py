@@ -1,0 +1,108 @@
+"""Drawn chests on disk: cases of known truth for the audit, and pictures of both domains for the training.
+
+A chest takes some seconds to draw and project, so each is made once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.contract import FloatArray, ModelError
+from models.diffusionxray.audit import Case, Nodule
+from models.diffusionxray.data import Picture, save_picture, split_of
+from models.simulation.radiograph_cases import DrrCase, RadiographCase, nodule_case, phantom_drr_case
+
+OnProgress = Callable[[int, int], None]
+FIRST_AUDIT_SEED = 1_000_000
+"""Chests of the audit begin here: those drawn for training come before."""
+COLLECTION = "drawn"
+
+
+def cases_in(
+    folder: Path,
+    count: int,
+    *,
+    draw: Callable[[int], RadiographCase] = nodule_case,
+    on_progress: OnProgress | None = None,
+) -> list[Case]:
+    """So many cases, from the folder where they are there, else drawn and kept there; no training saw such a chest.
+
+    raises   ModelError     a file is no case
+    """
+    cases = []
+    for number in range(count):
+        seed = FIRST_AUDIT_SEED + number
+        path = folder / f"case-{seed}.npz"
+        if not path.exists():
+            write_case(_case(seed, draw(seed)), path)
+        cases.append(read_case(path))
+        if on_progress is not None:
+            on_progress(number + 1, count)
+    return cases
+
+
+def write_case(case: Case, path: Path) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    nodules = [(one.row, one.column, one.diameter_px) for one in case.nodules]
+    with partial.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            present=case.present,
+            absent=case.absent,
+            nodules=np.array(nodules, np.float64).reshape(-1, 3),
+            spacing_mm=case.spacing_mm,
+        )
+    os.replace(partial, path)
+
+
+def read_case(path: Path) -> Case:
+    """raises   ModelError     the file is no case"""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            nodules = tuple(Nodule(*(float(number) for number in row)) for row in content["nodules"])
+            return Case(path.stem, content["present"], content["absent"], nodules, float(content["spacing_mm"]))
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise ModelError(f"{path.name} is not a case of known truth") from error
+
+
+def prepare_drawn(
+    out: Path,
+    seeds: Sequence[int],
+    *,
+    draw: Callable[[int], DrrCase] = phantom_drr_case,
+    on_progress: OnProgress | None = None,
+) -> int:
+    """Pictures of drawn chests in both domains: the radiograph, and the DRR of a CT of it. How many are there.
+
+    Those already there are kept. Both pictures of a chest share its key, and so its split.
+
+    raises   ModelError     a seed that belongs to the audit
+    """
+    if any(seed >= FIRST_AUDIT_SEED for seed in seeds):
+        raise ModelError(f"chests from {FIRST_AUDIT_SEED} on are for the audit")
+    for done, seed in enumerate(seeds):
+        key = f"chest{seed:06d}"
+        if not any((out / "lq").glob(f"*/{COLLECTION}-{key}-*.npz")):
+            case = draw(seed)
+            if case.high is not None:
+                _save(case.high, key, case.spacing_mm, "hq", out)
+            _save(case.low, key, case.spacing_mm, "lq", out)  # last: it says that the chest is done
+        if on_progress is not None:
+            on_progress(done + 1, len(seeds))
+    return len(list(out.glob(f"*/*/{COLLECTION}-*.npz")))
+
+
+def _save(unit: FloatArray, key: str, spacing_mm: float, domain: str, out: Path) -> None:
+    picture = Picture(key, COLLECTION, unit, spacing_mm, "hq" if domain == "hq" else "lq", split_of(key))
+    save_picture(picture, out)
+
+
+def _case(seed: int, drawn: RadiographCase) -> Case:
+    nodules = tuple(Nodule(one.row, one.column, one.diameter_px) for one in drawn.nodules)
+    return Case(f"case-{seed}", drawn.picture, drawn.without, nodules, drawn.spacing_mm)
