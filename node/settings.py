@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     """Threads of one worker's inference; 0 means all cores."""
     least_quality: float = Field(1.0, ge=0, le=4)
     """Median image quality (0 bad … 4 excellent) of a CT series below which lesions are not searched for in it."""
+    radiograph_maps: bool = False
+    """Whether a restored radiograph comes with maps of what was changed and of how sure that is."""
     lease_s: float = Field(120.0, gt=0)
     """A job whose worker has not renewed its lease for so long is given to another."""
     max_attempts: int = Field(3, ge=1)

@@ -146,7 +146,7 @@ def _worker(node: Node, actor: str) -> Worker:
         models=cache(lambda: _models(node.settings)),
         pipelines={
             "low_dose_ct": (read_one_volume, partial(low_dose_ct, least_quality=node.settings.least_quality)),
-            "chest_xray": (read_one_radiograph, chest_xray),
+            "chest_xray": (read_one_radiograph, partial(chest_xray, maps=node.settings.radiograph_maps)),
         },
     )
     reporter = Reporter(node.settings, node.database, node.archive, actor)

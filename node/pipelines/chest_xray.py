@@ -128,7 +128,7 @@ def _maps(
             title="Change: restored minus received",
             limits=(-reach, reach),
             unit="grey levels",
-            explanation=f"Red became denser, blue less dense; white did not change. {_NO_DIAGNOSIS}",
+            explanation=f"Red became denser, blue less dense, black did not change. {_NO_DIAGNOSIS}",
             model=model,
         )
     ]

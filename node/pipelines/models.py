@@ -14,6 +14,8 @@ from models.contract import FloatArray, Lesion, ModelIdentity, Quality, Radiogra
 from models.deeplesion.grouping import Region
 from models.deeplesion.network import Detector as Network
 from models.deeplesion.run import find
+from models.diffusionxray.model import Restorer as RestorerNetwork
+from models.diffusionxray.model import run, run_with_spread
 
 DENOISER = "lidnet-fast"
 """The catalogue name of the CT denoiser that is used."""
@@ -139,6 +141,7 @@ def load(*, device: str, threads: int) -> Models:
         _denoiser(offered.get(DENOISER), device),
         _detector(offered.get(DETECTOR), device),
         _scorer(offered.get(SCORER), device),
+        _restorer(offered.get(RESTORER), device),
     )
 
 
@@ -161,3 +164,15 @@ def _scorer(model: Model[Any, Any] | None, device: str) -> Scorer | None:
         return None
     loaded = model.load(device)
     return Scorer(loaded.identity, loaded)
+
+
+def _restorer(model: Model[Any, Any] | None, device: str) -> Restorer | None:
+    if model is None:
+        return None
+    loaded = model.load(device)
+    return Restorer(loaded.identity, partial(restore, cast(RestorerNetwork, loaded.network)))
+
+
+def restore(network: RestorerNetwork, radiograph: Radiograph, on_progress: Progress, with_spread: bool) -> Restored:
+    """One restoration, and where it is asked for how far several samples spread. raises ModelError as they do"""
+    return (run_with_spread if with_spread else run)(network, radiograph, on_progress)

@@ -3,7 +3,7 @@
 objects.py        what goes in and comes out       source.py         headers of received images
 images.py         all images of one run            derived.py        CT, CR, DX images; numbers.py their values
 segmentation.py   lesions as SEG                   presentation.py   their axes as GSPS
-capture.py        summary page; page.py draws it
+capture.py        summary page; page.py draws it   maps.py          numbers per pixel, in colour
 report.py         the SR of a study revision       groups.py, evidence.py, content.py   its parts
 sentences.py      what it says in words            headers.py, charset.py, codes.py, tables.py   shared by all
 """

@@ -26,7 +26,7 @@ TITLE = "AI results - research use only"
 
 @dataclass(frozen=True)
 class Page:
-    """Which object a page becomes, and of which series it is the only one."""
+    """Which object a page becomes, and of which series."""
 
     sop_instance_uid: str
     series_instance_uid: str
@@ -35,6 +35,9 @@ class Page:
     label: str
     group: str
     fallback: int = 0
+    instance_number: int = 1
+    content: str = "AI_SUMMARY"
+    """Fourth value of Image Type."""
 
 
 def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp) -> Produced:
@@ -90,7 +93,7 @@ def capture(pixels: NDArray[np.uint8], which: Page, header: Any, stamp: Stamp) -
     ds.SecondaryCaptureDeviceManufacturerModelName = ds.ManufacturerModelName
     ds.SecondaryCaptureDeviceSoftwareVersions = ds.SoftwareVersions
     ds.ImageComments = plain(stamp.note)
-    _add_picture(ds, pixels)
+    _add_picture(ds, pixels, which)
     return Produced(
         kind="sc",
         sop_class_uid=str(ds.SOPClassUID),
@@ -104,9 +107,9 @@ def capture(pixels: NDArray[np.uint8], which: Page, header: Any, stamp: Stamp) -
     )
 
 
-def _add_picture(ds: Any, pixels: NDArray[np.uint8]) -> None:
-    ds.ImageType = ["DERIVED", "SECONDARY", "OTHER", "AI_SUMMARY"]
-    ds.InstanceNumber = 1
+def _add_picture(ds: Any, pixels: NDArray[np.uint8], which: Page) -> None:
+    ds.ImageType = ["DERIVED", "SECONDARY", "OTHER", which.content]
+    ds.InstanceNumber = which.instance_number
     ds.PatientOrientation = None
     ds.BurnedInAnnotation = "NO"
     ds.LossyImageCompression = "00"
@@ -150,7 +153,7 @@ def _radiograph_panels(findings: Findings, projection: Radiograph) -> list[page.
     before = projection.pixels
     vertical, horizontal = projection.spacing_yx_mm or (1.0, 1.0)
     aspect = vertical / horizontal
-    window = _radiograph_window(projection)
+    window = radiograph_window(projection)
     panels = [page.Panel("Received", before, aspect, window, "")]
     for image in _pictured(findings):
         difference = image.array - before
@@ -165,7 +168,8 @@ def _pictured(findings: Findings) -> tuple[Image, ...]:
     return tuple(image for image in findings.images if image.array.size)[:1]
 
 
-def _radiograph_window(projection: Radiograph) -> tuple[float, float]:
+def radiograph_window(projection: Radiograph) -> tuple[float, float]:
+    """What a panel draws black and white: the header's window, else all but the extreme pixels."""
     if projection.window is not None and projection.window[1] > 1:
         centre, width = projection.window
         return centre - width / 2, centre + width / 2

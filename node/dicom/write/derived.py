@@ -122,7 +122,7 @@ def origin_of(findings: Findings, source: SeriesSource, stamp: Stamp) -> uids.Or
 def series_number(header: Any, stamp: Stamp, output: int) -> int:
     """base + 10 × source number + output: after the originals, and the source can be read from it.
 
-    output          0 presentation state, 1 summary page, 2 segmentation, 3 and above derived images
+    output          0 presentation state, 1 summary page, 2 segmentation, 3 to 8 derived images, 9 maps
     """
     number = header.get("SeriesNumber")
     return stamp.series_number_base + 10 * (abs(int(number)) % 1_000_000 if number not in (None, "") else 0) + output
@@ -140,7 +140,11 @@ def _start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp)
     allowed = attributes_of(sop_class_uid) - _STALE
     with disable_value_validation():
         for element in header:
-            if element.keyword in allowed and element.keyword not in ds and element.tag.group not in (0x6000, 0x5000):
+            if (
+                element.keyword in allowed
+                and element.keyword not in ds
+                and element.tag.group & 0xFF00 not in (0x5000, 0x6000)
+            ):
                 headers.copy_element(element, ds)
     headers.fill_empty(ds, may_be_empty_of(sop_class_uid))
     if not ds.get("Laterality"):

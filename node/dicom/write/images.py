@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from models.contract import Findings, Radiograph, Volume
-from node.dicom.write import capture, derived
+from node.dicom.write import capture, derived, maps
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.presentation import lesion_presentations
 from node.dicom.write.segmentation import lesion_segmentation
@@ -16,7 +16,7 @@ from node.errors import AnalysisFailed
 def write_images(
     findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp
 ) -> Iterator[Produced]:
-    """Derived images, for lesions a segmentation and a presentation state, and a summary page, one object at a time.
+    """Derived images, for lesions a segmentation and presentation states, maps, a summary page, one object at a time.
 
     Raises AnalysisFailed where the findings do not lie on the grid, or grid and headers do not belong together.
     """
@@ -32,4 +32,6 @@ def write_images(
     if findings.lesions:
         yield lesion_segmentation(findings, grid, source, stamp)
         yield from lesion_presentations(findings, grid, source, stamp)
+    if findings.maps:
+        yield from maps.map_pages(findings, grid, source, stamp)
     yield capture.summary_page(findings, grid, source, stamp)

@@ -24,6 +24,7 @@ HEIGHT: Final = 900
 _MOST_TEXT_HEIGHT: Final = 4000
 _MARGIN: Final = 30
 _PANEL: Final = 360
+_LARGE_PANEL: Final = 555
 _PANEL_TOP: Final = 112
 _BAR_WIDTH: Final = 14
 _STRIP: Final = 150
@@ -35,13 +36,17 @@ _WARNING: Final = (255, 196, 80)
 _GRID: Final = (52, 57, 66)
 
 
+Colour = tuple[int, int, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Panel:
     """One small picture with its scale.
 
     pixels          float32 (Y, X)
     aspect          height of a pixel over its width
-    window          (value drawn black, value drawn white)
+    window          (value drawn in the first colour, value drawn in the last)
+    colours         at even steps between; grey levels where none are given
     """
 
     title: str
@@ -49,6 +54,7 @@ class Panel:
     aspect: float
     window: tuple[float, float]
     unit: str
+    colours: tuple[Colour, ...] = ((0, 0, 0), (255, 255, 255))
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,17 @@ def summary(
     return np.asarray(picture, dtype=np.uint8)
 
 
+def map_page(title: str, subtitle: str, panels: Sequence[Panel], lines: Sequence[Line]) -> NDArray[np.uint8]:
+    """uint8 (900, 1200, 3): title, two large panels side by side, the words that fit."""
+    picture = Picture.new("RGB", (WIDTH, HEIGHT), _BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    _head(draw, title, subtitle)
+    for number, panel in enumerate(panels[:2]):
+        _draw_panel(picture, draw, panel, _MARGIN + number * (_LARGE_PANEL + 30), _LARGE_PANEL)
+    _draw_lines(draw, lines, _PANEL_TOP + _LARGE_PANEL + 66, HEIGHT - _MARGIN)
+    return np.asarray(picture, dtype=np.uint8)
+
+
 def text_page(title: str, subtitle: str, lines: Sequence[Line]) -> NDArray[np.uint8]:
     """uint8 (900 or more, 1200, 3): words only, as tall as they need up to a limit."""
     scratch = ImageDraw.Draw(Picture.new("RGB", (8, 8)))
@@ -112,19 +129,19 @@ def _head(draw: ImageDraw.ImageDraw, title: str, subtitle: str) -> None:
     draw.text((_MARGIN, 66), _fit(draw, subtitle, _font(19), WIDTH - 2 * _MARGIN), font=_font(19), fill=_QUIET)
 
 
-def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel, left: int) -> None:
+def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel, left: int, side: int = _PANEL) -> None:
     low, high = panel.window
     grey = np.clip((panel.pixels - low) / (high - low), 0.0, 1.0) * 255.0
     small = Picture.fromarray(np.rint(grey).astype(np.uint8))
     rows, columns = panel.pixels.shape
-    room = _PANEL - _BAR_WIDTH - 8
-    scale = min(room / columns, _PANEL / (rows * panel.aspect))
+    room = side - _BAR_WIDTH - 8
+    scale = min(room / columns, side / (rows * panel.aspect))
     size = max(1, round(columns * scale)), max(1, round(rows * panel.aspect * scale))
     small = small.resize(size, Picture.Resampling.BOX if scale < 1 else Picture.Resampling.BICUBIC)
-    picture.paste(small.convert("RGB"), (left, _PANEL_TOP))
+    picture.paste(_coloured(small, panel.colours), (left, _PANEL_TOP))
     ramp = np.repeat(np.linspace(255, 0, size[1]).astype(np.uint8)[:, None], _BAR_WIDTH, axis=1)
     bar = left + size[0] + 8
-    picture.paste(Picture.fromarray(ramp).convert("RGB"), (bar, _PANEL_TOP))
+    picture.paste(_coloured(Picture.fromarray(ramp), panel.colours), (bar, _PANEL_TOP))
     font = _font(14)
     unit = f" {panel.unit}" if panel.unit else ""
     for text, y, anchor in (
@@ -133,9 +150,17 @@ def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel,
     ):
         draw.text((bar - 4, y), text, font=font, fill=_INK, anchor=anchor, stroke_width=2, stroke_fill=_BACKGROUND)
     centre, width = (low + high) / 2, high - low
-    draw.text((left, _PANEL_TOP + _PANEL + 8), panel.title, font=_font(17, bold=True), fill=_INK)
+    title = _fit(draw, panel.title, _font(17, bold=True), side)
+    draw.text((left, _PANEL_TOP + side + 8), title, font=_font(17, bold=True), fill=_INK)
     window = f"window centre {centre:.0f}{unit}, width {width:.0f}{unit}"
-    draw.text((left, _PANEL_TOP + _PANEL + 30), window, font=font, fill=_QUIET)
+    draw.text((left, _PANEL_TOP + side + 30), window, font=font, fill=_QUIET)
+
+
+def _coloured(grey: Picture.Image, colours: Sequence[Colour]) -> Picture.Image:
+    """Grey levels 0…255 in the colours between."""
+    at = np.linspace(0, 255, len(colours))
+    table = np.stack([np.interp(np.arange(256), at, channel) for channel in np.array(colours).T], axis=-1)
+    return Picture.fromarray(np.rint(table).astype(np.uint8)[np.asarray(grey)])
 
 
 def _draw_strip(draw: ImageDraw.ImageDraw, strip: Strip, top: int) -> None:

@@ -36,7 +36,7 @@ def conclusion(study: StudyEntry) -> list[str]:
     searched = [analysis for analysis in analyses if analysis.looks_for and analysis.outcome == "done"]
     for name, looks_for in sorted({(analysis.name, analysis.looks_for) for analysis in searched}):
         if not lesions:
-            sentences.append(f"{_capital(name)} found nothing. It looks only for {looks_for}.")
+            sentences.append(f"{capital(name)} found nothing. It looks only for {looks_for}.")
     if not searched and not lesions:
         sentences.append("Not looked for disease: no such analysis was run. This report says nothing about findings.")
     if poor := sum(len(score.poor) for entry in study.series if entry.findings for score in entry.findings.scores):
@@ -94,6 +94,7 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
     for image in findings.images:
         for name, words in image.checks.items():
             sentences.append(_stop(f"Check of the AI {image.kind} images, {name}: {words}"))
+    sentences += [_stop(f"{one.title}, as a map. {one.explanation}") for one in findings.maps]
     for number, lesion in enumerate(findings.lesions, start=1):
         sentences.append(of_lesion(number, lesion, image_numbers))
     return sentences
@@ -113,8 +114,8 @@ def of_analysis(analysis: Analysis) -> str:
     training = "" if model is None or not model.training else f" {_stop(model.training)}"
     reason = "" if not analysis.reason else f" {_stop(analysis.reason)}"
     if analysis.outcome == "done":
-        return f"{_capital(analysis.name)} done.{reason}{by}{training}"
-    return f"{_capital(analysis.name)} {analysis.outcome}.{reason}{by}"
+        return f"{capital(analysis.name)} done.{reason}{by}{training}"
+    return f"{capital(analysis.name)} {analysis.outcome}.{reason}{by}"
 
 
 def of_measurements(measurements: Iterable[Measurement]) -> list[str]:
@@ -127,7 +128,7 @@ def of_measurements(measurements: Iterable[Measurement]) -> list[str]:
         values = ", ".join(f"{quantity(m.value, m.unit)}{f' ({m.group})' if m.group else ''}" for m in group)
         methods = sorted({m.method for m in group if m.method})
         how = f" Measured: {'; '.join(methods)}." if methods else ""
-        sentences.append(f"{_capital(name[2])}: {values}.{how}")
+        sentences.append(f"{capital(name[2])}: {values}.{how}")
     return sentences
 
 
@@ -139,7 +140,7 @@ def of_scores(scores: Iterable[Score], image_numbers: Sequence[int]) -> list[str
     sentences = []
     for (applies_to, (low, high), model), group in together.items():
         values = ", ".join(f"{_small(s.name[2])} {s.value:.1f}{_on_image(s.slice_index, image_numbers)}" for s in group)
-        sentence = f"{_capital(applies_to)} images, on a scale from {number(low)} to {number(high)}: {values}."
+        sentence = f"{capital(applies_to)} images, on a scale from {number(low)} to {number(high)}: {values}."
         notes = [_stop(s.note) for s in group if s.note]
         sentences.append(" ".join([sentence, f"Network {model.name} {model.version}.", *notes]))
         sentences += [of_poor(s, image_numbers) for s in group if s.poor_below is not None]
@@ -205,7 +206,8 @@ def _marked(lesions: int) -> str:
     return "1 possible lesion is marked" if lesions == 1 else f"{lesions} possible lesions are marked"
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """With a capital letter at the beginning."""
     return text[:1].upper() + text[1:]
 
 
@@ -215,5 +217,5 @@ def _small(text: str) -> str:
 
 def _stop(text: str) -> str:
     """A sentence ends in a full stop, once, and begins with a capital letter."""
-    text = _capital(text.strip())
+    text = capital(text.strip())
     return text if not text or text[-1] in ".!?" else text + "."
