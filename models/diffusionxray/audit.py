@@ -153,7 +153,8 @@ def audit(
 def degraded_pair(case: Case, by: Degrader, seed: int) -> tuple[FloatArray, FloatArray]:
     """With and without the nodules, worse in the same way and with the same noise."""
     present, absent = (
-        by(picture, case.spacing_mm, np.random.default_rng(seed)) for picture in (case.present, case.absent)
+        np.array(by(picture, case.spacing_mm, np.random.default_rng(seed)), np.float32)
+        for picture in (case.present, case.absent)
     )
     return present, absent
 

@@ -112,7 +112,7 @@ class Crop:
     def degraded(self, by: Degrader, condition: str, seed: int) -> FloatArray:
         """The same again for the same degradation and seed, whatever the order of the work."""
         draws = np.random.default_rng(draw_seed(f"{self.name}/{condition}", seed))
-        return by(self.unit, self.spacing_mm, draws)
+        return np.array(by(self.unit, self.spacing_mm, draws), np.float32)
 
 
 @dataclass(frozen=True, eq=False)

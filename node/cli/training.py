@@ -9,9 +9,11 @@ from node.cli import (
     categories,
     evaluate_clinreadnet,
     evaluate_deeplesion,
+    evaluate_diffusionxray,
     evaluate_lidnet,
     training_clinreadnet,
     training_deeplesion,
+    training_diffusionxray,
     training_lidnet,
 )
 
@@ -23,11 +25,13 @@ def register(app: typer.Typer) -> None:
     training_lidnet.register(train)
     training_deeplesion.register(train)
     training_clinreadnet.register(train)
+    training_diffusionxray.register(train)
     ablation.register(train)
     categories.register(train)
     evaluate = typer.Typer(help="Measure a network on patients it has not seen.", no_args_is_help=True)
     evaluate_lidnet.register(evaluate)
     evaluate_deeplesion.register(evaluate)
     evaluate_clinreadnet.register(evaluate)
+    evaluate_diffusionxray.register(evaluate)
     app.add_typer(train, name="train", rich_help_panel=_PANEL)
     app.add_typer(evaluate, name="evaluate", rich_help_panel=_PANEL)

@@ -1,0 +1,379 @@
+"""`train diffusionxray`: the restorer of radiographs in steps, each of which leaves what the next one reads.
+
+A run is one folder: pictures, the two degraders, their pairs, the networks, and at last the file that ships.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from node.cli.learning import PRESET, RESUME, SEED, STEPS, in_words, progress_bar
+from node.cli.words import say
+from node.errors import ConfigurationError, NotEligible, NotUnderstood
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from models.contract import FloatArray, Volume
+    from models.diffusionxray.arms import OnTensors
+    from models.diffusionxray.config import Stage
+    from models.diffusionxray.network import RestorationUNet
+
+_LEAST_SLICES = 20
+_AIR_HU = -1000.0
+HELP = """DiffusionXRay in steps: degraders that learn from unpaired pictures, pairs by them, and restorers.
+
+All steps share one folder, --out, and each can be repeated: it goes on from where it was.
+
+\b
+pacsnode train diffusionxray prepare --images ./cxr --spacing 0.2 --ct ./ct --drawn 40 --out ./run
+pacsnode train diffusionxray munit --out ./run
+pacsnode train diffusionxray prior --out ./run
+pacsnode train diffusionxray pairs --out ./run
+pacsnode train diffusionxray regressor --out ./run
+pacsnode train diffusionxray refiner --out ./run
+pacsnode train diffusionxray bundle --out ./run
+pacsnode evaluate diffusionxray --data ./run --weights ./run/restorer/weights.safetensors --out ./run
+
+ddpm is the paper's restorer, and a baseline is a regressor of another name: regressor --name bicubic --mix bicubic=1
+"""
+OUT = typer.Option(..., "--out", file_okay=False, help="The run's folder, the same in all steps.")
+MIX = typer.Option(
+    None,
+    "--mix",
+    help="NAME=SHARE: physics, bicubic, munit or prior (repeatable). Without it: those of the shipped one.",
+)
+
+
+def register(train: typer.Typer) -> None:
+    """Add the group of steps to the group `train`."""
+    group = typer.Typer(help=HELP, no_args_is_help=True)
+    for step in (prepare, munit, prior, pairs, regressor, refiner, ddpm, bundle):
+        group.command(step.__name__)(step)
+    train.add_typer(group, name="diffusionxray")
+
+
+def prepare(
+    images: list[Path] | None = typer.Option(
+        None, "--images", exists=True, file_okay=False, help="Radiographs as PNG or JPEG, bright = dense (repeatable)."
+    ),
+    spacing: float | None = typer.Option(
+        None, "--spacing", min=0.01, help="Of their pixels, mm; such files do not say it.", show_default=False
+    ),
+    split: Literal["train", "validation", "test"] | None = typer.Option(
+        None, "--split", help="Of all these images. Without it: by patient.", show_default=False
+    ),
+    ct: list[Path] | None = typer.Option(
+        None, "--ct", exists=True, file_okay=False, help="Chest CT as DICOM files: DRRs are made of them (repeatable)."
+    ),
+    drawn: int = typer.Option(0, "--drawn", min=0, help="Drawn chests, each a radiograph and a DRR."),
+    out: Path = OUT,
+) -> None:
+    """1. Pictures of both domains: radiographs and drawn ones (high quality), DRRs of CT (low quality)."""
+    from models.diffusionxray.data import prepare_images
+    from models.diffusionxray.known import prepare_drawn
+
+    if images and spacing is None:
+        raise ConfigurationError("--images: --spacing says how large a pixel is, and the files do not")
+    if not images and not ct and not drawn:
+        raise ConfigurationError("nothing to prepare: one of --images, --ct and --drawn is wanted")
+    folder = _pictures(out)
+    with in_words(), progress_bar() as progress:
+        for source in images or []:
+            count = prepare_images(
+                source, folder, spacing_mm=spacing or 0.0, split=split,
+                on_progress=partial(progress, source.name),
+            )  # fmt: skip
+            say(f"{source.name}: {count} radiographs")
+        for source in ct or []:
+            say(f"{source.name}: {_prepare_drrs(source, folder)} DRRs")
+        prepare_drawn(folder, range(drawn), on_progress=partial(progress, "drawn chests"))
+    say(f"pictures: {folder}")
+
+
+def munit(
+    out: Path = OUT, preset: Literal["cpu", "gpu"] = PRESET, seed: int = SEED, steps: int | None = STEPS,
+    resume: bool = RESUME,
+) -> None:  # fmt: skip
+    """2a. The degrader by unpaired translation (MUNIT-LQ): content of a radiograph, style of a DRR."""
+    from models.diffusionxray.munit import PAPER, MunitConfig
+    from models.diffusionxray.munit_train import MunitTraining, train_munit
+
+    config, training = {
+        "cpu": (MunitConfig(), MunitTraining()),
+        "gpu": (PAPER, MunitTraining(steps=200_000, crop_px=256, checkpoint_every=2000)),
+    }[preset]
+    training = training if steps is None else dataclasses.replace(training, steps=steps)
+    with in_words(), progress_bar() as progress:
+        weights = train_munit(
+            config, _unpaired(out, seed), out / "munit", training=training, seed=seed, resume=resume,
+            on_progress=progress, device=_device(preset),
+        )  # fmt: skip
+    say(f"weights: {weights}")
+
+
+def prior(
+    out: Path = OUT, preset: Literal["cpu", "gpu"] = PRESET, seed: int = SEED, steps: int | None = STEPS,
+    resume: bool = RESUME,
+) -> None:  # fmt: skip
+    """2b. The degrader by a diffusion prior of low-quality pictures (DDPM-LQ); it needs no pairs."""
+    from models.diffusionxray.config import TRAINING
+    from models.diffusionxray.prior import train_prior
+
+    training = TRAINING[preset] if steps is None else dataclasses.replace(TRAINING[preset], steps=steps)
+    with in_words(), progress_bar() as progress:
+        weights = train_prior(
+            _unpaired(out, seed), out / "prior", training=training, seed=seed, resume=resume, on_progress=progress,
+            device=_device(preset),
+        )  # fmt: skip
+    say(f"weights: {weights}")
+
+
+def pairs(
+    out: Path = OUT,
+    by: list[str] | None = typer.Option(None, "--by", help="munit or prior (repeatable). Without it: both."),
+    count: int = typer.Option(400, "--count", min=1, help="Crops that each degrades."),
+    preset: Literal["cpu", "gpu"] = PRESET,
+    seed: int = SEED,
+) -> None:
+    """3. Pairs by the degraders. Those that lost or exaggerated a nodule, or moved anatomy, are dropped and counted."""
+    from models.diffusionxray.arms import WEIGHTS, munit_degrader, prior_degrader
+    from models.diffusionxray.config import CropConfig
+    from models.diffusionxray.data import load_pictures
+    from models.diffusionxray.pairs import make_bank
+
+    makers = {"munit": munit_degrader, "prior": prior_degrader}
+    if unknown := set(by or []) - set(makers):
+        raise ConfigurationError(f"--by {', '.join(sorted(unknown))}: one of {', '.join(makers)} is wanted")
+    for name in by or list(makers):
+        weights = _trained(out, name, WEIGHTS)
+        with in_words(), progress_bar() as progress:
+            checked = _Checked(makers[name](weights, _device(preset)))
+            kept = make_bank(
+                checked, load_pictures(_pictures(out), split="train"), out / "pairs" / name, CropConfig(), count=count,
+                seed=seed, keep=checked.keep, on_progress=partial(progress, name),
+            )  # fmt: skip
+        dropped = ", ".join(f"{reason} {number}" for reason, number in sorted(checked.dropped.items())) or "none"
+        say(f"{name}: {kept} pairs of {count} crops; dropped now: {dropped}")
+
+
+def regressor(
+    out: Path = OUT,
+    name: str = typer.Option("regressor", "--name", help="Its folder in the run: another one for a baseline."),
+    mix: list[str] | None = MIX,
+    preset: Literal["cpu", "gpu"] = PRESET,
+    seed: int = SEED,
+    steps: int | None = STEPS,
+    resume: bool = RESUME,
+) -> None:
+    """4. The conservative restoration."""
+    _train("regressor", out, name, mix, (preset, seed, steps, resume))
+
+
+def refiner(
+    out: Path = OUT,
+    name: str = typer.Option("refiner", "--name", help="Its folder in the run."),
+    of: str = typer.Option("regressor", "--regressor", help="Folder of the regressor that it starts from."),
+    mix: list[str] | None = MIX,
+    preset: Literal["cpu", "gpu"] = PRESET,
+    seed: int = SEED,
+    steps: int | None = STEPS,
+    resume: bool = RESUME,
+) -> None:
+    """5. The flow from the conservative restoration to a sharp one, in a few steps."""
+    from models.diffusionxray.arms import WEIGHTS, network_of
+
+    with in_words():
+        start = network_of(_trained(out, of, WEIGHTS), "regressor")
+    _train("refiner", out, name, mix, (preset, seed, steps, resume), start)
+
+
+def ddpm(
+    out: Path = OUT,
+    name: str = typer.Option("ddpm", "--name", help="Its folder in the run."),
+    mix: list[str] | None = MIX,
+    preset: Literal["cpu", "gpu"] = PRESET,
+    seed: int = SEED,
+    steps: int | None = STEPS,
+    resume: bool = RESUME,
+) -> None:
+    """The paper's conditional diffusion model, to compare with; it is no part of what ships."""
+    _train("ddpm", out, name, mix, (preset, seed, steps, resume))
+
+
+def bundle(
+    out: Path = OUT,
+    name: str = typer.Option("restorer", "--name", help="Its folder in the run."),
+    of: str = typer.Option("regressor", "--regressor", help="Folder of the regressor."),
+    by: str = typer.Option("refiner", "--refiner", help="Folder of the refiner that was trained with it."),
+) -> None:
+    """6. Regressor and refiner as one file of weights, with what is known of both."""
+    from models.diffusionxray.arms import WEIGHTS, bundled
+    from models.diffusionxray.train import FACTS
+    from models.weights import save_weights
+
+    with in_words():
+        both, facts = bundled(_trained(out, of, WEIGHTS), _trained(out, by, WEIGHTS))
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    sha256 = save_weights(both, folder / WEIGHTS)
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
+    say(
+        f"weights: {folder / WEIGHTS}\nsha256: {sha256}\n"
+        f"measure them: pacsnode evaluate diffusionxray --data {out} --weights {folder / WEIGHTS} --out {out}"
+    )
+
+
+def _train(
+    stage: Stage,
+    out: Path,
+    name: str,
+    mix: list[str] | None,
+    how: tuple[Any, ...],
+    start: RestorationUNet | None = None,
+) -> None:
+    """One network. how: preset, seed, steps, resume. start: of the refiner"""
+    from models.diffusionxray.config import TRAINING, CropConfig
+    from models.diffusionxray.data import load_pictures
+    from models.diffusionxray.model import FAST
+    from models.diffusionxray.pairs import MIX as SHIPPED
+    from models.diffusionxray.pairs import MixedPairs
+    from models.diffusionxray.train import train
+
+    preset, seed, steps, resume = how
+    training = TRAINING[preset] if steps is None else dataclasses.replace(TRAINING[preset], steps=steps)
+    shares = _shares(mix) or SHIPPED
+    with in_words(), progress_bar() as progress:
+        pictures = load_pictures(_pictures(out), split="train")
+        store = MixedPairs(pictures, shares, out / "pairs", CropConfig(), seed=seed)
+        weights = train(
+            FAST, stage, store, out / name, preset=preset, seed=seed, regressor=start, training=training, resume=resume,
+            on_progress=progress,
+        )  # fmt: skip
+    told = json.loads(weights.with_name("training.json").read_text(encoding="utf8"))
+    facts = {**told, "mix": dict(shares), "patients": len({one.key for one in pictures}), "pictures": len(pictures)}
+    weights.with_name("training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
+    say(f"weights: {weights}")
+
+
+class _Checked:
+    """A degrader, and what retention says of its pairs: the same seed that made them makes them again with nodules."""
+
+    def __init__(self, degrader: OnTensors) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._degrader, self._seed = degrader, 0
+
+    def __call__(self, clean: Tensor, seed: int) -> Tensor:
+        self._seed = seed
+        return self._degrader(clean, seed)
+
+    def keep(self, clean: Tensor, degraded: Tensor) -> list[bool]:
+        from models.diffusionxray.retention import keep_pairs
+
+        found = keep_pairs(clean, degraded, self._degrader, seed=self._seed)
+        self.dropped.update(found.dropped)
+        return [bool(one) for one in found.keep]
+
+
+def _unpaired(out: Path, seed: int) -> Any:
+    """Crops of both domains, of training patients. raises ModelError"""
+    from models.diffusionxray.config import CropConfig
+    from models.diffusionxray.data import load_pictures
+    from models.diffusionxray.unpaired import UnpairedCrops
+
+    hq, lq = (load_pictures(_pictures(out), domain=domain, split="train") for domain in ("hq", "lq"))
+    return UnpairedCrops(hq, lq, CropConfig(), seed=seed)
+
+
+def _pictures(out: Path) -> Path:
+    return out / "pictures"
+
+
+def _trained(out: Path, name: str, file: str) -> Path:
+    """raises ConfigurationError where that step has not been taken"""
+    if not (weights := out / name / file).is_file():
+        raise ConfigurationError(f"{weights}: not there; train {name} first")
+    return weights
+
+
+def _shares(said: list[str] | None) -> dict[str, float]:
+    """raises ConfigurationError"""
+    shares: dict[str, float] = {}
+    for one in said or []:
+        name, _, share = one.partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError as exc:
+            raise ConfigurationError(f"--mix {one}: NAME=SHARE is wanted, as physics=0.5") from exc
+    return shares
+
+
+def _device(preset: str) -> torch.device:
+    import torch
+
+    return torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
+
+
+def _prepare_drrs(folder: Path, out: Path) -> int:
+    """A DRR of each patient's longest series; patients already there are passed over. How many are there."""
+    from models.diffusionxray.data import Picture, save_picture, split_of
+    from models.simulation.radiograph_cases import drr_case
+    from node.dicom.read.volume import read_volume
+
+    for key, paths in _longest_series(folder):
+        if any((out / "lq").glob(f"*/{folder.name}-{key}-*.npz")):
+            continue
+        try:
+            volume = read_volume(paths)
+            voxels = _upright(volume)
+        except NotEligible as exc:
+            say(f"{paths[0].parent.name}: left out. {exc.reason}")
+            continue
+        made = drr_case(voxels, volume.spacing_zyx_mm)
+        save_picture(Picture(key, folder.name, made.low, made.spacing_mm, "lq", split_of(key)), out)
+    return len(list((out / "lq").glob(f"*/{folder.name}-*.npz")))
+
+
+def _longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Key of each patient, and the files of the CT series with the most images."""
+    from node.cli.training_deeplesion import _digest
+    from node.dicom.header import read_header
+
+    series: dict[str, dict[str, list[Path]]] = {}
+    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+        try:
+            header = read_header(path)
+        except NotUnderstood:
+            continue
+        if header.modality == "CT":
+            of_patient = series.setdefault(_digest(header.patient_id), {})
+            of_patient.setdefault(header.series_instance_uid, []).append(path)
+    for key, found in series.items():
+        longest = max(found.values(), key=len)
+        if len(longest) >= _LEAST_SLICES:
+            yield key, longest
+
+
+def _upright(volume: Volume) -> FloatArray:
+    """Voxels from feet to head, anterior to posterior, the patient's right to left; padding is air.
+
+    raises   NotEligible    not axial, or uneven
+    """
+    import numpy as np
+
+    directions = volume.affine[:3, :3]  # column: axis of the array; row: L, P, S
+    if [int(axis) for axis in np.abs(directions).argmax(0)] != [2, 1, 0] or not volume.even_steps:
+        raise NotEligible("Its slices are not axial, or uneven.")
+    voxels = volume.voxels if volume.padding is None else np.where(volume.padding, np.float32(_AIR_HU), volume.voxels)
+    backwards = tuple(axis for axis, row in enumerate((2, 1, 0)) if directions[row, axis] < 0)
+    upright: FloatArray = np.ascontiguousarray(np.flip(voxels, backwards), np.float32)
+    return upright

@@ -1,0 +1,140 @@
+"""One command measures a restorer and its arms, and writes tables, numbers and a figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from typer.testing import Result
+
+from models.contract import FloatArray
+from models.diffusionxray.arms import bundled, network_of
+from models.diffusionxray.audit import Case, Nodule
+from models.diffusionxray.config import NetworkConfig
+from models.diffusionxray.data import Picture, Split, save_picture
+from models.diffusionxray.known import FIRST_AUDIT_SEED, write_case
+from models.diffusionxray.network import build
+from models.diffusionxray.train import digest
+from models.weights import save_weights
+from node.cli.evaluate_diffusionxray import _files
+from node.errors import ConfigurationError
+
+Run = Callable[..., Result]
+REGRESSOR = NetworkConfig(fold=2, stem=16, width=16, mults=(1, 2), time=False, residual=True)
+REFINER = NetworkConfig(fold=2, stem=16, width=16, mults=(1, 2), time_scale=2000.0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def hills(seed: int) -> FloatArray:
+    field = gaussian_filter(np.random.default_rng(seed).standard_normal((80, 80)), 5)
+    unit: FloatArray = (0.3 * field / field.std()).astype(np.float32)
+    return unit
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    splits: tuple[tuple[Split, int], ...] = (("validation", 9), ("test", 2))
+    for split, count in splits:
+        for number in range(count):
+            picture = Picture(f"{split}{number}", "made", hills(number), 0.3, "hq", split)
+            save_picture(picture, tmp_path / "run" / "pictures")
+    y, x = np.mgrid[:80, :80]
+    for number in range(3):
+        nodule = 0.2 * np.exp(-((y - 40) ** 2 + (x - 36) ** 2) / (2 * 5**2))
+        absent = hills(100 + number)
+        case = Case(f"case{number}", (absent + nodule).astype(np.float32), absent, (Nodule(40, 36, 14),), 0.3)
+        write_case(case, tmp_path / "run" / "cases" / f"case-{FIRST_AUDIT_SEED + number}.npz")
+    return tmp_path / "run"
+
+
+def trained(folder: Path, stage: str, config: NetworkConfig, **facts: object) -> Path:
+    torch.manual_seed(1)
+    folder.mkdir(parents=True)
+    save_weights(build(config), folder / "weights.safetensors")
+    (folder / "training.json").write_text(json.dumps({"stage": stage, "network": asdict(config), **facts}))
+    return folder / "weights.safetensors"
+
+
+@pytest.fixture
+def weights(data: Path) -> Path:
+    regressor = trained(data / "regressor", "regressor", REGRESSOR)
+    refiner = trained(data / "refiner", "refiner", REFINER, regressor=digest(network_of(regressor, "regressor")))
+    both, facts = bundled(regressor, refiner)
+    (data / "restorer").mkdir()
+    save_weights(both, data / "restorer" / "weights.safetensors")
+    (data / "restorer" / "training.json").write_text(json.dumps(facts))
+    return data / "restorer" / "weights.safetensors"
+
+
+def test_everything_is_measured_written_and_drawn(run: Run, data: Path, weights: Path, tmp_path: Path) -> None:
+    done = run(
+        "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
+        "--arm", f"plain={data / 'regressor' / 'weights.safetensors'}", "--steps", "1", "--pictures", "9",
+        "--crop", "64", "--cases", "2", "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    titles = [table["title"] for table in content["tables"]]
+    assert titles[0].startswith("Restoration of degraded pictures")
+    assert titles[1] == "Paired difference: restorer, 4 steps minus the method"
+    assert {"Nodules kept", "Detectability of nodules", "Invented candidates", "Speed"} < set(titles)
+    assert "Calibrated intervals around the restored picture" in titles
+    rows = content["tables"][0]["rows"]
+    assert {row["condition"] for row in rows} == {"physics", "bicubic", "unseen"}
+    methods = [row["method"] for row in rows if row["condition"] == "physics"]
+    assert methods[:5] == ["input", "restorer, 4 steps", "restorer, regressor alone", "restorer, 1 step", "plain"]
+    assert rows[0]["values"]["PSNR (dB)"]["patients"] == 2
+    assert content["training"]["regressor"]["stage"] == "regressor"
+    assert "Invented candidates" in (tmp_path / "out" / "evaluation.md").read_text()
+    with Image.open(tmp_path / "out" / "pictures.png") as figure:
+        assert min(figure.size) > 500
+
+
+def test_too_few_patients_give_no_intervals_and_that_is_said(
+    run: Run, data: Path, weights: Path, tmp_path: Path
+) -> None:
+    done = run(
+        "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
+        "--steps", "4", "--pictures", "2", "--crop", "64", "--cases", "0",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "9 are wanted" in done.output
+    text = (tmp_path / "out" / "evaluation.md").read_text()
+    assert "Calibrated" not in text
+    assert "Nodules" not in text
+
+
+def test_other_weights_and_a_folder_without_pictures_are_errors_in_words(
+    run: Run, data: Path, weights: Path, tmp_path: Path
+) -> None:
+    for folder, file, words in (
+        (tmp_path, weights, "no prepared pictures"),
+        (data, data / "regressor" / "weights.safetensors", "not the weights of this network"),
+    ):
+        done = run("evaluate", "diffusionxray", "--data", folder, "--weights", file, "--out", tmp_path / "out")
+        assert done.exit_code == 2
+        assert words in " ".join(done.output.split())
+
+
+def test_arms_need_names_of_their_own_and_files(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    file.touch()
+    assert _files([f"one={file}"]) == {"one": file}
+    for said, words in (
+        ([f"one={file}", f"one={file}"], "another arm"),
+        ([f"restorer={file}"], "another arm"),
+        (["one"], "NAME=FILE"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            _files(said)
