@@ -20,8 +20,6 @@ from PIL import Image, UnidentifiedImageError
 
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.scale import scale_of
-from models.simulation.drr import View
-from models.simulation.radiograph_cases import drr_case, nodule_case, phantom_drr_case
 
 Domain = Literal["hq", "lq"]
 Split = Literal["train", "validation", "test"]
@@ -33,9 +31,6 @@ SHARES: tuple[tuple[Split, int], ...] = (("test", 20), ("validation", 32))
 """Of 100 patients: the first 20 are for the evaluation, the next 12 for validation, the others for training."""
 _KEY = re.compile(r"[0-9a-f]{6,}", re.IGNORECASE)
 LEAST_SIDE_PX = 256
-PHANTOM = "phantom"
-DRR_VIEWS = ((180.0, 0.35), (150.0, 0.3), (220.0, 0.4))
-"""Middle of the patient before the detector, and pixel at the detector, mm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,43 +101,6 @@ def prepare_images(
     if not files:
         raise ModelError(f"no PNG or JPEG radiographs in {folder.name}")
     return len(files)
-
-
-def prepare_phantoms(out: Path, *, count: int, seed: int, on_progress: OnProgress | None = None) -> int:
-    """Drawn chests with nodules: every other one as a fine radiograph ("hq"), the others as a DRR of their CT ("lq").
-
-    Those already there are kept. For training alone: cases of known truth for tests are drawn from other seeds.
-    """
-    for number in range(count):
-        key, domain = f"{seed + number:06d}", cast(Domain, "lq" if number % 2 else "hq")
-        if not list((out / domain).glob(f"*/{PHANTOM}-{key}-*.npz")):
-            nodules = 1 + number // 2 % 4
-            if domain == "lq":
-                drr = phantom_drr_case(seed + number, nodules=nodules)
-                unit, spacing_mm = drr.low, drr.spacing_mm
-            else:
-                case = nodule_case(seed + number, nodules=nodules)
-                unit, spacing_mm = case.picture, case.spacing_mm
-            save_picture(Picture(key, PHANTOM, unit, spacing_mm, domain, "train"), out)
-        if on_progress is not None:
-            on_progress(number + 1, count)
-    return count
-
-
-def prepare_scan(
-    voxels: FloatArray, spacing_zyx_mm: tuple[float, float, float], out: Path, *, key: str, collection: str
-) -> int:
-    """DRRs of one CT of the chest ("lq"), from several distances; how many were written.
-
-    voxels      float32 (Z, Y, X), HU, feet to head, anterior first, the patient's right first
-    """
-    for gap_mm, pixel_mm in DRR_VIEWS:
-        height = int(len(voxels) * spacing_zyx_mm[0] / pixel_mm)
-        width = int(voxels.shape[2] * spacing_zyx_mm[2] / pixel_mm)
-        view = View((max(height, LEAST_SIDE_PX), max(width, LEAST_SIDE_PX)), pixel_mm, gap_mm=gap_mm)
-        drr = drr_case(voxels, spacing_zyx_mm, view=view)
-        save_picture(Picture(key, collection, drr.low, drr.spacing_mm, "lq", "train"), out)
-    return len(DRR_VIEWS)
 
 
 def patient_of(path: Path) -> str:
