@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from images import chest as pictures
 from models.contract import Analysis, Findings, Image, Lesion, Measurement, ModelIdentity, Radiograph, Score, Volume
 from node.dicom.read import read_radiograph, read_volume
 from node.dicom.write import (
@@ -111,6 +113,22 @@ def radiograph(folder: Path, *, sop_class: str = DX, shape: tuple[int, int] = (4
         ds.ImagerPixelSpacing = [0.2, 0.2]
     _pixels(ds, phantom(shape, 1), 12)
     return [_save(folder, change(ds, **elements))]
+
+
+def chest(folder: Path, *, bits: int = 12, signed: bool = False, **elements: Any) -> list[Path]:
+    """One chest radiograph with anatomy enough to be restored, 0.4 mm, any number of bits, signed or not."""
+    bright_is_air = elements.get("PhotometricInterpretation") == "MONOCHROME1"
+    bright_is_air |= elements.get("sop_class") == DX_PROCESSING
+    values = pictures.radiograph().pixels.astype(np.int64)
+    values = (4095 - values if bright_is_air else values) * ((1 << bits) - 1) // 4095
+    stored = (values - (1 << (bits - 1)) if signed else values).astype(np.int16 if signed else np.uint16)
+    spacing = {"PixelSpacing": [0.4, 0.4], "ImagerPixelSpacing": [0.42, 0.42]}
+    [path] = radiograph(folder, **{**spacing, **elements})
+    ds = dcmread(path)
+    _pixels(ds, stored.astype(np.uint8) if bits == 8 else stored, bits)
+    ds.PhotometricInterpretation = elements.get("PhotometricInterpretation", "MONOCHROME2")
+    ds.save_as(path, enforce_file_format=True)
+    return [path]
 
 
 def phantom(shape: tuple[int, int], seed: int) -> NDArray[np.uint16]:
@@ -261,13 +279,20 @@ class Run:
         return [*self.images, *self.reports]
 
 
-def process(paths: Sequence[Path], *, lesions: int = 0, stamp: Stamp | None = None, **changes: Any) -> Run:
-    """Read, find, write: as the jobs do it. `changes` are fields of the findings."""
+def process(
+    paths: Sequence[Path],
+    *,
+    lesions: int = 0,
+    stamp: Stamp | None = None,
+    pipeline: Callable[[Any], Findings] | None = None,
+    **changes: Any,
+) -> Run:
+    """Read, find, write: as the jobs do it. `changes` are fields of the findings, which `pipeline` makes if given."""
     source = SeriesSource.load(paths)
     modality = source.first.Modality
     grid: Volume | Radiograph = read_volume(paths) if modality == "CT" else read_radiograph(paths[0])
     when = stamp or _new_stamp(study_instance_uid=str(source.first.StudyInstanceUID))
-    found = replace(findings(grid, lesions=lesions), **changes)
+    found = replace(pipeline(grid) if pipeline else findings(grid, lesions=lesions), **changes)
     images = list(write_images(found, grid, source, when))
     line = entry(source, found, grid, [image.ref for image in images])
     reports = write_report(study(line), {source.series_instance_uid: source}, when)
@@ -319,11 +344,11 @@ def _dx(ds: Dataset, *, for_processing: bool) -> None:
 def _pixels(ds: Dataset, values: NDArray[Any], stored: int) -> None:
     ds.Rows, ds.Columns = values.shape[-2:]
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, stored, stored - 1
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8 * values.dtype.itemsize, stored, stored - 1
     ds.PixelRepresentation = int(values.dtype.kind == "i")
     data = values.astype(values.dtype.newbyteorder("<")).tobytes()
     ds.PixelData = data + b"\0" * (len(data) % 2)
-    ds["PixelData"].VR = "OW"
+    ds["PixelData"].VR = "OW" if ds.BitsAllocated > 8 else "OB"
 
 
 def _item(**elements: Any) -> Dataset:
