@@ -97,9 +97,9 @@ def draw_degradation(rng: np.random.Generator, span: DegradationRange | None = N
 def degrade(picture: FloatArray, spacing_mm: float, degradation: Degradation, rng: np.random.Generator) -> FloatArray:
     """The same picture on the same grid, worse.
 
-    Blur and wider pixels act on the exposure, noise on what is counted, all else on its logarithm. The bias of the
-    logarithm of a noisy count (half its relative variance) is taken off: what is left is below its square. Detail that
-    the blur takes away darkens its place by half its variance in the logarithm, as in a real exposure.
+    Blur and wider pixels act on the exposure, noise on what is counted, all else on its logarithm. What the logarithm
+    of a noisy count is off by in the mean is taken off, so that noise does not shift the level. Detail that the blur
+    takes away darkens its place by half its variance in the logarithm, as in a real exposure.
 
     picture, returns    float32 (Y, X)
     """
@@ -156,7 +156,19 @@ def _log_of_counts(
         error += electronic * coloured_noise(exposure.shape, softening, rng)
         variance += electronic**2
     read = np.maximum(1 + error, np.float32(LEAST_SIGNAL))
-    return np.asarray(np.log(exposure) + np.log(read) + variance / 2, np.float32)
+    return np.asarray(np.log(exposure) + np.log(read) - np.interp(variance**0.5, _SD, _MEAN_LOG), np.float32)
+
+
+def _mean_log(sd: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of log(max(1 + noise, floor)) over Gaussian noise of each standard deviation: about -sd²/2."""
+    at = np.linspace(-6, 6, 2001)
+    weight = np.exp(-(at**2) / 2)
+    return np.asarray(np.log(np.maximum(1 + sd[:, None] * at, LEAST_SIGNAL)) @ (weight / weight.sum()))
+
+
+_SD = np.linspace(0, 3, 301)
+_MEAN_LOG = _mean_log(_SD)
+"""Beyond the last one there is no signal left to be right about."""
 
 
 def _coarser(shape: tuple[int, ...], factor: float) -> tuple[int, int]:

@@ -90,12 +90,13 @@ def test_electronic_noise_grows_twice_as_fast_where_it_is_dense():
     assert sds[1] / sds[0] == pytest.approx(np.exp(0.75), rel=0.02)
 
 
-@pytest.mark.parametrize("level", [-0.9, 0.0, 0.9])
-def test_the_strongest_noise_does_not_shift_the_level(level):
-    how = Degradation(photons=1 / (0.08 * 1.5) ** 2, contrast_per_unit=1.5, correlation_px=0.2)
-    assert how.noise_sd == pytest.approx(0.08)
+@pytest.mark.parametrize("level", [-1.0, 0.0, 1.0])
+@pytest.mark.parametrize("electronic", [0.0, 0.08])
+def test_the_strongest_noise_does_not_shift_the_level(level, electronic):
+    how = Degradation(photons=1 / 0.13**2, contrast_per_unit=2.0, correlation_px=0.2, electronic=electronic)
+    assert how.noise_sd > 0.064
     flat = np.full((512, 512), level, np.float32)
-    assert degrade(flat, SPACING_MM, how, RNG()).mean() == pytest.approx(level, abs=0.003)
+    assert degrade(flat, SPACING_MM, how, RNG()).mean() == pytest.approx(level, abs=0.002)
 
 
 @pytest.mark.parametrize("softness", [0.5, 0.8, 1.5])
