@@ -16,7 +16,7 @@ from models.contract import Acquisition, FloatArray
 from models.simulation.dose import insert_noise, scanner_of
 from models.simulation.geometry import ParallelBeam
 from models.simulation.phantom import chest_phantom
-from models.simulation.radiograph import Exposure, chest_radiograph
+from models.simulation.radiograph import Exposure, chest_radiograph, spacing_at_patient_mm
 from node.dicom.synthetic import Labels, Technique, write_ct_series, write_dx
 
 OnProgress = Callable[[int, int], None]
@@ -86,4 +86,5 @@ def _radiograph(folder: Path, patient: str, seed: int) -> Path:
         series_description="SIMULATED CHEST PA",
     )
     pixels = chest_radiograph(whole_chest, seed=seed, exposure=exposure)
-    return write_dx(folder, pixels, exposure.pixel_mm, labels=labels)
+    magnification = exposure.pixel_mm / spacing_at_patient_mm(exposure)
+    return write_dx(folder, pixels, exposure.pixel_mm, labels=labels, magnification=magnification)

@@ -103,15 +103,19 @@ def write_dx(
     *,
     labels: Labels | None = None,
     technique: Technique | None = None,
+    magnification: float | None = None,
 ) -> Path:
     """One postero-anterior chest radiograph, DX for presentation.
 
     pixels              (rows, columns), 0…4095, bright = dense, the patient's right on the left
     pixel_spacing_mm    at the detector
+    magnification       of the patient's middle; None where it is not told
     """
     labels, how = labels or Labels(), technique or Technique(exposure_mas=2.0)
     image = _common(labels, DigitalXRayImageStorageForPresentation, "DX", instance=1)
     _dx(image, how, pixel_spacing_mm)
+    if magnification is not None:
+        image.EstimatedRadiographicMagnificationFactor = _ds(magnification)
     stored = np.clip(np.rint(pixels), 0, _MOST_STORED).astype("<u2")
     low, high = (float(v) for v in np.percentile(stored, (1, 99)))
     image.WindowCenter, image.WindowWidth = round((low + high) / 2), max(round(high - low), 1)

@@ -111,8 +111,8 @@ def _measurements(verdict: fidelity_xray.FidelityXray) -> tuple[Measurement, ...
         Measurement(NOISE, round(verdict.noise_in, 3), LEVELS, noise, "input"),
         Measurement(NOISE, round(verdict.noise_out, 3), LEVELS, noise, "restored"),
         Measurement(MEAN_CHANGE, round(verdict.mean_change, 3), LEVELS, change, "restored"),
-        Measurement(LARGEST_CHANGE, round(verdict.largest_change, 3), LEVELS, change, "restored"),
-        Measurement(CHANGED_SHARE, share, PERCENT, change, "restored"),
+        Measurement(LARGEST_CHANGE, round(verdict.largest_change, 3), LEVELS, "", "restored"),
+        Measurement(CHANGED_SHARE, share, PERCENT, "", "restored"),
     )
 
 
@@ -143,7 +143,7 @@ def _maps(
                 unit="grey levels",
                 explanation=(
                     "Bright is where the restored value is least sure, by repeated restorations calibrated on "
-                    f"simulated images of known truth. {_NO_DIAGNOSIS}"
+                    "simulated images of known truth. It shows how sure the processing is, not disease."
                 ),
                 model=model,
             )

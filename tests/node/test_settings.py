@@ -89,3 +89,9 @@ def test_a_missing_secret_file_is_an_error_in_words(monkeypatch: pytest.MonkeyPa
 def test_a_wrong_value_names_its_setting() -> None:
     with pytest.raises(ConfigurationError, match="port"):
         Settings.load(port=70000)
+
+
+def test_maps_of_radiographs_are_made_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().radiograph_maps is False
+    monkeypatch.setenv("PACSNODE_RADIOGRAPH_MAPS", "true")
+    assert Settings.load().radiograph_maps is True

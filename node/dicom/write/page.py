@@ -24,7 +24,7 @@ HEIGHT: Final = 900
 _MOST_TEXT_HEIGHT: Final = 4000
 _MARGIN: Final = 30
 _PANEL: Final = 360
-_LARGE_PANEL: Final = 555
+_LARGE_PANEL: Final = 520
 _PANEL_TOP: Final = 112
 _BAR_WIDTH: Final = 14
 _STRIP: Final = 150
@@ -107,7 +107,7 @@ def map_page(title: str, subtitle: str, panels: Sequence[Panel], lines: Sequence
     draw = ImageDraw.Draw(picture)
     _head(draw, title, subtitle)
     for number, panel in enumerate(panels[:2]):
-        _draw_panel(picture, draw, panel, _MARGIN + number * (_LARGE_PANEL + 30), _LARGE_PANEL)
+        _draw_panel(picture, draw, panel, _MARGIN + number * (WIDTH - _MARGIN) // 2, _LARGE_PANEL)
     _draw_lines(draw, lines, _PANEL_TOP + _LARGE_PANEL + 66, HEIGHT - _MARGIN)
     return np.asarray(picture, dtype=np.uint8)
 

@@ -91,9 +91,7 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
     sentences = [of_analysis(analysis) for analysis in findings.analyses]
     sentences += of_measurements(findings.measurements)
     sentences += of_scores(findings.scores, image_numbers)
-    for image in findings.images:
-        for name, words in image.checks.items():
-            sentences.append(_stop(f"Check of the AI {image.kind} images, {name}: {words}"))
+    sentences += of_checks(findings)
     sentences += [_stop(f"{one.title}, as a map. {one.explanation}") for one in findings.maps]
     for number, lesion in enumerate(findings.lesions, start=1):
         sentences.append(of_lesion(number, lesion, image_numbers))
@@ -101,11 +99,21 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
 
 
 def for_page(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
-    """The same, for a page that may not hold all of it: what a reader must see first stands first."""
+    """The same without the checks, for a page that may not hold all of it: what a reader must see stands first."""
     lesions = [of_lesion(number, lesion, image_numbers) for number, lesion in enumerate(findings.lesions, start=1)]
     first = [*lesions, *(of_analysis(one) for one in findings.analyses if one.outcome != "done")]
     first += of_scores(findings.scores, image_numbers)
-    return first + [sentence for sentence in of_findings(findings, image_numbers) if sentence not in first]
+    said = [*first, *of_checks(findings)]
+    return first + [sentence for sentence in of_findings(findings, image_numbers) if sentence not in said]
+
+
+def of_checks(findings: Findings) -> list[str]:
+    """What derived images had to pass."""
+    return [
+        _stop(f"Check of the AI {image.kind} images, {name}: {words}")
+        for image in findings.images
+        for name, words in image.checks.items()
+    ]
 
 
 def of_analysis(analysis: Analysis) -> str:

@@ -47,6 +47,13 @@ def test_the_radiograph_shows_dark_lungs_beside_a_bright_middle(made: phantom.Ph
     assert middle > max(lungs)
 
 
+def test_the_radiograph_is_fit_for_restoration_by_its_header(made: phantom.PhantomStudies) -> None:
+    (path,) = [path for path in made.files if path.name.startswith("dx-")]
+    image = read_radiograph(path)
+    assert image.spacing_yx_mm == pytest.approx((0.423, 0.423), abs=0.001)
+    assert (image.view, image.for_presentation, image.acquisition.patient_age_years) == ("PA", True, None)
+
+
 def test_patient_and_order_say_that_nobody_was_imaged(made: phantom.PhantomStudies) -> None:
     import pydicom
 

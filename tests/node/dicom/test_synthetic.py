@@ -48,6 +48,13 @@ def test_a_written_radiograph_reads_back_bright_where_dense(tmp_path: Path) -> N
     assert image.spacing_yx_mm == pytest.approx((0.35, 0.35))
 
 
+def test_the_magnification_told_gives_the_pixel_in_the_patient(tmp_path: Path) -> None:
+    pixels = np.linspace(0, 4095, 48 * 32).reshape(48, 32).astype(np.float32)
+    image = read_radiograph(write_dx(tmp_path, pixels, 0.33, magnification=1.1))
+    assert image.spacing_yx_mm == pytest.approx((0.3, 0.3))
+    assert image.notes == ()
+
+
 def test_both_are_taken_for_what_they_are(tmp_path: Path, voxels: np.ndarray) -> None:
     paths = [*write_ct_series(tmp_path, voxels, SPACING), write_dx(tmp_path, np.full((32, 32), 7, np.float32), 0.2)]
     series: dict[str, list] = {}
@@ -82,6 +89,6 @@ def test_the_conformance_check_finds_no_error(tmp_path: Path, voxels: np.ndarray
     tool = shutil.which("dciodvfy")
     if tool is None:
         pytest.fail("dciodvfy is missing: apt-get install dicom3tools")
-    for path in (*write_ct_series(tmp_path, voxels, SPACING), write_dx(tmp_path, voxels[0], 0.35)):
+    for path in (*write_ct_series(tmp_path, voxels, SPACING), write_dx(tmp_path, voxels[0], 0.35, magnification=1.1)):
         found = subprocess.run([tool, "-new", str(path)], capture_output=True, text=True, timeout=60, check=False)
         assert [line for line in found.stderr.splitlines() if line.startswith("Error")] == []

@@ -1,6 +1,6 @@
 import numpy as np
 
-from models.contract import Analysis, Findings, Image, Lesion, Measurement, ModelIdentity, SourceRef
+from models.contract import Analysis, Findings, Image, Lesion, Map, Measurement, ModelIdentity, SourceRef
 from node.jobs.body import from_body, sources_from_body, sources_to_body, to_body
 
 MODEL = ModelIdentity("lidnet", "1", "ab" * 32, "simulated low-dose CT")
@@ -9,6 +9,7 @@ FINDINGS = Findings(
     "1",
     (Analysis("Denoising", "done", "", MODEL), Analysis("Lesion detection", "not done", "no network")),
     images=(Image("denoised", np.ones((2, 3, 4), np.float32), "text", ("1", "DCM", "x"), MODEL, {"a": "b"}),),
+    maps=(Map("change", np.ones((3, 4), np.float32), "Change", (-2.0, 2.0), "levels", "What it shows.", MODEL),),
     lesions=(
         Lesion(
             tracking_id="1",
@@ -41,6 +42,7 @@ def test_findings_come_back_from_json_without_their_arrays() -> None:
     assert back.notes == FINDINGS.notes
     assert back.images[0].model == MODEL
     assert back.images[0].checks == {"a": "b"}
+    assert (back.maps[0].title, back.maps[0].limits, back.maps[0].array.size) == ("Change", (-2.0, 2.0), 0)
     assert back.lesions[0].long_axis_px == FINDINGS.lesions[0].long_axis_px
     assert back.lesions[0].laterality is None
     assert back.weights_digest == FINDINGS.weights_digest

@@ -160,6 +160,37 @@ def test_knows_how_the_image_was_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("elements", "years"),
+    [
+        ({"PatientAge": "061Y"}, 61),
+        ({"PatientAge": "018M"}, 1.5),
+        ({"PatientAge": "010D"}, 10 / 365.25),
+        ({"PatientAge": "026W"}, 0.5),
+        ({"PatientAge": "61"}, None),
+        ({"PatientBirthDate": "20080103"}, 18),
+        ({"PatientBirthDate": "20080105"}, 17.99),
+        ({"PatientAge": "070Y", "PatientBirthDate": "20080105"}, 70),
+        ({"PatientBirthDate": "20270101"}, None),
+        ({"PatientBirthDate": "20089901"}, None),
+        ({"PatientBirthDate": "19500101", "StudyDate": REMOVED}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_knows_how_old_the_patient_was_where_the_header_does(
+    tmp_path: Path, elements: dict[str, object], years: float | None
+) -> None:
+    age = read(phantom.radiograph(**elements), tmp_path).acquisition.patient_age_years
+    assert age == (None if years is None else pytest.approx(years, abs=0.01))
+
+
+@pytest.mark.parametrize(("stated", "known"), [("LIN", "LIN"), ("DISP", "DISP"), (REMOVED, "")])
+def test_knows_how_values_follow_exposure(tmp_path: Path, stated: object, known: str) -> None:
+    ds = phantom.radiograph(PixelIntensityRelationship="LOG")
+    assert read(phantom.change(ds, PixelIntensityRelationship=stated), tmp_path).intensity == known
+
+
+@pytest.mark.parametrize(
     ("elements", "words"),
     [
         ({"Modality": "CT"}, "modality says CT"),

@@ -113,4 +113,4 @@ def test_a_page_begins_with_what_must_be_seen_and_leaves_nothing_out(tmp_path: P
     assert [text.split(":")[0] for text in on_page[:2]] == ["Lesion 1", "Lesion 2"]
     assert on_page[2].startswith("Lesion detection not done")
     assert on_page[3].startswith("Input images, on a scale")
-    assert sorted(on_page) == sorted(sentences.of_findings(findings, numbers))
+    assert sorted([*on_page, *sentences.of_checks(findings)]) == sorted(sentences.of_findings(findings, numbers))
