@@ -92,13 +92,18 @@ class Domain(nn.Module):
 
 
 class Munit(nn.Module):
-    """Both domains: clean pictures (HQ) and degraded ones (LQ)."""
+    """Both domains: clean pictures (HQ) and degraded ones (LQ).
+
+    They begin with the same weights, so that a content code says the same in both. Begun apart, nothing but the
+    discriminators tells dense from lucent at first, and a short training can end with every translation a negative.
+    """
 
     def __init__(self, config: MunitConfig) -> None:
         super().__init__()
         self.config = config
         self.hq = Domain(config)
         self.lq = Domain(config)
+        self.lq.load_state_dict(self.hq.state_dict())
 
 
 class ContentEncoder(nn.Sequential):

@@ -140,3 +140,13 @@ def test_the_least_side_is_the_least_that_the_discriminators_take(config):
     assert critics(drawn(1, 1, least, least))[-1].shape[-1] >= 1
     with pytest.raises(RuntimeError, match=r"[Pp]adding"):
         critics(drawn(1, 1, least // 2, least // 2))
+
+
+def test_both_domains_begin_as_one_so_that_a_translation_begins_as_a_reconstruction():
+    munit, pictures = Munit(SMALL), drawn(1, 1, 32, 32)
+    with torch.inference_mode():
+        content, style = munit.hq.encode(pictures)
+        assert torch.equal(munit.lq.decode(content, style), munit.hq.decode(content, style))
+        assert torch.equal(munit.lq.content(pictures), content)
+    own, other = (dict(domain.named_parameters()) for domain in (munit.hq, munit.lq))
+    assert not any(own[name] is other[name] for name in own)
