@@ -80,13 +80,14 @@ class AuditConfig:
 
     draws           degradations of every case
     observer_px     side of the squares that the model observer sees; nodules of up to half of that
-    per_picture     candidates on clean pictures without nodules, on average, that the detector is set to
+    per_picture     candidates on clean pictures without nodules, on average, that the detector is set to: as many as a
+                    reader is used to from detectors; set to fewer, it finds no nodules that could be invented either
     weak            part of its threshold from which on a candidate is one, if a weak one
     """
 
     draws: int = 1
     observer_px: int = 64
-    per_picture: float = 0.5
+    per_picture: float = 2.0
     weak: float = 0.6
 
 

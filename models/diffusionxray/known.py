@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from models.diffusionxray.data import Picture, save_picture, split_of
 from models.simulation.radiograph_cases import DrrCase, RadiographCase, nodule_case, phantom_drr_case
 
 OnProgress = Callable[[int, int], None]
+NODULES = 5
+"""In each chest of the audit, where its lungs have room for so many."""
 FIRST_AUDIT_SEED = 1_000_000
 """Chests of the audit begin here: those drawn for training come before."""
 COLLECTION = "drawn"
@@ -26,7 +29,7 @@ def cases_in(
     folder: Path,
     count: int,
     *,
-    draw: Callable[[int], RadiographCase] = nodule_case,
+    draw: Callable[[int], RadiographCase] = partial(nodule_case, nodules=NODULES),
     on_progress: OnProgress | None = None,
 ) -> list[Case]:
     """So many cases, from the folder where they are there, else drawn and kept there; no training saw such a chest.

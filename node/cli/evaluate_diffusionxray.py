@@ -110,13 +110,13 @@ def _audit(
     seed: int,
     progress: Report,
 ) -> tuple[Table, ...]:
-    """Nodules of known truth; a quarter as many chests more are for the detector to be set on."""
+    """Nodules of known truth; a third as many chests more, and four at least, are for the detector to be set on."""
     from models.diffusionxray.audit import audit
     from models.diffusionxray.known import cases_in
 
     if not count:
         return ()
-    extra = max(1, count // 4)
+    extra = max(4, count // 3)
     known = cases_in(folder, count + extra, on_progress=partial(progress, "drawing chests"))
     setting = [(case.absent, case.spacing_mm) for case in known[count:]]
     return audit(methods, degraders, known[:count], setting, seed=seed, on_progress=progress)

@@ -50,7 +50,7 @@ def data(tmp_path: Path) -> Path:
             picture = Picture(f"{split}{number}", "made", hills(number), 0.3, "hq", split)
             save_picture(picture, tmp_path / "run" / "pictures")
     y, x = np.mgrid[:80, :80]
-    for number in range(3):
+    for number in range(6):
         nodule = 0.2 * np.exp(-((y - 40) ** 2 + (x - 36) ** 2) / (2 * 5**2))
         absent = hills(100 + number)
         case = Case(f"case{number}", (absent + nodule).astype(np.float32), absent, (Nodule(40, 36, 14),), 0.3)
