@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     """Median image quality (0 bad … 4 excellent) of a CT series below which lesions are not searched for in it."""
     radiograph_maps: bool = False
     """Whether a restored radiograph comes with maps of what was changed and of how sure that is."""
+    radiograph_side_mm: float = Field(0.0, ge=0, le=600)
+    """Longer side of radiographs whose header does not say how large a pixel is: that of the site's detector, where all
+    are whole. 0: not known, and such radiographs are not restored."""
     lease_s: float = Field(120.0, gt=0)
     """A job whose worker has not renewed its lease for so long is given to another."""
     max_attempts: int = Field(3, ge=1)

@@ -146,7 +146,12 @@ def _worker(node: Node, actor: str) -> Worker:
         models=cache(lambda: _models(node.settings)),
         pipelines={
             "low_dose_ct": (read_one_volume, partial(low_dose_ct, least_quality=node.settings.least_quality)),
-            "chest_xray": (read_one_radiograph, partial(chest_xray, maps=node.settings.radiograph_maps)),
+            "chest_xray": (
+                read_one_radiograph,
+                partial(
+                    chest_xray, maps=node.settings.radiograph_maps, unstated_side_mm=node.settings.radiograph_side_mm
+                ),
+            ),
         },
     )
     reporter = Reporter(node.settings, node.database, node.archive, actor)

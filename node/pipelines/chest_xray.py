@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -46,16 +47,20 @@ CAUTIONS = (
 _NO_DIAGNOSIS = "It shows where the processing acted, not disease."
 
 
-def chest_xray(image: Radiograph, models: Models, on_progress: Progress, *, maps: bool = False) -> Findings:
+def chest_xray(
+    image: Radiograph, models: Models, on_progress: Progress, *, maps: bool = False, unstated_side_mm: float = 0.0
+) -> Findings:
     """Findings of one radiograph. raises ModelError where a network broke.
 
-    maps    change and uncertainty, pixel by pixel, are asked for beside the restored image
+    maps                change and uncertainty, pixel by pixel, are asked for beside the restored image
+    unstated_side_mm    longer side of a radiograph that does not say how large a pixel is; 0 where nobody knows
     """
     detection = Analysis(DETECTION, "not done", _NO_DETECTOR)
     restorer = models.restorer
     if restorer is None:
         on_progress(1, 1)
         return Findings(NAME, VERSION, (Analysis(RESTORATION, "not done", _NOT_OFFERED), detection))
+    image, assumed = _sized(image, unstated_side_mm)
     if reason := unfit(image):
         on_progress(1, 1)
         return Findings(NAME, VERSION, (Analysis(RESTORATION, "not done", reason, restorer.identity), detection))
@@ -75,8 +80,20 @@ def chest_xray(image: Radiograph, models: Models, on_progress: Progress, *, maps
         images=(_image(result, restored, verdict, restorer.identity),),
         maps=_maps(image, result, restored, kept, restorer.identity) if maps else (),
         measurements=measurements,
-        notes=CAUTIONS,
+        notes=CAUTIONS + assumed,
     )
+
+
+def _sized(image: Radiograph, unstated_side_mm: float) -> tuple[Radiograph, tuple[str, ...]]:
+    """The radiograph with a pixel size, as the operator told it where the header does not, and then a note."""
+    if image.spacing_yx_mm is not None or not unstated_side_mm:
+        return image, ()
+    spacing = unstated_side_mm / max(image.pixels.shape)
+    note = (
+        f"The header does not say how large a pixel is: restored as if the longer side were {unstated_side_mm:g} mm, "
+        f"pixels of {spacing:.2f} mm. Measure no lengths by it."
+    )
+    return replace(image, spacing_yx_mm=(spacing, spacing)), (note,)
 
 
 def _restored(restorer: Restorer, image: Radiograph, on_progress: Progress, *, maps: bool) -> Restored:

@@ -20,7 +20,7 @@ KEPT_BY_DERIVED = """
     ImagePositionPatient ImageOrientationPatient PixelSpacing ImagerPixelSpacing Rows Columns RescaleSlope
     RescaleIntercept RescaleType WindowCenter WindowWidth PhotometricInterpretation PresentationLUTShape SliceThickness
     Manufacturer ManufacturerModelName KVP ConvolutionKernel BodyPartExamined ViewPosition Laterality
-    PatientOrientation
+    PatientOrientation PresentationIntentType PixelIntensityRelationship PixelIntensityRelationshipSign
 """
 MEANINGS_SPELT_OTHERWISE = {"103339001": "Long Axis", "103340004": "Short Axis", "260753009": "Source"}
 """Spelt as PS3.16 and the viewers have it; pydicom's dictionary differs."""
@@ -202,12 +202,21 @@ def _same_place(path: Path, ds: Any, source: Any) -> Iterator[Complaint]:
             and not _equal(ds.get(keyword), source[keyword].value)
         ):
             yield Complaint("derived", path.name, f"{keyword} differs from the source")
+    if [_curve(table) for table in source.get("VOILUTSequence") or []] != [
+        _curve(table) for table in ds.get("VOILUTSequence") or []
+    ]:
+        yield Complaint("derived", path.name, "another look-up table for display than the source")
     if source.get("FrameOfReferenceUID") and ds.get("FrameOfReferenceUID") != source.FrameOfReferenceUID:
         yield Complaint("derived", path.name, "another frame of reference than the source")
     if source.get("LossyImageCompression") == "01" and ds.get("LossyImageCompression") != "01":
         yield Complaint("derived", path.name, "the source was compressed with loss, and this is kept silent")
     if len(source.get("ImageType") or []) > 2 and list(ds.ImageType)[2] != list(source.ImageType)[2]:
         yield Complaint("derived", path.name, "third value of the image type was not kept")
+
+
+def _curve(table: Any) -> tuple[list[int], Any]:
+    """A look-up table by its descriptor and entries."""
+    return [int(value) for value in table.LUTDescriptor], table.LUTData
 
 
 def _same_anatomy(path: Path, ds: Any, source: Any, frame: int | None) -> Iterator[Complaint]:

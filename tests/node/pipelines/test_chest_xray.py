@@ -111,6 +111,17 @@ def test_what_is_unfit_is_never_given_to_the_restorer(changes: dict[str, Any], w
     assert (findings.images, findings.measurements, findings.notes) == ((), (), ())
 
 
+def test_where_the_header_tells_no_size_the_operator_may() -> None:
+    image = replace(chest.radiograph(), spacing_yx_mm=None)
+    findings = run(image, unstated_side_mm=128.0)
+    assert analysis(findings).outcome == "done"
+    assert findings.images[0].array.tobytes() == run(chest.radiograph()).images[0].array.tobytes()
+    assert findings.notes[:-1] == CAUTIONS
+    assert "as if the longer side were 128 mm, pixels of 0.40 mm" in findings.notes[-1]
+    assert run(chest.radiograph(), unstated_side_mm=128.0).notes == CAUTIONS, "what the header says stands"
+    assert "these have 0.62 mm" in analysis(run(image, unstated_side_mm=200.0)).reason
+
+
 def nodule(contrast: float) -> FloatArray:
     y, x = np.mgrid[:320, :320]
     made: FloatArray = (contrast * np.exp(-((y - 150) ** 2 + (x - 90) ** 2) / (2 * 8.0**2))).astype(np.float32)
