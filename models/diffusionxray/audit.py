@@ -86,7 +86,7 @@ class AuditConfig:
     """
 
     draws: int = 1
-    observer_px: int = 64
+    observer_px: int = 96
     per_picture: float = 2.0
     weak: float = 0.6
 
