@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LEAK = 0.2
+HEAD_BLOCK_PX = 4
 CRITIC_START_SD = 0.02
 LEAST_CRITIC_MAP_PX = 2
 
@@ -58,7 +59,7 @@ class MunitConfig:
     @property
     def multiple(self) -> int:
         """Height and width must be multiples of this."""
-        return 1 << self.halvings
+        return max(HEAD_BLOCK_PX, 1 << self.halvings)
 
     @property
     def least_px(self) -> int:
@@ -148,7 +149,7 @@ class Decoder(nn.Module):
             layers += [Doubling(width, width // 2), nn.GroupNorm(1, width // 2), nn.ReLU()]
             width //= 2
         self.up = nn.Sequential(*layers)
-        self.head = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
+        self.head = Head(width)
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
         """(B, content, h, w) and (B, style) to (B, 1, H, W)."""
@@ -213,6 +214,28 @@ class Doubling(nn.Module):
         bias = None if self.convolution.bias is None else self.convolution.bias.repeat_interleave(4)
         told = functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias)
         return functional.pixel_shuffle(told, 2)
+
+
+class Head(nn.Conv2d):
+    """A convolution of 7 × 7 with mirrored edge, to one channel; done on blocks of 4 × 4 pixels as 16 channels.
+
+    That is three times the arithmetic in half the time: with one channel out, a processor's lanes stay empty. Pixel p
+    of a block reads pixels p + 1 … p + 7 of the three blocks around it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 1, 7)
+        reads = torch.arange(4)[:, None] + torch.arange(7) + 1  # (4, 7): place in three blocks
+        self.register_buffer("unrolled", functional.one_hot(reads, 12).float().reshape(4, 7, 3, 4), persistent=False)
+
+    unrolled: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W), sides multiples of 4, to (B, 1, H, W)."""
+        kernel = torch.einsum("ckl,pkys,qlxt->pqcstyx", self.weight[0], self.unrolled, self.unrolled)
+        blocks = functional.pixel_unshuffle(functional.pad(x, (4, 4, 4, 4), mode="reflect"), 4)
+        bias = None if self.bias is None else self.bias.expand(16)
+        return functional.pixel_shuffle(functional.conv2d(blocks, kernel.flatten(2, 4).flatten(0, 1), bias), 4)
 
 
 class Critics(nn.Module):

@@ -13,6 +13,7 @@ from models.diffusionxray.munit import (
     Decoder,
     Domain,
     Doubling,
+    Head,
     Munit,
     MunitConfig,
     StyleEncoder,
@@ -119,6 +120,17 @@ def test_doubling_teaches_its_kernel_what_the_plain_form_would():
     doubled = functional.interpolate(x, scale_factor=2, mode="nearest")
     layer.convolution(functional.pad(doubled, (2, 2, 2, 2), mode="replicate")).square().sum().backward()
     torch.testing.assert_close(folded, layer.convolution.weight.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_the_head_is_a_convolution_of_7_with_mirrored_edge():
+    head, x = Head(16), drawn(2, 16, 12, 20)
+    plain = nn.Conv2d(16, 1, 7, padding=3, padding_mode="reflect")
+    plain.load_state_dict(head.state_dict())
+    torch.testing.assert_close(head(x), plain(x), rtol=0, atol=1e-5)
+    for one in (head, plain):
+        one(x).square().sum().backward()
+    torch.testing.assert_close(head.weight.grad, plain.weight.grad, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(head.bias.grad, plain.bias.grad, rtol=1e-4, atol=1e-3)
 
 
 def test_each_discriminator_sees_half_the_resolution_of_the_one_before():
