@@ -53,6 +53,13 @@ MIX = typer.Option(
     help="NAME=SHARE: physics, bicubic, munit or prior (repeatable). Without it: those of the shipped one.",
 )
 
+KEEP_COARSE = typer.Option(
+    True,
+    "--keep-coarse/--all-scales",
+    help="Learnt pairs take the clean crop's coarse structure, so that the network leaves that alone;"
+    " or stay as the degraders made them, as in the paper.",
+)
+
 
 def register(train: typer.Typer) -> None:
     """Add the group of steps to the group `train`."""
@@ -170,13 +177,14 @@ def regressor(
     out: Path = OUT,
     name: str = typer.Option("regressor", "--name", help="Its folder in the run: another one for a baseline."),
     mix: list[str] | None = MIX,
+    keep_coarse: bool = KEEP_COARSE,
     preset: Literal["cpu", "gpu"] = PRESET,
     seed: int = SEED,
     steps: int | None = STEPS,
     resume: bool = RESUME,
 ) -> None:
     """4. The conservative restoration."""
-    _train("regressor", out, name, mix, (preset, seed, steps, resume))
+    _train("regressor", out, name, mix, (preset, seed, steps, resume, keep_coarse))
 
 
 def refiner(
@@ -184,6 +192,7 @@ def refiner(
     name: str = typer.Option("refiner", "--name", help="Its folder in the run."),
     of: str = typer.Option("regressor", "--regressor", help="Folder of the regressor that it starts from."),
     mix: list[str] | None = MIX,
+    keep_coarse: bool = KEEP_COARSE,
     preset: Literal["cpu", "gpu"] = PRESET,
     seed: int = SEED,
     steps: int | None = STEPS,
@@ -194,20 +203,21 @@ def refiner(
 
     with in_words():
         start = network_of(_trained(out, of, WEIGHTS), "regressor")
-    _train("refiner", out, name, mix, (preset, seed, steps, resume), start)
+    _train("refiner", out, name, mix, (preset, seed, steps, resume, keep_coarse), start)
 
 
 def ddpm(
     out: Path = OUT,
     name: str = typer.Option("ddpm", "--name", help="Its folder in the run."),
     mix: list[str] | None = MIX,
+    keep_coarse: bool = KEEP_COARSE,
     preset: Literal["cpu", "gpu"] = PRESET,
     seed: int = SEED,
     steps: int | None = STEPS,
     resume: bool = RESUME,
 ) -> None:
     """The paper's conditional diffusion model, to compare with; it is no part of what ships."""
-    _train("ddpm", out, name, mix, (preset, seed, steps, resume))
+    _train("ddpm", out, name, mix, (preset, seed, steps, resume, keep_coarse))
 
 
 def bundle(
@@ -241,7 +251,7 @@ def _train(
     how: tuple[Any, ...],
     start: RestorationUNet | None = None,
 ) -> None:
-    """One network. how: preset, seed, steps, resume. start: of the refiner"""
+    """One network. how: preset, seed, steps, resume, keep_coarse. start: of the refiner"""
     from models.diffusionxray.config import TRAINING, CropConfig
     from models.diffusionxray.data import load_pictures
     from models.diffusionxray.model import FAST
@@ -249,18 +259,24 @@ def _train(
     from models.diffusionxray.pairs import MixedPairs
     from models.diffusionxray.train import train
 
-    preset, seed, steps, resume = how
+    preset, seed, steps, resume, keep_coarse = how
     training = TRAINING[preset] if steps is None else dataclasses.replace(TRAINING[preset], steps=steps)
     shares = _shares(mix) or SHIPPED
     with in_words(), progress_bar() as progress:
         pictures = load_pictures(_pictures(out), split="train")
-        store = MixedPairs(pictures, shares, out / "pairs", CropConfig(), seed=seed)
+        store = MixedPairs(pictures, shares, out / "pairs", CropConfig(), seed=seed, keep_coarse=keep_coarse)
         weights = train(
             FAST, stage, store, out / name, preset=preset, seed=seed, regressor=start, training=training, resume=resume,
             on_progress=progress,
         )  # fmt: skip
     told = json.loads(weights.with_name("training.json").read_text(encoding="utf8"))
-    facts = {**told, "mix": dict(shares), "patients": len({one.key for one in pictures}), "pictures": len(pictures)}
+    facts = {
+        **told,
+        "mix": dict(shares),
+        "keep_coarse": keep_coarse,
+        "patients": len({one.key for one in pictures}),
+        "pictures": len(pictures),
+    }
     weights.with_name("training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     say(f"weights: {weights}")
 
@@ -345,7 +361,7 @@ def _prepare_drrs(folder: Path, out: Path) -> int:
 
 def _longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:
     """Key of each patient, and the files of the CT series with the most images."""
-    from node.cli.training_deeplesion import _digest
+    from node.cli.training_deeplesion import patient_digest
     from node.dicom.header import read_header
 
     series: dict[str, dict[str, list[Path]]] = {}
@@ -355,7 +371,7 @@ def _longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:
         except NotUnderstood:
             continue
         if header.modality == "CT":
-            of_patient = series.setdefault(_digest(header.patient_id), {})
+            of_patient = series.setdefault(patient_digest(header.patient_id), {})
             of_patient.setdefault(header.series_instance_uid, []).append(path)
     for key, found in series.items():
         longest = max(found.values(), key=len)
