@@ -142,13 +142,13 @@ def prepare_volumes(data: Path, out: Path, *, collection: str) -> list[Path]:
             say(f"{paths[0].parent.name}: left out. Its slices are uneven, too few, or too far apart.")
             continue
         hu = volume.voxels if volume.padding is None else np.where(volume.padding, np.float32(AIR_HU), volume.voxels)
-        patient = patient_digest(patient_id)
-        target = out / f"{patient}-{patient_digest(uid)}.npz"
+        patient = short_digest(patient_id)
+        target = out / f"{patient}-{short_digest(uid)}.npz"
         save_volume(target, hu, volume.spacing_zyx_mm, patient=patient, collection=collection)
         written.append(target)
     return written
 
 
-def patient_digest(text: str) -> str:
+def short_digest(text: str) -> str:
     """As node/dicom/slices.py makes its keys: one patient has one key in both."""
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -361,7 +361,7 @@ def _prepare_drrs(folder: Path, out: Path) -> int:
 
 def _longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:
     """Key of each patient, and the files of the CT series with the most images."""
-    from node.cli.training_deeplesion import patient_digest
+    from node.cli.training_deeplesion import short_digest
     from node.dicom.header import read_header
 
     series: dict[str, dict[str, list[Path]]] = {}
@@ -371,7 +371,7 @@ def _longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:
         except NotUnderstood:
             continue
         if header.modality == "CT":
-            of_patient = series.setdefault(patient_digest(header.patient_id), {})
+            of_patient = series.setdefault(short_digest(header.patient_id), {})
             of_patient.setdefault(header.series_instance_uid, []).append(path)
     for key, found in series.items():
         longest = max(found.values(), key=len)

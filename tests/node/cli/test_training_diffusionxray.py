@@ -66,6 +66,7 @@ def test_from_pictures_to_one_file_of_weights(run: Run, out: Path) -> None:
     facts = json.loads((out / "restorer" / "training.json").read_text())
     assert facts["regressor"]["mix"] == {"physics": 1.0}
     assert (facts["regressor"]["pictures"], facts["regressor"]["patients"]) == (2, 2)
+    assert facts["regressor"]["keep_coarse"] is True
     assert facts["refiner"]["regressor"]
     assert (out / "restorer" / "weights.safetensors").is_file()
 
