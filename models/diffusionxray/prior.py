@@ -35,7 +35,7 @@ from models.diffusionxray.train import FACTS, optimiser_of
 from models.training import OnProgress, TrainingRun
 from models.weights import save_weights
 
-PRIOR = NetworkConfig(inputs=1, width=32, mults=(1, 2, 4))
+PRIOR = NetworkConfig(inputs=1, fold=2, width=32, mults=(1, 2, 4))
 """The prior that two cores can train."""
 
 CPU = torch.device("cpu")

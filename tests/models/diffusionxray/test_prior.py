@@ -195,7 +195,7 @@ def run_of(network, training=QUICK, seed=1, steps=100):
 
 def test_the_shipped_prior_sees_the_state_alone():
     assert PRIOR.inputs == 1
-    assert PRIOR.widths == (32, 64, 128)
+    assert (PRIOR.fold, PRIOR.widths) == (2, (32, 64, 128))
     network = build(PRIOR)
     assert network(torch.zeros(1, 1, 32, 48), torch.zeros(1)).shape == (1, 1, 32, 48)
 
