@@ -61,6 +61,12 @@ class MunitTraining:
     weights: LossWeights = LossWeights()
 
 
+CPU_TRAINING = MunitTraining(
+    steps=2500, batch=4, crop_px=64, learning_rate=1e-3, ema_decay=0.995, weights=LossWeights(cycle=10.0)
+)
+"""For two cores: few steps need a high rate, and the cycle of the published 512-pixel preset to keep nodules."""
+
+
 class Unpaired(Protocol):
     """Pictures of both domains, float32 (B, 1, H, W) in [−1, 1]; no two of them belong together."""
 

@@ -113,10 +113,10 @@ def munit(
 ) -> None:  # fmt: skip
     """2a. The degrader by unpaired translation (MUNIT-LQ): content of a radiograph, style of a DRR."""
     from models.diffusionxray.munit import PAPER, MunitConfig
-    from models.diffusionxray.munit_train import MunitTraining, train_munit
+    from models.diffusionxray.munit_train import CPU_TRAINING, MunitTraining, train_munit
 
     config, training = {
-        "cpu": (MunitConfig(), MunitTraining()),
+        "cpu": (MunitConfig(), CPU_TRAINING),
         "gpu": (PAPER, MunitTraining(steps=200_000, crop_px=256, checkpoint_every=2000)),
     }[preset]
     training = training if steps is None else dataclasses.replace(training, steps=steps)
