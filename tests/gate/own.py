@@ -198,7 +198,7 @@ def _same_place(path: Path, ds: Any, source: Any) -> Iterator[Complaint]:
     for keyword in KEPT_BY_DERIVED.split():
         if (
             keyword in source
-            and str(source[keyword].value or "") != ""
+            and str(source[keyword].value or "") not in ("", "[0, 0]", "[0.000, 0.000]")
             and not _equal(ds.get(keyword), source[keyword].value)
         ):
             yield Complaint("derived", path.name, f"{keyword} differs from the source")

@@ -146,6 +146,9 @@ def _start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp)
                 and element.tag.group & 0xFF00 not in (0x5000, 0x6000)
             ):
                 headers.copy_element(element, ds)
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        if keyword in ds and any(float(size) <= 0 for size in ds[keyword].value or []):
+            del ds[keyword]  # a pixel of no size says nothing, and is an error in a new object
     headers.fill_empty(ds, may_be_empty_of(sop_class_uid))
     if not ds.get("Laterality"):
         ds.pop("Laterality", None)

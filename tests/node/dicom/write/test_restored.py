@@ -146,3 +146,10 @@ def test_an_unfit_image_leaves_its_reason(tmp_path: Path) -> None:
     report = next(one for one in result.reports if one.kind == "sr")
     assert b"the patient is younger than 18 years" in report.data
     assert complaints(made.keep(tmp_path / "out", result.results), result.paths) == []
+
+
+def test_a_pixel_of_no_size_is_not_passed_on(tmp_path: Path, read_back: Any) -> None:
+    paths = made.chest(tmp_path, sop_class=made.CR, PixelSpacing=[0, 0], ImagerPixelSpacing=[0.42, 0.42])
+    ds = restored_of(run(paths), read_back)
+    assert "PixelSpacing" not in ds
+    assert list(ds.ImagerPixelSpacing) == [0.42, 0.42]
