@@ -81,6 +81,7 @@ class Radiograph:
 
     pixels              float32 (Y, X), in stored units after the modality LUT, MONOCHROME1 turned round
     value_range         (lowest, highest) value that the stored bits allow, in the same units
+    value_step          between neighbouring values
     spacing_yx_mm       at the patient where the header gives it, else at the detector; None where neither is there
     inverted            True where the file was MONOCHROME1: write turns the result back
     window              (centre, width) after inversion, None where the header has none
@@ -92,6 +93,7 @@ class Radiograph:
     pixels: FloatArray
     value_range: tuple[float, float]
     source: SourceRef
+    value_step: float = 1.0
     spacing_yx_mm: tuple[float, float] | None = None
     acquisition: Acquisition = field(default_factory=Acquisition)
     padding: BoolArray | None = None

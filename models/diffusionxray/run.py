@@ -42,9 +42,9 @@ class RestoredPicture:
 class Restored:
     """All of the radiograph's grid, in its stored units.
 
-    pixels      float32 (Y, X), whole stored values: the first sample, split and capped
-    safe        float32 (Y, X), whole stored values: the conservative restoration
-    allowed     float32 (Y, X): by how much `pixels` may differ from `safe`, beside half a stored value of each rounding
+    pixels      float32 (Y, X), values that can be stored: the first sample, split and capped
+    safe        float32 (Y, X), values that can be stored: the conservative restoration
+    allowed     float32 (Y, X): by how much `pixels` may differ from `safe`, beside half a step of each rounding
     noise_sd    float32 (Y, X): of the radiograph as received, around each pixel
     spread      float32 (Y, X): half width of the interval around `pixels`, calibrated where the configuration has a
                 widening; None for one sample
@@ -125,7 +125,7 @@ def run(
     """
     if radiograph.spacing_yx_mm is None:
         raise ModelError("without pixel spacing it is not known what the refiner may decide")
-    value_range, scale = radiograph.value_range, scale_of_radiograph(radiograph)
+    value_range, step, scale = radiograph.value_range, radiograph.value_step, scale_of_radiograph(radiograph)
     seed = seed_of(radiograph.source.instance_uid)
     restored = restore(
         regressor,
@@ -140,8 +140,8 @@ def run(
     per_unit = np.float32(scale.half)
     noise_sd = restored.noise_sd * per_unit
     return Restored(
-        pixels=scale.stored(restored.pixels, value_range),
-        safe=scale.stored(restored.safe, value_range),
+        pixels=scale.stored(restored.pixels, value_range, step),
+        safe=scale.stored(restored.safe, value_range, step),
         allowed=np.float32(config.guard.cap) * noise_sd,
         noise_sd=noise_sd,
         spread=None if restored.spread is None else np.float32(config.guard.widening) * restored.spread * per_unit,
@@ -177,7 +177,7 @@ def reference(network: RestorationUNet, radiograph: Radiograph, config: Diffusio
     No guard: nothing bounds what it adds.
 
     network     in `eval` mode, with two inputs
-    returns     float32 (Y, X), whole stored values
+    returns     float32 (Y, X), values that can be stored
     raises      ModelError     values out of range
     """
     scale = scale_of_radiograph(radiograph)
@@ -186,7 +186,7 @@ def reference(network: RestorationUNet, radiograph: Radiograph, config: Diffusio
     path = even_steps(cosine(config.schedule), config.sampling.solver_steps)
     noise = Noise(seed_of(radiograph.source.instance_uid))
     drawn = dpm_solver(predictor(network, config.tiles, condition), path, condition, noise, limit=MOST)
-    return scale.stored(_like(unit, drawn), radiograph.value_range)
+    return scale.stored(_like(unit, drawn), radiograph.value_range, radiograph.value_step)
 
 
 def _canvas(unit: FloatArray, multiple: int, network: RestorationUNet) -> Tensor:

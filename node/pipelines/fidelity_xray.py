@@ -22,7 +22,7 @@ from node.pipelines.models import Restored
 Wide = NDArray[np.float64]
 
 ROUNDING = 1.0
-"""Stored values: the restoration and what it is held to are rounded, by half a value each."""
+"""Steps of the stored values: the restoration and what it is held to are rounded, by half a step each."""
 COARSE_MM = 5.0
 MOST_SHIFT = 0.01
 """Of the robust range, anywhere, once blurred by `COARSE_MM`."""
@@ -88,9 +88,10 @@ def check(radiograph: Radiograph, restored: Restored, result: FloatArray, kept: 
     """
     received = radiograph.pixels
     low, high = robust_range(received, kept)
-    noise = _floor(restored.noise_sd)
+    step = radiograph.value_step
+    noise = np.maximum(restored.noise_sd, np.float32(step / np.sqrt(12)))  # never below what rounding makes
     verdict = _Verdict()
-    _bound(verdict, restored)
+    _bound(verdict, restored, step)
     difference = (result - received).astype(np.float64)
     difference[kept] = 0
     coarse = _Coarse.of(radiograph, difference, kept, high - low)
@@ -111,17 +112,11 @@ def check(radiograph: Radiograph, restored: Restored, result: FloatArray, kept: 
     )
 
 
-def _floor(noise_sd: FloatArray) -> FloatArray:
-    """Never below what rounding to whole stored values makes, 1/√12."""
-    floored: FloatArray = np.maximum(noise_sd, np.float32(1 / np.sqrt(12)))
-    return floored
-
-
-def _bound(verdict: _Verdict, restored: Restored) -> None:
+def _bound(verdict: _Verdict, restored: Restored, step: float) -> None:
     """The theorem of the guard, verified: the generator stays within its bound of the conservative restoration."""
     apart = np.abs(restored.pixels.astype(np.float64) - restored.safe)
     beyond = float((apart - restored.allowed).max())
-    kept = beyond <= ROUNDING
+    kept = beyond <= ROUNDING * step
     words = "everywhere" if kept else f"exceeded by {beyond:.3g} stored values"
     complaint = "" if kept else f"it leaves the bound around the conservative restoration by {beyond:.3g} stored values"
     verdict.add("within its bound", words, complaint)

@@ -39,7 +39,7 @@ def _radiograph(file: PixelFile) -> Radiograph:
     if file.format.frames > 1:
         raise NotEligible("A moving picture of several frames, not a single radiograph.")
     stored, padding = file.frame(0)
-    pixels, value_range, notes = _modality_values(stored, file)
+    pixels, value_range, value_step, notes = _modality_values(stored, file)
     inverted = _bright_is_air(dataset, file.format.photometric)
     if inverted:
         pixels = np.float32(value_range[0] + value_range[1]) - pixels
@@ -51,6 +51,7 @@ def _radiograph(file: PixelFile) -> Radiograph:
     return Radiograph(
         pixels=pixels,
         value_range=value_range,
+        value_step=value_step,
         source=SourceRef(text(dataset, 0x00080018)),
         spacing_yx_mm=spacing,
         acquisition=_acquisition(dataset, modality),
@@ -64,19 +65,19 @@ def _radiograph(file: PixelFile) -> Radiograph:
     )
 
 
-def _modality_values(stored: IntArray, file: PixelFile) -> tuple[FloatArray, tuple[float, float], list[str]]:
-    """Values after the modality LUT (PS3.3 C.11.1) float32 (Y, X), and the range that the stored bits allow."""
+def _modality_values(stored: IntArray, file: PixelFile) -> tuple[FloatArray, tuple[float, float], float, list[str]]:
+    """Values after the modality LUT (PS3.3 C.11.1) float32 (Y, X), the range that the stored bits allow, its step."""
     table = item(file.dataset, 0x00283000)
     if len(table):
         pixels, value_range = _through_table(stored, table, signed=file.format.signed)
-        return pixels, value_range, ["Values are those after the modality look-up table of the file."]
+        return pixels, value_range, 1.0, ["Values are those after the modality look-up table of the file."]
     slope, intercept = number(file.dataset, 0x00281053), number(file.dataset, 0x00281052)
     if slope is None or intercept is None:
         slope, intercept = 1.0, 0.0
     if slope == 0:
         raise NotEligible("The rescale slope is zero; no values can come of it.")
     ends = sorted(end * slope + intercept for end in file.format.range)
-    return (stored * slope + intercept).astype(np.float32), (ends[0], ends[1]), []
+    return (stored * slope + intercept).astype(np.float32), (ends[0], ends[1]), abs(slope), []
 
 
 def _through_table(stored: IntArray, table: Dataset, *, signed: bool) -> tuple[FloatArray, tuple[float, float]]:

@@ -110,6 +110,13 @@ def test_a_wild_regressor_stays_within_what_is_allowed(networks, radiograph):
     assert (whole <= allowed + restored.allowed + 1).all()
 
 
+def test_values_between_whole_numbers_are_kept_where_the_file_can_store_them(networks, radiograph):
+    fine = replace(radiograph, pixels=radiograph.pixels / 8, value_range=(0, 65535 / 8), value_step=1 / 8)
+    restored = run(*networks, fine, CONFIG)
+    np.testing.assert_array_equal(restored.pixels * 8, np.rint(restored.pixels * 8))
+    assert (restored.pixels != np.rint(restored.pixels)).mean() > 0.5
+
+
 def test_progress_counts_every_evaluation(networks, radiograph):
     seen: list[tuple[int, int]] = []
     run(*networks, radiograph, CONFIG, samples=2, on_progress=lambda done, total: seen.append((done, total)))

@@ -190,6 +190,14 @@ def test_knows_how_values_follow_exposure(tmp_path: Path, stated: object, known:
     assert read(phantom.change(ds, PixelIntensityRelationship=stated), tmp_path).intensity == known
 
 
+@pytest.mark.parametrize(("slope", "step"), [("1", 1.0), ("0.25", 0.25), ("-2", 2.0)])
+def test_knows_how_far_neighbouring_values_are_apart(tmp_path: Path, slope: str, step: float) -> None:
+    found = read(phantom.radiograph(RescaleSlope=slope, RescaleIntercept="7"), tmp_path)
+    assert found.value_step == step
+    places = (found.pixels - found.value_range[0]) / step
+    np.testing.assert_array_equal(places, np.rint(places))
+
+
 @pytest.mark.parametrize(
     ("elements", "words"),
     [
