@@ -8,10 +8,13 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from models.catalogue import catalogue
-from models.contract import Acquisition, ModelError, SourceRef, Volume
+from models.contract import Acquisition, ModelError, Radiograph, SourceRef, Volume
 from models.deeplesion.samples import LabelledVolume
 from models.deeplesion.validate import as_volume
+from models.diffusionxray.config import DiffusionXRayConfig
 from models.simulation.cases import PlantedLesion, draw_case
+from models.simulation.radiograph import Exposure
+from models.simulation.radiograph_cases import nodule_case
 from models.weights import FOLDER
 
 OFFERED = catalogue()
@@ -74,8 +77,13 @@ def chest() -> tuple[Volume, tuple[PlantedLesion, ...]]:
     return as_volume(labelled), large
 
 
-def test_denoiser_detector_and_scorer_are_on_offer():
-    assert set(OFFERED) == {"lidnet-fast", "deeplesion-fast", "clinreadnet-fast"}
+@pytest.fixture
+def restorer():
+    return OFFERED["diffusionxray-fast"]
+
+
+def test_denoiser_detector_scorer_and_restorer_are_on_offer():
+    assert set(OFFERED) == {"lidnet-fast", "deeplesion-fast", "clinreadnet-fast", "diffusionxray-fast"}
 
 
 def test_nothing_without_weights_is_on_offer(tmp_path):
@@ -206,3 +214,46 @@ def test_what_it_was_not_made_for_gets_no_score(scorer, abdomen):
     found = scorer.load()(head)
     assert "head" in found.not_applicable
     assert found.scores.size == 0
+
+
+@pytest.fixture(scope="module")
+def truth() -> np.ndarray:
+    """A drawn chest behind an ideal detector, 12 bits; no training saw it."""
+    case = nodule_case(77, nodules=2, view=Exposure(detector_px=(320, 300), pixel_mm=0.4), voxel_zyx_mm=(1.4, 2.8, 1.4))
+    return (1800 + 1200 * case.picture).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def radiograph(truth) -> Radiograph:
+    """The same with noise that is a little soft, as detectors have."""
+    noise = gaussian_filter(np.random.default_rng(4).standard_normal(truth.shape), 0.5)
+    pixels = np.rint(truth + 40 * noise / noise.std()).clip(0, 4095).astype(np.float32)
+    return Radiograph(pixels, (0.0, 4095.0), SourceRef("1.2.77"), spacing_yx_mm=(0.36, 0.36), view="PA")
+
+
+def test_a_restored_radiograph_is_nearer_to_the_truth_and_within_its_bounds(restorer, radiograph, truth):
+    before = radiograph.pixels.copy()
+    restored = restorer.load()(radiograph)
+    assert np.array_equal(radiograph.pixels, before)
+    assert restored.pixels.shape == truth.shape
+    error = {name: np.sqrt(np.mean((image - truth) ** 2)) for name, image in (
+        ("received", radiograph.pixels), ("safe", restored.safe), ("restored", restored.pixels))}  # fmt: skip
+    assert error["safe"] < 0.8 * error["received"]
+    assert error["restored"] < error["received"]
+    guard = DiffusionXRayConfig().guard
+    assert (np.abs(restored.safe - before) <= guard.safe_cap * restored.noise_sd + 1).all()
+    assert (np.abs(restored.pixels - restored.safe) <= restored.allowed + 1).all()
+    assert abs(float((restored.pixels - before).mean())) < 2
+
+
+def test_two_reads_of_one_radiograph_are_equal(restorer, radiograph):
+    first, second = (restorer.load()(radiograph).pixels for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_the_gain_of_the_detector_changes_nothing(restorer, radiograph):
+    """The same image with four times the bits."""
+    wide = replace(radiograph, pixels=16 * radiograph.pixels, value_range=(0.0, 65535.0))
+    loaded = restorer.load()
+    one, other = loaded(radiograph).pixels, loaded(wide).pixels / 16
+    assert np.abs(one - other).max() <= 1
