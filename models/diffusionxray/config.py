@@ -182,17 +182,20 @@ class GuardConfig:
     cap             k: the output is within k of them of the conservative restoration; at most 3
     widening        what the spread is multiplied by, from calibration on known truth (`coverage`)
     spread_floor    of the noise's standard deviation: what the spread of samples is at least taken to be
-    split_mm        σ of the Gaussian below whose cut the conservative restoration decides: 8 pixels of 0.2 mm
+    split_mm        σ of the Gaussian below whose cut what was received decides, and no network: of what a network would
+                    do at the centre of a disc of 4 mm a fiftieth is left (`share_decided`)
+    kept_from       times the noise from which fine detail begins to be kept as received, and is kept altogether
     block_px        side of the blocks of the re-degradation test       block_z   beyond which a block is an outlier
     alpha, delta    miscoverage, and the risk that calibration itself misses it
     outside_share   part of an image's pixels that may be outside their intervals before the image counts as missed
     """
 
-    safe_cap: float = 5.0
+    safe_cap: float = 4.0
     cap: float = 3.0
     widening: float = 1.0
     spread_floor: float = 0.1
-    split_mm: float = 1.6
+    split_mm: float = 0.7
+    kept_from: tuple[float, float] = (1.5, 3.0)
     block_px: int = 32
     block_z: float = 3.0
     alpha: float = 0.1

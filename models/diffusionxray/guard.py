@@ -23,6 +23,9 @@ MOST_CAP = 3.0
 """Of what a generator may add to a conservative restoration (dossier 10.1)."""
 MOST_SAFE_CAP = 6.0
 """Of what a conservative restoration may take from what was received: noise itself reaches so far."""
+DETAIL_PX, AROUND_PX = 1.0, 1.5
+DETAIL_OF_NOISE = math.sqrt(1 - 1 / math.pi + 1 / (4 * math.pi))
+"""Standard deviation of what a Gaussian of 1 pixel takes from white noise of 1."""
 NOISE_BLOCK_PX = 16
 NOISE_SPANS_PX = (1, 2, 3)
 
@@ -48,6 +51,23 @@ def cap_residual(
     low, high = (_float32_towards(centre, centre + sign * bound) for sign in (-1, 1))
     capped: FloatArray = np.clip(generated.astype(np.float32), low, high)
     return capped
+
+
+def share_open(received: FloatArray, noise_sd: FloatArray, kept_from: tuple[float, float]) -> FloatArray:
+    """Of a change, the share that may be made at each pixel, float32 (Y, X), 0 to 1: none where detail stands out.
+
+    Fine detail (what a Gaussian of 1 pixel takes away), root mean square around the pixel, over what white noise of the
+    local standard deviation has of it: up to the first number all is open, from the second on nothing is.
+
+    Theorem: received + share · change is never farther from what was received than received + change, and equal to it
+    where the share is 0. It follows from what was received alone, not from what a network makes of it.
+    """
+    begin, end = kept_from
+    detail = received.astype(np.float64) - ndimage.gaussian_filter(received.astype(np.float64), DETAIL_PX)
+    around = np.sqrt(ndimage.gaussian_filter(detail**2, AROUND_PX))
+    noise = DETAIL_OF_NOISE * np.maximum(noise_sd, np.finfo(np.float32).tiny)
+    share: FloatArray = np.clip((end - around / noise) / (end - begin), 0, 1).astype(np.float32)
+    return share
 
 
 def frequency_split(

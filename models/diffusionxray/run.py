@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,14 @@ from torch import Tensor
 from models.contract import FloatArray, ModelError, Radiograph
 from models.diffusionxray.config import DiffusionXRayConfig
 from models.diffusionxray.data import MOST
-from models.diffusionxray.guard import MOST_SAFE_CAP, cap_residual, frequency_split, local_noise_sd, mean_and_spread
+from models.diffusionxray.guard import (
+    MOST_SAFE_CAP,
+    cap_residual,
+    frequency_split,
+    local_noise_sd,
+    mean_and_spread,
+    share_open,
+)
 from models.diffusionxray.network import RestorationUNet
 from models.diffusionxray.samplers import Noise, Predict, dpm_solver, refine, seed_of
 from models.diffusionxray.scale import scale_of_radiograph
@@ -27,7 +35,8 @@ class RestoredPicture:
     """In units of the picture, float32 (Y, X) each.
 
     pixels      the first sample, split and capped
-    safe        the conservative restoration, within `safe_cap` noise standard deviations of what was received
+    safe        the conservative restoration: coarse structure is that of the received picture, and nothing is farther
+                from it than `safe_cap` noise standard deviations
     noise_sd    of what was received, around each pixel
     spread      standard deviation of the samples, not less than a share of the noise; not calibrated. None for one
     """
@@ -89,7 +98,11 @@ def restore(
     image = _canvas(picture, max(regressor.config.multiple, refiner.config.multiple), refiner)
     mean = tiled(regressor, image, config.tiles, regressor.config.multiple)
     noise_sd = local_noise_sd(picture)
-    safe = cap_residual(picture, _like(picture, mean), noise_sd, config.guard.safe_cap, most=MOST_SAFE_CAP)
+    told = _like(picture, mean)
+    split = partial(frequency_split, split_mm=config.guard.split_mm, spacing_yx_mm=spacing_yx_mm)
+    share = share_open(picture, noise_sd, config.guard.kept_from)
+    fine = picture + share * (split(picture, told) - picture)
+    safe = cap_residual(picture, fine, noise_sd, config.guard.safe_cap, most=MOST_SAFE_CAP)
     done()
     velocity = predictor(refiner, config.tiles)
 
@@ -100,8 +113,8 @@ def restore(
     several = [drawn(sample) for sample in range(samples)]
     held = safe
     if steps:
-        fine = frequency_split(safe, several[0], split_mm=config.guard.split_mm, spacing_yx_mm=spacing_yx_mm)
-        held = cap_residual(safe, fine, noise_sd, config.guard.cap)
+        added = share * (split(told, several[0]) - told)
+        held = cap_residual(safe, safe + added, noise_sd, config.guard.cap)
     spread = None
     if samples > 1:
         spread = np.hypot(mean_and_spread(several)[1], np.float32(config.guard.spread_floor) * noise_sd)

@@ -21,6 +21,7 @@ from models.diffusionxray.guard import (
     redegradation,
     risk_controlling_widening,
     share_decided,
+    share_open,
     widening_needed,
 )
 
@@ -179,6 +180,26 @@ def test_local_noise_is_found_on_a_slope():
     assert np.median(found[:, 140:]) == pytest.approx(4, rel=0.08)
     with pytest.raises(ModelError, match="more than 16"):
         local_noise_sd(np.zeros((18, 40), np.float32))
+
+
+def test_all_is_open_in_noise_and_nothing_where_detail_stands_out():
+    image, sd = noise(120, 120), np.ones((120, 120), np.float32)
+    open_to = share_open(image, sd, (1.5, 3.0))
+    assert (open_to == 1).mean() > 0.98
+    image[:, 60:62] += 15
+    open_to = share_open(image, sd, (1.5, 3.0))
+    assert (open_to[:, 59:63] == 0).all()
+    assert (open_to[:, :50] == 1).mean() > 0.98
+    assert (share_open(np.zeros_like(image), 0 * sd, (1.5, 3.0)) == 1).all()  # no detail, no noise
+
+
+def test_a_share_of_a_change_is_never_more_than_the_change():
+    image, changed = noise(60, 60), noise(60, 60, seed=2)
+    open_to = share_open(image, np.full((60, 60), 0.3, np.float32), (1.5, 3.0))
+    assert open_to.min() == 0
+    assert 0 < open_to.max() <= 1
+    held = image + open_to * (changed - image)
+    assert (np.abs(held - image) <= np.abs(changed - image) + 1e-6).all()
 
 
 @pytest.mark.parametrize(("softness_px", "within"), [(0.0, 0.1), (0.6, 0.2), (1.0, 0.3)])

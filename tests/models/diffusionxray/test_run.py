@@ -15,7 +15,7 @@ from models.diffusionxray.samplers import seed_of
 from models.diffusionxray.scale import scale_of
 from models.diffusionxray.schedule import cosine
 
-CONFIG = DiffusionXRayConfig(tiles=TileConfig(side_px=64, overlap_px=32, ramp_px=16))
+CONFIG = DiffusionXRayConfig(tiles=TileConfig(side_px=128, overlap_px=32, ramp_px=16))
 UID = "1.2.826.0.1.3680043.8.498.1"
 
 
@@ -88,26 +88,54 @@ def test_samples_spread_by_the_noise_they_start_with(networks, radiograph):
     )
 
 
-class Blunt(torch.nn.Module):
-    """A regressor that returns one grey."""
+class Told(torch.nn.Module):
+    """A regressor that adds what it is told to."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, added: torch.Tensor) -> None:
         super().__init__()
         self.config = config
-        self.none = torch.nn.Parameter(torch.zeros(()))
+        self.added = torch.nn.Parameter(added)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * 0
+        height, width = self.added.shape
+        out = x.clone()
+        out[..., :height, :width] += self.added
+        return out
 
 
 def test_a_wild_regressor_stays_within_what_is_allowed(networks, radiograph):
-    restored = run(Blunt(networks[0].config), networks[1], radiograph, CONFIG)
+    y, x = np.mgrid[:85, :103]
+    wild = Told(networks[0].config, torch.from_numpy(100.0 * (-1.0) ** (x + y)).float())
+    restored = run(wild, networks[1], radiograph, CONFIG)
     change = np.abs(restored.safe.astype(np.float64) - radiograph.pixels)
     allowed = CONFIG.guard.safe_cap * restored.noise_sd
     assert (change <= allowed + 1).all()
-    assert (change > 0.9 * allowed).mean() > 0.5
+    assert (change > 0.9 * allowed).mean() > 0.9
     whole = np.abs(restored.pixels.astype(np.float64) - radiograph.pixels)
     assert (whole <= allowed + restored.allowed + 1).all()
+
+
+def test_no_network_decides_about_a_nodule(networks, radiograph):
+    """A regressor that invents a disc of 8 mm, and one that would take it away: hardly any of it gets through."""
+    y, x = np.mgrid[:85, :103]
+    disc = (np.hypot(y - 42, x - 50) * 0.2 <= 4.0).astype(np.float32)
+    for sign in (-1, 1):
+        told = Told(networks[0].config, torch.from_numpy(sign * 0.5 * disc))
+        change = run(told, networks[1], radiograph, replace(CONFIG, sampling=SamplingConfig(flow_steps=0)))
+        middle = np.hypot(y - 42, x - 50) * 0.2 <= 2.0
+        added = float((change.pixels - radiograph.pixels)[middle].mean()) / (0.5 * scale_of(radiograph.pixels).half)
+        assert abs(added) < 0.02
+
+
+def test_detail_that_stands_out_from_the_noise_is_returned_as_received(networks, radiograph):
+    """A wire of 3 pixels, 20 times the noise: a regressor that returns one grey leaves it alone."""
+    wired = radiograph.pixels.copy()
+    wired[:, 50:53] += 8000
+    blunt = Told(networks[0].config, -torch.from_numpy(scale_of(wired).unit(wired, (0, 65535))))
+    still = replace(CONFIG, sampling=SamplingConfig(flow_steps=0))
+    restored = run(blunt, networks[1], replace(radiograph, pixels=wired), still)
+    np.testing.assert_array_equal(restored.pixels[:, 50:53], wired[:, 50:53])
+    assert (restored.pixels[:, :30] != wired[:, :30]).mean() > 0.9
 
 
 def test_values_between_whole_numbers_are_kept_where_the_file_can_store_them(networks, radiograph):
