@@ -34,7 +34,7 @@ OnProgress = Callable[[int, int], None]
 class RestoredPicture:
     """In units of the picture, float32 (Y, X) each.
 
-    pixels      the first sample, split and capped
+    pixels      the result: the conservative restoration, or the first sample, split and capped
     safe        the conservative restoration: coarse structure is that of the received picture, and nothing is farther
                 from it than `safe_cap` noise standard deviations
     noise_sd    of what was received, around each pixel
@@ -51,13 +51,13 @@ class RestoredPicture:
 class Restored:
     """All of the radiograph's grid, in its stored units.
 
-    pixels      float32 (Y, X), values that can be stored: the first sample, split and capped
+    pixels      float32 (Y, X), values that can be stored: the result
     safe        float32 (Y, X), values that can be stored: the conservative restoration
     allowed     float32 (Y, X): by how much `pixels` may differ from `safe`, beside half a step of each rounding
     noise_sd    float32 (Y, X): of the radiograph as received, around each pixel
     spread      float32 (Y, X): half width of the interval around `pixels`, calibrated where the configuration has a
                 widening; None for one sample
-    seed        of the noise        steps       evaluations of the refiner per sample
+    seed        of the noise        steps       of the refiner in the result
     """
 
     pixels: FloatArray
@@ -86,15 +86,17 @@ def restore(
 
     regressor, refiner      in `eval` mode, on one device
     picture     float32 (Y, X), about −1 to 1
-    steps       of the flow, instead of the configuration's; with none the conservative restoration is the result
-    samples     drawn; all but the first only for the spread
+    steps       of the refiner in the result, instead of the configuration's; 0: the conservative restoration
+    samples     drawn where more than one, for the spread; the first is the result where the refiner has a part in it
     on_progress called with evaluations done and in all
     raises   ModelError     no sample, or a result that is not finite
     """
     if samples < 1:
         raise ModelError("at least one sample is needed")
-    steps = config.sampling.flow_steps if steps is None else steps
-    done = _Counter(on_progress, 1 + steps * samples)
+    steps = config.sampling.returned_steps if steps is None else steps
+    per_sample = steps or config.sampling.flow_steps
+    wanted = samples if samples > 1 or steps else 0
+    done = _Counter(on_progress, 1 + per_sample * wanted)
     image = _canvas(picture, max(regressor.config.multiple, refiner.config.multiple), refiner)
     mean = tiled(regressor, image, config.tiles, regressor.config.multiple)
     noise_sd = local_noise_sd(picture)
@@ -108,9 +110,9 @@ def restore(
 
     def drawn(sample: int) -> FloatArray:
         noise, start_sd = Noise(seed, sample), config.sampling.flow_noise
-        return _like(picture, refine(done.counted(velocity), mean, noise, steps=steps, start_sd=start_sd))
+        return _like(picture, refine(done.counted(velocity), mean, noise, steps=per_sample, start_sd=start_sd))
 
-    several = [drawn(sample) for sample in range(samples)]
+    several = [drawn(sample) for sample in range(wanted)]
     held = safe
     if steps:
         added = share * (split(told, several[0]) - told)
@@ -159,7 +161,7 @@ def run(
         noise_sd=noise_sd,
         spread=None if restored.spread is None else np.float32(config.guard.widening) * restored.spread * per_unit,
         seed=seed,
-        steps=config.sampling.flow_steps,
+        steps=config.sampling.returned_steps,
     )
 
 

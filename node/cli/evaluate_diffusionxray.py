@@ -94,8 +94,9 @@ def _methods(restorer: Restorer, files: Mapping[str, Path], steps: Sequence[int]
     """The restorer as it ships first, then its regressor, other steps, and the other arms. raises ModelError"""
     from models.diffusionxray.arms import methods_of, restorer_methods
 
-    ships = restorer.config.sampling.flow_steps
-    order = [ships, 0, *(count for count in dict.fromkeys(steps) if count != ships)]
+    sampling = restorer.config.sampling
+    ships = sampling.returned_steps
+    order = list(dict.fromkeys([ships, 0, sampling.flow_steps, *steps]))
     methods = restorer_methods(_MAIN, restorer, order)
     for name, file in files.items():
         methods.update(methods_of(name, file, _device(), steps=(ships, 0)))

@@ -108,11 +108,12 @@ def _restored(restorer: Restorer, image: Radiograph, on_progress: Progress, *, m
 
 
 def _image(result: FloatArray, restored: Restored, verdict: fidelity_xray.FidelityXray, model: ModelIdentity) -> Image:
-    steps = f"{restored.steps} steps from noise of seed {restored.seed}"
+    drawn = f"{restored.steps} steps from noise of seed {restored.seed}"
+    how = f"refined in {drawn}" if restored.steps else "conservative restoration, nothing drawn at random"
     return Image(
         kind="restored",
         array=result,
-        description=f"Noise and blur reduced by {model.name} {model.version}, {steps}",
+        description=f"Noise and blur reduced by {model.name} {model.version}, {how}",
         derivation=SMOOTHING,
         model=model,
         checks=verdict.checks,

@@ -15,7 +15,9 @@ from models.diffusionxray.samplers import seed_of
 from models.diffusionxray.scale import scale_of
 from models.diffusionxray.schedule import cosine
 
-CONFIG = DiffusionXRayConfig(tiles=TileConfig(side_px=128, overlap_px=32, ramp_px=16))
+CONFIG = DiffusionXRayConfig(
+    tiles=TileConfig(side_px=128, overlap_px=32, ramp_px=16), sampling=SamplingConfig(returned_steps=4)
+)
 UID = "1.2.826.0.1.3680043.8.498.1"
 
 
@@ -35,7 +37,7 @@ def networks(tiny):
 
 
 def test_untrained_and_with_no_step_it_is_the_image_itself(networks, radiograph):
-    restored = run(*networks, radiograph, replace(CONFIG, sampling=SamplingConfig(flow_steps=0)))
+    restored = run(*networks, radiograph, replace(CONFIG, sampling=SamplingConfig()))
     np.testing.assert_array_equal(restored.pixels, radiograph.pixels)
     np.testing.assert_array_equal(restored.safe, radiograph.pixels)
     assert restored.spread is None
@@ -121,7 +123,7 @@ def test_no_network_decides_about_a_nodule(networks, radiograph):
     disc = (np.hypot(y - 42, x - 50) * 0.2 <= 4.0).astype(np.float32)
     for sign in (-1, 1):
         told = Told(networks[0].config, torch.from_numpy(sign * 0.5 * disc))
-        change = run(told, networks[1], radiograph, replace(CONFIG, sampling=SamplingConfig(flow_steps=0)))
+        change = run(told, networks[1], radiograph, replace(CONFIG, sampling=SamplingConfig()))
         middle = np.hypot(y - 42, x - 50) * 0.2 <= 2.0
         added = float((change.pixels - radiograph.pixels)[middle].mean()) / (0.5 * scale_of(radiograph.pixels).half)
         assert abs(added) < 0.02
@@ -132,7 +134,7 @@ def test_detail_that_stands_out_from_the_noise_is_returned_as_received(networks,
     wired = radiograph.pixels.copy()
     wired[:, 50:53] += 8000
     blunt = Told(networks[0].config, -torch.from_numpy(scale_of(wired).unit(wired, (0, 65535))))
-    still = replace(CONFIG, sampling=SamplingConfig(flow_steps=0))
+    still = replace(CONFIG, sampling=SamplingConfig())
     restored = run(blunt, networks[1], replace(radiograph, pixels=wired), still)
     np.testing.assert_array_equal(restored.pixels[:, 50:53], wired[:, 50:53])
     assert (restored.pixels[:, :30] != wired[:, :30]).mean() > 0.9
@@ -143,6 +145,18 @@ def test_values_between_whole_numbers_are_kept_where_the_file_can_store_them(net
     restored = run(*networks, fine, CONFIG)
     np.testing.assert_array_equal(restored.pixels * 8, np.rint(restored.pixels * 8))
     assert (restored.pixels != np.rint(restored.pixels)).mean() > 0.5
+
+
+def test_spread_is_told_beside_a_conservative_result_too(networks, radiograph):
+    still = replace(CONFIG, sampling=SamplingConfig())
+    one, several = run(*networks, radiograph, still), run(*networks, radiograph, still, samples=3)
+    np.testing.assert_array_equal(one.pixels, several.pixels)
+    np.testing.assert_array_equal(one.pixels, one.safe)
+    assert (one.spread, one.steps) == (None, 0)
+    assert (several.spread > 0).all()
+    seen: list[tuple[int, int]] = []
+    run(*networks, radiograph, still, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 1)]
 
 
 def test_progress_counts_every_evaluation(networks, radiograph):

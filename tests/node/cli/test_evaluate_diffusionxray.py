@@ -87,13 +87,13 @@ def test_everything_is_measured_written_and_drawn(run: Run, data: Path, weights:
     content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     titles = [table["title"] for table in content["tables"]]
     assert titles[0].startswith("Restoration of degraded pictures")
-    assert titles[1] == "Paired difference: restorer, 4 steps minus the method"
+    assert titles[1] == "Paired difference: restorer, regressor alone minus the method"
     assert {"Nodules kept", "Detectability of nodules", "Invented candidates", "Speed"} < set(titles)
     assert "Calibrated intervals around the restored picture" in titles
     rows = content["tables"][0]["rows"]
     assert {row["condition"] for row in rows} == {"physics", "bicubic", "unseen"}
     methods = [row["method"] for row in rows if row["condition"] == "physics"]
-    assert methods[:5] == ["input", "restorer, 4 steps", "restorer, regressor alone", "restorer, 1 step", "plain"]
+    assert methods[:5] == ["input", "restorer, regressor alone", "restorer, 4 steps", "restorer, 1 step", "plain"]
     assert rows[0]["values"]["PSNR (dB)"]["patients"] == 2
     assert content["training"]["regressor"]["stage"] == "regressor"
     assert "Invented candidates" in (tmp_path / "out" / "evaluation.md").read_text()
