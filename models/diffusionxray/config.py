@@ -196,8 +196,8 @@ class GuardConfig:
 
     safe_cap: float = 4.0
     cap: float = 3.0
-    widening: float = 1.0
-    spread_floor: float = 0.1
+    widening: float = 3.05
+    spread_floor: float = 1.0
     split_mm: float = 0.7
     kept_from: tuple[float, float] = (1.5, 3.0)
     block_px: int = 32

@@ -156,12 +156,13 @@ def _maps(
             Map(
                 kind="uncertainty",
                 array=spread,
-                title="Uncertainty: half width of the 90 % interval",
+                title="Uncertainty: half width of the calibrated interval",
                 limits=(0.0, _reach(spread, kept)),
                 unit="grey levels",
                 explanation=(
-                    "Bright is where the restored value is least sure, by repeated restorations calibrated on "
-                    "simulated images of known truth. It shows how sure the processing is, not disease."
+                    "Bright is where the restored value is least sure, by noise and repeated restorations calibrated "
+                    "on simulated images of known truth. It knows noise, not sharpness that was lost before. It shows "
+                    "how sure the processing is, not disease."
                 ),
                 model=model,
             )

@@ -81,7 +81,7 @@ class Restored(Protocol):
     pixels      the result, whole stored values
     safe        the conservative restoration, whole stored values
     allowed     by how much `pixels` may differ from `safe`, beside half a stored value of each rounding
-    spread      calibrated half-width of the 90 % interval; None where it was not asked for
+    spread      half width of the calibrated interval; None where it was not asked for
     noise_sd    local noise of the received image
     seed, steps     of the noise that the refiner began with, and how often the refiner was asked
     """

@@ -76,13 +76,14 @@ def test_two_runs_are_equal_to_the_bit_and_another_image_has_other_noise(network
 
 
 def test_samples_spread_by_the_noise_they_start_with(networks, radiograph):
-    """A velocity of 0 leaves mean + noise: 0.05 of half the greys; beside it stands a tenth of the local noise."""
+    """A velocity of 0 leaves mean + noise: 0.05 of half the greys; beside it stands the local noise."""
     still = build(networks[1].config).eval()
     torch.nn.init.zeros_(still.head.weight)
     torch.nn.init.zeros_(still.head.bias)
-    restored = run(networks[0], still, radiograph, CONFIG, samples=5)
+    plain = replace(CONFIG, guard=replace(CONFIG.guard, widening=1.0))
+    restored = run(networks[0], still, radiograph, plain, samples=5)
     half = scale_of(radiograph.pixels).half
-    expected = np.hypot(0.05 * half, 0.1 * restored.noise_sd)
+    expected = np.hypot(0.05 * half, CONFIG.guard.spread_floor * restored.noise_sd)
     assert np.sqrt((restored.spread**2).mean() / (expected**2).mean()) == pytest.approx(1, abs=0.02)
     wider = replace(CONFIG, guard=replace(CONFIG.guard, widening=2.5))
     np.testing.assert_allclose(

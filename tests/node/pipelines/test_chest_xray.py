@@ -63,7 +63,7 @@ def test_what_was_changed_and_by_how_much_is_said_in_words() -> None:
         "Pixels changed by more than the noise: ",
         "Check of the AI restored images, shift of coarse structure: ",
         "Change: restored minus received, as a map. Red became denser",
-        "Uncertainty: half width of the 90 % interval, as a map.",
+        "Uncertainty: half width of the calibrated interval, as a map.",
         "not disease.",
     ):
         assert words in said
