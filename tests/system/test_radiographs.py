@@ -35,7 +35,6 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
         env = {
             "PACSNODE_THREADS": "1",
             "OMP_NUM_THREADS": "1",
-            "PACSNODE_RADIOGRAPH_MAPS": "true",
             "PACSNODE_RADIOGRAPH_SIDE_MM": str(SIDE_MM),
         }
         with Node(folder / "node", site=site, port=port, env=env) as node:
@@ -110,11 +109,3 @@ def test_the_report_says_what_was_done_and_what_must_not_be_read_into_it(returne
     text = " ".join(objects.report_texts(report))
     for said in ("Restoration done", "No finding rests on the restored image", "Research use only"):
         assert said in text
-
-
-def test_maps_came_since_they_were_asked_for(returned: Returned) -> None:
-    told = {str(one.SeriesDescription) for one in returned.of_modality("OT")}
-    assert {kind for kind in ("change", "uncertainty") if any(kind in one for one in told)} == {
-        "change",
-        "uncertainty",
-    }
