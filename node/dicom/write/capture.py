@@ -47,9 +47,10 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
     refs = grid.sources if isinstance(grid, Volume) else (grid.source,)
     numbers = source.image_numbers(refs)
     panels = _volume_panels(findings, grid, numbers) if isinstance(grid, Volume) else _radiograph_panels(findings, grid)
-    lines = [page.Line(stamp.note, "warning"), *(_line(text) for text in sentences.for_page(findings, numbers))]
+    first, rest = sentences.for_page(findings, numbers)
+    lines = [page.Line(stamp.note, "warning"), *(_line(text) for text in first)]
     lines += [page.Line(note, "warning") for note in (*grid.notes, *findings.notes)]
-    lines += [page.Line(text) for text in sentences.of_checks(findings)]
+    lines += [_line(text) for text in (*rest, *sentences.of_checks(findings))]
     number = header.get("SeriesNumber")
     name = " ".join(str(header.get("SeriesDescription", "") or "").split())
     made_at = headers.local_time(header, stamp)

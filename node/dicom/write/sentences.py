@@ -98,13 +98,13 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
     return sentences
 
 
-def for_page(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
-    """The same without the checks, for a page that may not hold all of it: what a reader must see stands first."""
+def for_page(findings: Findings, image_numbers: Sequence[int]) -> tuple[list[str], list[str]]:
+    """What a reader must see, and the rest without the checks, for a page that may not hold all of it."""
     lesions = [of_lesion(number, lesion, image_numbers) for number, lesion in enumerate(findings.lesions, start=1)]
     first = [*lesions, *(of_analysis(one) for one in findings.analyses if one.outcome != "done")]
     first += of_scores(findings.scores, image_numbers)
     said = [*first, *of_checks(findings)]
-    return first + [sentence for sentence in of_findings(findings, image_numbers) if sentence not in said]
+    return first, [sentence for sentence in of_findings(findings, image_numbers) if sentence not in said]
 
 
 def of_checks(findings: Findings) -> list[str]:

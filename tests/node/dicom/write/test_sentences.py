@@ -109,7 +109,8 @@ def test_a_page_begins_with_what_must_be_seen_and_leaves_nothing_out(tmp_path: P
     volume = read_volume(made.ct_series(tmp_path))
     findings = made.findings(volume, lesions=2)
     numbers = list(range(1, len(volume.sources) + 1))
-    on_page = sentences.for_page(findings, numbers)
+    must, rest = sentences.for_page(findings, numbers)
+    on_page = must + rest
     assert [text.split(":")[0] for text in on_page[:2]] == ["Lesion 1", "Lesion 2"]
     assert on_page[2].startswith("Lesion detection not done")
     assert on_page[3].startswith("Input images, on a scale")
