@@ -76,11 +76,11 @@ class Scorer:
 
 
 class Restored(Protocol):
-    """A restored radiograph and what it was held to: float32 (Y, X) each, stored values.
+    """A restored radiograph and what it was held to: float32 (Y, X) each, in the unit of the stored values.
 
-    pixels      the result, whole stored values
-    safe        the conservative restoration, whole stored values
-    allowed     by how much `pixels` may differ from `safe`, beside half a stored value of each rounding
+    pixels      the result, values that can be stored
+    safe        the conservative restoration, values that can be stored
+    allowed     by how much `pixels` may differ from `safe`, beside half a step of each rounding
     spread      half width of the calibrated interval; None where it was not asked for
     noise_sd    local noise of the received image
     seed, steps     of the noise that the refiner began with, and how often the refiner was asked
