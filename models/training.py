@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from models.contract import ModelError
 
@@ -18,6 +19,8 @@ OnProgress = Callable[[str, int, int, float], None]
 """Called with what is being done, steps done, steps in all, and the loss of late (NaN while data are made)."""
 
 SMOOTHING = 0.99
+AHEAD = 4
+"""Batches that each worker keeps ready."""
 
 
 class Schedule(Protocol):
@@ -55,6 +58,33 @@ class Store(Protocol[_Batch, _Given]):
     """Batches that follow from the number of the step alone."""
 
     def batch(self, step: int, training: _Given, /) -> _Batch: ...
+
+
+class _Steps(Dataset[Any]):
+    """The batches of a training, by how many steps after the first."""
+
+    def __init__(self, store: Store[Any, Any], training: Programme, first: int) -> None:
+        self._store, self._training, self._first = store, training, first
+
+    def __len__(self) -> int:
+        return max(self._training.steps - self._first, 0)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._store.batch(self._first + index, self._training)
+
+
+def batches(store: Store[Any, Any], training: Programme, *, first: int, workers: int) -> Iterator[Any]:
+    """The batches from step `first` on, in order, the same whoever makes them.
+
+    workers     processes that make them ahead of time; 0: this one, when they are asked for
+    """
+    steps = _Steps(store, training, first)
+    if not workers:
+        yield from (steps[index] for index in range(len(steps)))
+        return
+    # A generator of its own: what a loss draws from torch's does not depend on the number of workers.
+    own = torch.Generator()
+    yield from DataLoader(steps, batch_size=None, num_workers=workers, prefetch_factor=AHEAD, generator=own)
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:
@@ -122,11 +152,14 @@ class TrainingRun(ABC, Generic[Network, Batch, Given]):
     def loss(self, batch: Batch) -> Tensor:
         """What is to become small, a scalar."""
 
-    def fit(self, store: Store[Batch, Given], checkpoint: Path, report: OnProgress) -> None:
-        """The remaining steps."""
+    def fit(self, store: Store[Batch, Given], checkpoint: Path, report: OnProgress, *, workers: int = 0) -> None:
+        """The remaining steps.
+
+        workers     processes that make batches ahead (`batches`)
+        """
         self.network.train()
-        while self.step < self.training.steps:
-            loss = self._one_step(store.batch(self.step, self.training))
+        for batch in batches(store, self.training, first=self.step, workers=workers):
+            loss = self._one_step(batch)
             self.late_loss = smoothed_loss(self.late_loss, loss)
             self.step += 1
             report("training", self.step, self.training.steps, self.late_loss)
