@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ from scipy.ndimage import gaussian_filter
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.config import GuardConfig
 from models.diffusionxray.coverage import (
-    BY_BOTH,
     BY_NOISE,
     HELD,
     INSIDE,
     NEEDED,
+    SHIPPED,
     SHIPS,
     WIDTH,
     Known,
@@ -82,9 +82,22 @@ def test_intervals_hold_on_patients_they_were_not_calibrated_on() -> None:
 
 def test_scales_that_are_alike_but_for_a_factor_give_the_same_intervals() -> None:
     found = coverage(sampler, {"noise": noisy}, {}, pictures(20, 0), pictures(10, 100), GUARD, what=SMALL)
-    widths = [row.values[WIDTH].mean for row in found.tables[0].rows]
-    assert widths == pytest.approx([widths[0]] * 3, rel=1e-4)
-    assert [row.method for row in found.tables[0].rows] == [SHIPS, BY_NOISE, BY_BOTH]
+    rows = {row.method: row.values for row in found.tables[0].rows}
+    assert list(rows) == [SHIPPED, SHIPS, BY_NOISE]
+    assert rows[SHIPS][WIDTH].mean == pytest.approx(rows[BY_NOISE][WIDTH].mean, rel=1e-4)
+
+
+def test_what_ships_is_measured_with_the_widening_that_ships() -> None:
+    """Not with the one that this calibration would choose."""
+    narrow = replace(GUARD, widening=0.25, spread_floor=0.7)
+    found = coverage(sampler, {"noise": noisy}, {}, pictures(20, 0), pictures(10, 100), narrow, what=SMALL)
+    rows = {row.method: row.values for row in found.tables[0].rows}
+    assert rows[SHIPPED][WIDTH].mean == pytest.approx(rows[SHIPS][WIDTH].mean * 0.25 / found.widening, rel=1e-4)
+    assert rows[SHIPPED][HELD].mean < rows[SHIPS][HELD].mean
+    assert rows[SHIPPED][NEEDED] == rows[SHIPS][NEEDED]
+    notes = " ".join(found.tables[0].notes)
+    assert "configuration, 0.25," in notes
+    assert "and 0.7 of the local noise's" in notes
 
 
 def test_the_degradations_are_taken_in_turn() -> None:
@@ -109,7 +122,7 @@ def test_the_degradations_are_taken_in_turn() -> None:
 def known(patient: str, error: float, *, scale: float = 1.0) -> Known:
     flat = np.zeros((64, 64), np.float32)
     one = np.full_like(flat, scale)
-    return Known(patient, "any", flat + np.float32(error), flat, {SHIPS: one, BY_NOISE: one, BY_BOTH: one})
+    return Known(patient, "any", flat + np.float32(error), flat, {SHIPS: one, BY_NOISE: one})
 
 
 def test_a_patient_counts_once_by_the_worst_picture() -> None:
