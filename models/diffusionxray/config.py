@@ -150,8 +150,9 @@ class TrainConfig:
 
 TRAINING: dict[Preset, TrainConfig] = {
     "cpu": TrainConfig(steps=5000, batch=4, crop_px=128),
-    "gpu": TrainConfig(steps=200_000, batch=32, crop_px=512, ema_decay=0.9999, checkpoint_every=2000),
+    "gpu": TrainConfig(steps=4000, batch=16, crop_px=192, checkpoint_every=500),
 }
+"""Of two cores an hour, of a GPU minutes. Crops must fit in those of the banks (`CropConfig.bank_px`)."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ class CropConfig:
     gain, offset, bend  of the grey scale, each up to ± this: detectors and their look-up tables differ
     least_contrast      standard deviation below which a crop is drawn again        tries   at most
     bicubic_factor      of the baseline's pairs
+    soft_share          of the identity's crops that are soft        soft_factor     by which those were reduced
     coarse_mm           σ of the Gaussian below whose cut learnt pairs take the clean crop's structure, where asked for
     bank_px, together   side of the crops that degraders are given, and how many at once
     """
@@ -173,6 +175,8 @@ class CropConfig:
     least_contrast: float = 0.05
     tries: int = 5
     bicubic_factor: float = 2.0
+    soft_share: float = 0.5
+    soft_factor: tuple[float, float] = (1.2, 2.5)
     coarse_mm: float = 3.0
     bank_px: int = 256
     together: int = 4

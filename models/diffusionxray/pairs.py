@@ -1,7 +1,7 @@
 """Pairs of a clean and a degraded crop: drawn anew for every step by physics, or taken from what degraders have made.
 
-A mix names its parts and their shares, for instance {"physics": 0.6, "munit": 0.2, "prior": 0.2}. "physics" and
-"bicubic" are computed at each step; any other name is a bank on disk, made once by `make_bank`.
+A mix names its parts and their shares, for instance {"physics": 0.6, "munit": 0.2, "prior": 0.2}. "physics",
+"bicubic" and "identity" are computed at each step; any other name is a bank on disk, made once by `make_bank`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from models.contract import FloatArray, ModelError
 from models.diffusionxray.config import CropConfig, TrainConfig
 from models.diffusionxray.data import Picture, quantised, unquantised
 from models.diffusionxray.train import Pairs
-from models.simulation.degradation import bicubic_pair, degrade, draw_degradation
+from models.simulation.degradation import FAINT, bicubic_pair, degrade, draw_degradation
 
-PHYSICS, BICUBIC = "physics", "bicubic"
-MIX: Mapping[str, float] = {PHYSICS: 0.7, "prior": 0.3}
+PHYSICS, BICUBIC, IDENTITY = "physics", "bicubic", "identity"
+COMPUTED = (PHYSICS, BICUBIC, IDENTITY)
+MIX: Mapping[str, float] = {PHYSICS: 0.6, "prior": 0.25, IDENTITY: 0.15}
 """Of the weights that ship. None of the translator's pairs are in it: as far as two cores have trained it, it loses
 nodules, and `retention` drops what it makes."""
 OnProgress = Callable[[int, int], None]
@@ -91,7 +92,7 @@ class MixedPairs:
         self._pictures, self._config, self._seed, self._keep_coarse = pictures, config, seed, keep_coarse
         self._names = sorted(mix)
         self._shares = np.cumsum([mix[name] for name in self._names]) / sum(mix.values())
-        learnt = [name for name in self._names if name not in (PHYSICS, BICUBIC)]
+        learnt = [name for name in self._names if name not in COMPUTED]
         self._banks = {name: read_bank(None if banks is None else banks / name, name) for name in learnt}
 
     def batch(self, step: int, training: TrainConfig, /) -> Pairs:
@@ -109,6 +110,8 @@ class MixedPairs:
         crop = draw_crop(self._pictures, side_px, self._config, rng)
         if name == BICUBIC:
             return crop.unit, bicubic_pair(crop.unit, self._config.bicubic_factor)
+        if name == IDENTITY:
+            return identity_pair(crop, self._config, rng)
         return crop.unit, degrade(crop.unit, crop.spacing_mm, draw_degradation(rng), rng)
 
     def _from_bank(self, path: Path, side_px: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -124,6 +127,17 @@ class MixedPairs:
         if rng.random() < 0.5:
             clean, degraded = clean[:, ::-1], degraded[:, ::-1]
         return np.ascontiguousarray(clean), np.ascontiguousarray(degraded)
+
+
+def identity_pair(crop: Crop, config: CropConfig, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """A crop twice, the second time with noise that nobody sees: a picture without noise is to be left alone.
+
+    Every other crop is made soft first, both times alike: softness by itself is no reason to change anything.
+    """
+    clean = crop.unit
+    if rng.random() < config.soft_share:
+        clean = bicubic_pair(clean, float(rng.uniform(*config.soft_factor)))
+    return clean, degrade(clean, crop.spacing_mm, draw_degradation(rng, FAINT), rng)
 
 
 def with_coarse_of(clean: FloatArray, degraded: FloatArray, sigma_px: float) -> FloatArray:

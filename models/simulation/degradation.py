@@ -74,6 +74,17 @@ class DegradationRange:
     noise_first: float = 0.3
 
 
+FAINT = DegradationRange(
+    blur_mm=(0.0, 0.0),
+    noise_sd=(2e-4, 1e-3),
+    coarse=(1.0, 1.0),
+    native=1.0,
+    unrounded=1.0,
+    noise_first=0.0,
+)
+"""Hardly any: a fortieth to an eighth of the step between the grey levels of 8 bits."""
+
+
 def draw_degradation(rng: np.random.Generator, span: DegradationRange | None = None) -> Degradation:
     """A random degradation within these ranges."""
     of = span or DegradationRange()

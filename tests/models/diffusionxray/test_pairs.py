@@ -10,7 +10,16 @@ from scipy.ndimage import gaussian_filter
 from models.contract import ModelError
 from models.diffusionxray.config import CropConfig, TrainConfig
 from models.diffusionxray.data import Picture
-from models.diffusionxray.pairs import MixedPairs, draw_crop, make_bank, read_bank, read_pair, with_coarse_of
+from models.diffusionxray.pairs import (
+    IDENTITY,
+    MIX,
+    MixedPairs,
+    draw_crop,
+    make_bank,
+    read_bank,
+    read_pair,
+    with_coarse_of,
+)
 
 CROPS = CropConfig(bank_px=64)
 TRAINING = TrainConfig(steps=10, batch=3, crop_px=48)
@@ -39,7 +48,7 @@ def test_a_step_follows_from_its_number_alone(pictures):
     assert first.clean.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["physics", "bicubic"])
+@pytest.mark.parametrize("name", ["physics", "bicubic", "identity"])
 def test_both_crops_show_the_same_place(pictures, name):
     store = MixedPairs(pictures, {name: 1}, None, CROPS, seed=1)
     for step in range(6):
@@ -77,6 +86,26 @@ def test_the_mix_is_as_asked_for(pictures, tmp_path):
         for k in range(3)
     ]
     assert np.mean(brighter) == pytest.approx(0.75, abs=0.1)
+
+
+def test_the_identity_teaches_to_leave_pictures_alone_sharp_and_soft(pictures):
+    """The same twice, but for less than an eighth of a grey level of 8 bits; never equal, which a loss refuses."""
+    grain = replace(pictures[0], unit=pictures[0].unit + np.random.default_rng(1).normal(0, 0.1, (300, 280)))
+    grain = replace(grain, unit=grain.unit.astype(np.float32))
+    fine, apart = [], []
+    for step in range(20):
+        batch = MixedPairs([grain], {IDENTITY: 1}, None, CROPS, seed=1).batch(step, TRAINING)
+        for clean, degraded in zip(batch.clean[:, 0].numpy(), batch.degraded[:, 0].numpy(), strict=True):
+            fine.append(float((clean - gaussian_filter(clean, 1)).std()))
+            apart.append(float((degraded - clean).std()))
+    assert 0 < min(apart)
+    assert max(apart) < 2e-3
+    soft = np.array(fine) < 0.6 * max(fine)
+    assert soft.mean() == pytest.approx(CROPS.soft_share, abs=0.2)
+
+
+def test_what_ships_learns_from_identities_too():
+    assert 0 < MIX[IDENTITY] < 0.5
 
 
 def test_a_bank_is_made_once_goes_on_where_it_was_and_leaves_out_what_is_not_kept(pictures, tmp_path):
