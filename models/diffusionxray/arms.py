@@ -22,6 +22,7 @@ from models.diffusionxray.evaluate import Degrader, Method, at_steps
 from models.diffusionxray.model import FAST, Restorer, prepare
 from models.diffusionxray.munit_train import Translator
 from models.diffusionxray.network import RestorationUNet, build
+from models.diffusionxray.pairs import BICUBIC, IDENTITY, PHYSICS
 from models.diffusionxray.prior import degrade_by_prior, read_prior
 from models.diffusionxray.run import RestoredPicture, restore
 from models.diffusionxray.samplers import Noise, dpm_solver
@@ -29,6 +30,7 @@ from models.diffusionxray.schedule import cosine, even_steps
 from models.diffusionxray.tiles import padded, predictor
 from models.diffusionxray.train import FACTS, digest
 from models.simulation.degradation import (
+    FAINT,
     bicubic_pair,
     degrade,
     degrade_unseen,
@@ -41,6 +43,8 @@ RESTORER = "restorer"
 SEED = 0
 """Of all noise that methods draw: the same picture is restored to the same again."""
 UNSEEN = "unseen"
+NOISELESS = (BICUBIC, IDENTITY)
+"""Degraders that add none, or hardly any: there is nothing for an interval to be measured in."""
 WEIGHTS = "weights.safetensors"
 CPU = torch.device("cpu")
 FAST_CROPS = CropConfig()
@@ -120,13 +124,12 @@ def sampler_of(network: Restorer) -> Sampler:
     return partial(_restored, network, samples=network.config.sampling.samples)
 
 
-def degraders_of(run: Path) -> dict[str, Degrader]:
-    """Physics, bicubic and, where this training run has them, the learnt degraders. raises ModelError"""
-    found: dict[str, Degrader] = {"physics": _by_physics, "bicubic": _by_bicubic}
-    if (weights := run / "munit" / WEIGHTS).is_file():
-        found["munit"] = _on_arrays(munit_degrader(weights))
-    if (weights := run / "prior" / WEIGHTS).is_file():
-        found["prior"] = _on_arrays(prior_degrader(weights))
+def degraders_of(run: Path, device: torch.device = CPU) -> dict[str, Degrader]:
+    """Physics, bicubic, identity and, where this training run has them, the learnt degraders. raises ModelError"""
+    found: dict[str, Degrader] = {PHYSICS: _by_physics, BICUBIC: _by_bicubic, IDENTITY: _by_identity}
+    for name, degrader in LEARNT.items():
+        if (weights := run / name / WEIGHTS).is_file():
+            found[name] = _on_arrays(degrader(weights, device))
     return found
 
 
@@ -156,12 +159,20 @@ def prior_degrader(weights: Path, device: torch.device = CPU) -> OnTensors:
     return degraded
 
 
+LEARNT: dict[str, Callable[[Path, torch.device], OnTensors]] = {"munit": munit_degrader, "prior": prior_degrader}
+"""Degraders by name of their folder in a training run."""
+
+
 def _by_physics(unit: FloatArray, spacing_mm: float, rng: np.random.Generator) -> FloatArray:
     return degrade(unit, spacing_mm, draw_degradation(rng), rng)
 
 
 def _by_bicubic(unit: FloatArray, _spacing_mm: float, _rng: np.random.Generator) -> FloatArray:
     return bicubic_pair(unit, FAST_CROPS.bicubic_factor)
+
+
+def _by_identity(unit: FloatArray, spacing_mm: float, rng: np.random.Generator) -> FloatArray:
+    return degrade(unit, spacing_mm, draw_degradation(rng, FAINT), rng)
 
 
 def _on_arrays(degrader: OnTensors) -> Degrader:

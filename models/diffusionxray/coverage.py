@@ -196,8 +196,8 @@ def _table(rows: Sequence[Row], widenings: Mapping[str, float], guard: GuardConf
         f"A picture is held where at most {100 * guard.outside_share:g} % of its pixels are outside; promised for"
         f" {100 * (1 - guard.alpha):g} % of patients like those, under degradations like those taken in turn, not under"
         " each of them alone.",
-        f"{SHIPPED}: {SHIPS}, with the λ of the restorer's configuration, {guard.widening:.4g}, whatever the calibration"
-        " here says.",
+        f"{SHIPPED}: {SHIPS}, with the λ of the restorer's configuration, {guard.widening:.4g}, whatever this"
+        " calibration says.",
         f"{SHIPS}: standard deviation of the samples and {guard.spread_floor:g} of the local noise's, as root of the"
         " sum of squares, since the samples agree wherever the flow changes nothing. Half width in picture units, of a"
         " range of 2.",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import combinations
 from typing import Protocol
 
 import numpy as np
@@ -32,9 +33,13 @@ Report = Callable[[str, int, int], None]
 """Called with what is being done, pictures done, pictures in all."""
 Values = dict[tuple[str, str], dict[str, dict[str, list[float]]]]
 """(degradation, method) → metric → patient → one number per picture."""
+Numbers = Mapping[str, Mapping[str, Sequence[float]]]
+"""Metric → patient → one number per picture."""
 
 UNIT = Window("picture", -1.0, 1.0)
 INPUT = "input"
+PSNR = "PSNR (dB)"
+BETWEEN_SEEDS = "PSNR (dB), least and most of two trainings"
 MARGIN_PX = 16
 """Of a crop, not measured: the edge of a crop is no edge of a radiograph."""
 UNSHARP_SIGMA_PX = 1.5
@@ -165,7 +170,7 @@ def evaluate(
     tables = (
         restoration_table(values, strengths),
         difference_table(values, first),
-        cross_table(values, "PSNR (dB)", (INPUT, *methods)),
+        cross_table(values, PSNR, (INPUT, *methods)),
         cross_table(values, "SSIM", (INPUT, *methods)),
     )
     return Evaluation(tables, values, strengths)
@@ -191,7 +196,7 @@ def compare(result: FloatArray, truth: FloatArray) -> dict[str, float]:
     """All metrics of one picture against its truth (Y, X)."""
     where = inner(truth)
     return {
-        "PSNR (dB)": psnr(result, truth, window=UNIT, where=where),
+        PSNR: psnr(result, truth, window=UNIT, where=where),
         "SSIM": ssim(result, truth, window=UNIT, where=where),
         "RMSE": rmse(result, truth, where=where),
     }
@@ -285,6 +290,49 @@ def cross_table(values: Values, metric: str, methods: Sequence[str]) -> Table:
         for method in methods
     )
     return Table(f"Every arm under every degradation: {metric}", rows, NOTES[1:])
+
+
+def arms_table(values: Values, arms: Mapping[str, Sequence[str]]) -> Table:
+    """Every two arms, the first minus the second, picture by picture; an arm is the mean of its trainings.
+
+    values      as `evaluate` gives them
+    arms        name of the arm → methods that are its trainings, each from another seed
+    """
+    conditions = list(dict.fromkeys(condition for condition, _ in values))
+    rows = []
+    for condition in conditions:
+        for one, other in combinations(arms, 2):
+            first, second = ([values[condition, method] for method in arms[name]] for name in (one, other))
+            told = {metric: over_patients(_apart(first, second, metric)) for metric in first[0]}
+            told[BETWEEN_SEEDS] = _between_seeds(first, second)
+            rows.append(Row(condition, f"{one} minus {other}", told))
+    trainings = "; ".join(f"{name}: {len(methods)}" for name, methods in arms.items())
+    notes = (
+        f"Trainings that differ in their seed alone are pooled, each picture's numbers averaged over them: {trainings}."
+        " The interval is over patients and says nothing of other seeds; the last column has the least and the most"
+        " that one training of the first arm is above one of the second.",
+        NOTES[1],
+    )
+    return Table("Paired difference between arms", tuple(rows), notes)
+
+
+def _apart(first: Sequence[Numbers], second: Sequence[Numbers], metric: str) -> dict[str, list[float]]:
+    """Patient → difference of the arms' means, picture by picture."""
+    return {
+        patient: [
+            float(apart)
+            for apart in np.mean([one[metric][patient] for one in first], 0)
+            - np.mean([one[metric][patient] for one in second], 0)
+        ]
+        for patient in first[0][metric]
+    }
+
+
+def _between_seeds(first: Sequence[Numbers], second: Sequence[Numbers]) -> Interval:
+    """Mean, least and most over all pairs of one training each."""
+    pairs = [over_patients(_apart([one], [other], PSNR)) for one in first for other in second]
+    means = [pair.mean for pair in pairs]
+    return Interval(float(np.mean(means)), min(means), max(means), pairs[0].patients)
 
 
 def speed_table(methods: Mapping[str, Method], *, side_px: int = 512, rounds: int = 3) -> Table:

@@ -38,7 +38,10 @@ def evaluate_diffusionxray(
     ),
     out: Path = typer.Option(..., "--out", file_okay=False, help="Tables and figure go here."),
     arm: list[str] | None = typer.Option(
-        None, "--arm", help="NAME=FILE: another restorer, a regressor or a ddpm, to be compared (repeatable)."
+        None,
+        "--arm",
+        help="NAME=FILE: another restorer, a regressor or a ddpm, to be compared (repeatable). Files of"
+        " one name are trainings of one arm from other seeds, and are pooled where arms are compared.",
     ),
     step: list[int] | None = typer.Option(
         None, "--steps", min=1, help="Of the refiner (repeatable). Without it: 1, 2, 4 and 8.", show_default=False
@@ -59,23 +62,26 @@ def evaluate_diffusionxray(
     \b
     pacsnode evaluate diffusionxray --data ./run --weights ./run/restorer/weights.safetensors --out ./run
     pacsnode evaluate diffusionxray --data ./run --weights ./run/restorer/weights.safetensors \\
-        --arm bicubic=./run/bicubic/weights.safetensors --out ./compared
+        --arm bicubic=./run/bicubic/weights.safetensors --arm learnt=./run/munit-1/weights.safetensors \\
+        --arm learnt=./run/munit-2/weights.safetensors --out ./compared
     """
     from models.diffusionxray import arms
     from models.diffusionxray.data import load_pictures
-    from models.diffusionxray.evaluate import EvaluationConfig, evaluate, most_changed, speed_table
+    from models.diffusionxray.evaluate import EvaluationConfig, arms_table, evaluate, most_changed, speed_table
     from models.evaluation.table import Measured
 
     files = _files(arm or [])
     what = EvaluationConfig(crop_px=crop, most=most)
     with in_words(), progress_bar() as progress:
         restorer = arms.restorer_of(weights, _device())
-        methods = _methods(restorer, files, step or [1, 2, 4, 8])
-        degraders = arms.degraders_of(data)
+        methods, trainings = _methods(restorer, files, step or [1, 2, 4, 8])
+        degraders = arms.degraders_of(data, _device())
         test, validation = (load_pictures(data / "pictures", split=split) for split in ("test", "validation"))
         every = {**degraders, arms.UNSEEN: arms.unseen}
         found = evaluate(methods, every, test, validation, what=what, seed=seed, on_progress=progress)
         tables = [*found.tables]
+        if len(trainings) > 1:
+            tables.append(arms_table(found.values, trainings))
         tables += _audit(dict(list(methods.items())[:2]), every, data / "cases", cases, seed, progress)
         tables += _intervals(restorer, degraders, (validation, test), what, seed, progress)
         progress("speed and figure", 0, 1)
@@ -90,17 +96,28 @@ def evaluate_diffusionxray(
     typer.echo(measured.json() if as_json else measured.markdown())
 
 
-def _methods(restorer: Restorer, files: Mapping[str, Path], steps: Sequence[int]) -> dict[str, Method]:
-    """The restorer as it ships first, then its regressor, other steps, and the other arms. raises ModelError"""
+def _methods(
+    restorer: Restorer, files: Mapping[str, Sequence[Path]], steps: Sequence[int]
+) -> tuple[dict[str, Method], dict[str, list[str]]]:
+    """The restorer as it ships first, then its regressor, other steps, and the other arms; and the methods of each arm.
+
+    raises   ModelError
+    """
     from models.diffusionxray.arms import methods_of, restorer_methods
 
     sampling = restorer.config.sampling
     ships = sampling.returned_steps
     order = list(dict.fromkeys([ships, 0, sampling.flow_steps, *steps]))
     methods = restorer_methods(_MAIN, restorer, order)
-    for name, file in files.items():
-        methods.update(methods_of(name, file, _device(), steps=(ships, 0)))
-    return methods
+    trainings: dict[str, list[str]] = {}
+    for name, several in files.items():
+        for number, file in enumerate(several, start=1):
+            label = name if len(several) == 1 else f"{name} {number}"
+            found = methods_of(label, file, _device(), steps=(ships, 0))
+            methods.update(found)
+            for method in found:
+                trainings.setdefault(name + method.removeprefix(label), []).append(method)
+    return methods, trainings
 
 
 def _audit(
@@ -131,8 +148,8 @@ def _intervals(
     seed: int,
     progress: Report,
 ) -> tuple[Table, ...]:
-    """Intervals calibrated on validation and held to test pictures; bicubic, which adds no noise, is not among them."""
-    from models.diffusionxray.arms import UNSEEN, sampler_of, unseen
+    """Intervals calibrated on validation and held to test pictures, under the degradations that add noise."""
+    from models.diffusionxray.arms import NOISELESS, UNSEEN, sampler_of, unseen
     from models.diffusionxray.coverage import coverage
 
     guard = restorer.config.guard
@@ -141,7 +158,7 @@ def _intervals(
     if (patients := len({one.key for one in validation})) < wanted or what.most < wanted:
         say(f"no intervals: {patients} validation patients, {min(patients, what.most)} used, {wanted} are wanted")
         return ()
-    known = {name: degrader for name, degrader in degraders.items() if name != "bicubic"}
+    known = {name: degrader for name, degrader in degraders.items() if name not in NOISELESS}
     found = coverage(
         sampler_of(restorer), known, {UNSEEN: unseen}, validation, test, guard, what=what, seed=seed,
         on_progress=progress,
@@ -150,16 +167,18 @@ def _intervals(
     return found.tables
 
 
-def _files(said: list[str]) -> dict[str, Path]:
-    """Arms by name. raises ConfigurationError"""
-    files: dict[str, Path] = {}
+def _files(said: list[str]) -> dict[str, list[Path]]:
+    """The trainings of each arm. raises ConfigurationError"""
+    files: dict[str, list[Path]] = {}
     for one in said:
         name, _, file = one.partition("=")
         if not name or not Path(file).is_file():
             raise ConfigurationError(f"--arm {one}: NAME=FILE with a file of weights is wanted")
-        if name in files or name == _MAIN:
+        if name == _MAIN:
             raise ConfigurationError(f"--arm {one}: there is another arm of that name")
-        files[name] = Path(file)
+        if Path(file) in files.setdefault(name, []):
+            raise ConfigurationError(f"--arm {one}: that file is already one of the arm's trainings")
+        files[name].append(Path(file))
     return files
 
 

@@ -120,9 +120,9 @@ def test_facts_and_weights_must_fit(tmp_path: Path) -> None:
         network_of(regressor, "regressor")
 
 
-def test_degraders_without_training_are_physics_and_bicubic(tmp_path: Path, picture: FloatArray) -> None:
+def test_degraders_without_training_are_physics_bicubic_and_hardly_any(tmp_path: Path, picture: FloatArray) -> None:
     found = degraders_of(tmp_path)
-    assert list(found) == ["physics", "bicubic"]
+    assert list(found) == ["physics", "bicubic", "identity"]
     for degrader in (*found.values(), unseen):
         first, again = (degrader(picture, 0.3, np.random.default_rng(5)) for _ in range(2))
         np.testing.assert_array_equal(first, again)

@@ -10,9 +10,13 @@ from scipy.ndimage import gaussian_filter
 
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.evaluate import (
+    BETWEEN_SEEDS,
     INPUT,
     MARGIN_PX,
+    PSNR,
     EvaluationConfig,
+    Values,
+    arms_table,
     at_steps,
     compare,
     crops,
@@ -176,3 +180,35 @@ def test_speed_is_told_of_every_method() -> None:
     table = speed_table({"smooth": smooth, "nothing": lambda unit, _: unit}, side_px=64, rounds=2)
     assert [row.method for row in table.rows] == ["smooth", "nothing"]
     assert table.rows[0].values["seconds a slice"].mean > table.rows[1].values["seconds a slice"].mean
+
+
+def measured(**methods: dict[str, list[float]]) -> Values:
+    return {("noise", name): {PSNR: patients} for name, patients in methods.items()}
+
+
+def test_arms_are_compared_picture_by_picture_and_their_trainings_pooled() -> None:
+    """What a picture is like falls out, so the interval is narrow; what a seed is like is averaged."""
+    level = {"p0": [20.0, 30.0], "p1": [50.0]}
+    values = measured(
+        a1={patient: [one + 1 for one in level[patient]] for patient in level},
+        a2={patient: [one + 3 for one in level[patient]] for patient in level},
+        b={"p0": [20.0, 30.0], "p1": [51.0]},
+    )
+    table = arms_table(values, {"a": ["a1", "a2"], "b": ["b"]})
+    (row,) = table.rows
+    assert (row.condition, row.method) == ("noise", "a minus b")
+    told = row.values[PSNR]
+    assert (told.mean, told.low, told.high, told.patients) == (1.5, 1.0, 2.0, 2)
+    seeds = row.values[BETWEEN_SEEDS]
+    assert (seeds.mean, seeds.low, seeds.high) == (1.5, 0.5, 2.5)
+    assert "a: 2; b: 1." in table.notes[0]
+
+
+def test_every_two_arms_are_compared_under_every_degradation() -> None:
+    what = dict.fromkeys(("a", "b", "c"), smooth)
+    found = evaluate(what, {"noise": noisy, "blur": blurred}, pictures(3), pictures(2, 50), what=SMALL)
+    table = arms_table(found.values, {name: [name] for name in what})
+    assert [(row.condition, row.method) for row in table.rows] == [
+        (condition, pair) for condition in ("noise", "blur") for pair in ("a minus b", "a minus c", "b minus c")
+    ]
+    assert all(interval.mean == 0 for row in table.rows for interval in row.values.values())

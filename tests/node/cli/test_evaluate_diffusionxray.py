@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -78,9 +79,11 @@ def weights(data: Path) -> Path:
 
 
 def test_everything_is_measured_written_and_drawn(run: Run, data: Path, weights: Path, tmp_path: Path) -> None:
+    twin = shutil.copytree(weights.parent, data / "twin") / weights.name
     done = run(
         "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
-        "--arm", f"plain={data / 'regressor' / 'weights.safetensors'}", "--steps", "1", "--pictures", "9",
+        "--arm", f"plain={data / 'regressor' / 'weights.safetensors'}", "--arm", f"pair={weights}",
+        "--arm", f"pair={twin}", "--steps", "1", "--pictures", "9",
         "--crop", "64", "--cases", "2", "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -91,9 +94,13 @@ def test_everything_is_measured_written_and_drawn(run: Run, data: Path, weights:
     assert {"Nodules kept", "Detectability of nodules", "Invented candidates", "Speed"} < set(titles)
     assert "Calibrated intervals around the restored picture" in titles
     rows = content["tables"][0]["rows"]
-    assert {row["condition"] for row in rows} == {"physics", "bicubic", "unseen"}
+    assert {row["condition"] for row in rows} == {"physics", "bicubic", "identity", "unseen"}
     methods = [row["method"] for row in rows if row["condition"] == "physics"]
     assert methods[:5] == ["input", "restorer, regressor alone", "restorer, 4 steps", "restorer, 1 step", "plain"]
+    assert methods[5:7] == ["pair 1, regressor alone", "pair 2, regressor alone"]
+    arms = next(table for table in content["tables"] if table["title"] == "Paired difference between arms")
+    assert {row["method"] for row in arms["rows"]} == {"plain minus pair, regressor alone"}
+    assert "plain: 1; pair, regressor alone: 2." in arms["notes"][0]
     assert rows[0]["values"]["PSNR (dB)"]["patients"] == 2
     assert content["training"]["regressor"]["stage"] == "regressor"
     assert "Invented candidates" in (tmp_path / "out" / "evaluation.md").read_text()
@@ -128,11 +135,12 @@ def test_other_weights_and_a_folder_without_pictures_are_errors_in_words(
 
 
 def test_arms_need_names_of_their_own_and_files(tmp_path: Path) -> None:
-    file = tmp_path / "w.safetensors"
+    file, other = tmp_path / "w.safetensors", tmp_path / "v.safetensors"
     file.touch()
-    assert _files([f"one={file}"]) == {"one": file}
+    other.touch()
+    assert _files([f"one={file}", f"two={file}", f"one={other}"]) == {"one": [file, other], "two": [file]}
     for said, words in (
-        ([f"one={file}", f"one={file}"], "another arm"),
+        ([f"one={file}", f"one={file}"], "already one of"),
         ([f"restorer={file}"], "another arm"),
         (["one"], "NAME=FILE"),
     ):
