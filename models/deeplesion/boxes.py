@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 ENCODING_SCALE = (0.1, 0.1, 0.2, 0.2)
@@ -19,33 +18,46 @@ LARGEST_GROWTH = math.log(16.0)
 
 
 def area(boxes: Tensor, *, plus_one: bool = False) -> Tensor:
-    """(N, 4) → (N,); `plus_one` where x2, y2 are the last pixel inside (the convention of the DeepLesion papers)."""
+    """(…, 4) → (…); `plus_one` where x2, y2 are the last pixel inside (the convention of the DeepLesion papers)."""
     extra = 1.0 if plus_one else 0.0
-    return (boxes[:, 2] - boxes[:, 0] + extra).clamp_min(0) * (boxes[:, 3] - boxes[:, 1] + extra).clamp_min(0)
+    sides = (boxes[..., 2:] - boxes[..., :2] + extra).clamp_min(0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def iou(first: Tensor, second: Tensor, *, plus_one: bool = False) -> Tensor:
-    """Intersection over union, (N, 4) and (M, 4) → (N, M); 0 where both are empty."""
+    """Intersection over union, (…, N, 4) and (…, M, 4) → (…, N, M); 0 where both are empty."""
     extra = 1.0 if plus_one else 0.0
-    low = torch.maximum(first[:, None, :2], second[None, :, :2])
-    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low + extra).clamp_min(0).prod(-1)
-    union = area(first, plus_one=plus_one)[:, None] + area(second, plus_one=plus_one)[None] - shared
+    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
+    high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
+    sides = (high - low + extra).clamp_min(0)
+    shared = sides[..., 0] * sides[..., 1]
+    union = area(first, plus_one=plus_one)[..., :, None] + area(second, plus_one=plus_one)[..., None, :] - shared
     return shared / union.clamp_min(torch.finfo(union.dtype).tiny)
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float, *, plus_one: bool = False) -> Tensor:
     """Indices of the boxes kept, best first: none overlaps a better one by more than `threshold`."""
     order = torch.sort(scores, descending=True, stable=True).indices
-    ordered = boxes[order]
-    over: NDArray[np.bool_] = (iou(ordered, ordered, plus_one=plus_one) > threshold).cpu().numpy()
-    kept: list[int] = []
-    dropped = np.zeros(len(over), np.bool_)
-    for index in range(len(ordered)):
-        if not dropped[index]:
-            kept.append(index)
-            dropped |= over[index]
-    return order[torch.tensor(kept, dtype=torch.long, device=order.device)]
+    everything = torch.ones_like(order, dtype=torch.bool)
+    return order[kept_by_nms(boxes[order], everything, threshold, plus_one=plus_one)]
+
+
+def kept_by_nms(boxes: Tensor, valid: Tensor, threshold: float, *, plus_one: bool = False) -> Tensor:
+    """Which of the valid boxes overlap no better one that is kept by more than `threshold`, bool (…, N).
+
+    boxes   (…, N, 4), best first       valid   bool (…, N): the others are not there
+
+    All boxes at once, again and again until nothing changes: what round k says of the first k boxes is final, and a
+    few rounds are enough where chains of overlaps are short. The result is that of going through them one by one.
+    """
+    over = (iou(boxes, boxes, plus_one=plus_one) > threshold).triu(1).to(boxes.dtype)  # (…, N, N), better ones in rows
+    kept = valid
+    while True:
+        beaten = (kept[..., None, :].to(boxes.dtype) @ over)[..., 0, :] > 0
+        now = valid & ~beaten
+        if torch.equal(now, kept):
+            return now
+        kept = now
 
 
 def clip(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -76,8 +88,15 @@ def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return (low + high) / 2, high - low
 
 
-def anchors(shape: tuple[int, int], stride: int, sides: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """Anchors of one level, row by row, column by column: (H·W·sides·ratios, 4).
+@lru_cache(maxsize=16)
+def anchors(
+    shape: tuple[int, int],
+    stride: int,
+    sides: tuple[float, ...],
+    ratios: tuple[float, ...],
+    device: torch.device | None = None,
+) -> Tensor:
+    """Anchors of one level, row by row, column by column: (H·W·sides·ratios, 4). Made once: not to be changed.
 
     shape   (H, W) of the level      ratios  height over width, at equal area
     """
@@ -91,7 +110,7 @@ def anchors(shape: tuple[int, int], stride: int, sides: Sequence[float], ratios:
     y, x = (((torch.arange(count) + 0.5) * stride) for count in shape)
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     centres = torch.stack([columns, rows, columns, rows], -1)  # (H, W, 4)
-    return (centres[:, :, None] + templates).reshape(-1, 4)
+    return (centres[:, :, None] + templates).reshape(-1, 4).to(device)
 
 
 def with_image(boxes: Sequence[Tensor]) -> Tensor:
@@ -108,21 +127,26 @@ def roi_align(features: Tensor, rois: Tensor, *, stride: float, size: int, sampl
 
     Bilinear sampling and averaging over a cell act on rows and columns apart, so it is two matrix products.
     """
-    height, width = features.shape[-2:]
-    rows = _cells(rois[:, 2] / stride, rois[:, 4] / stride, height, size, samples)  # (K, size, H)
-    columns = _cells(rois[:, 1] / stride, rois[:, 3] / stride, width, size, samples)  # (K, size, W)
-    image = rois[:, 0].long()
-    order = torch.argsort(image, stable=True)
-    pooled = [features.new_zeros((0, features.shape[1], size, size), dtype=torch.float32)]
+    count, channels, height, width = features.shape
+    slot, per_image = _slots(rois[:, 0].long(), count)
+    boxes = rois.new_zeros((count * per_image, 4)).index_copy(0, slot, rois[:, 1:]) / stride
     # Half precision would move the sampling points.
     with torch.autocast(features.device.type, enabled=False):
-        for index, content in enumerate(features.float()):
-            chosen = order[image[order] == index]
-            if len(chosen):
-                across = torch.tensordot(rows[chosen], content, dims=([2], [1]))  # (k, size, C, W)
-                part = across @ columns[chosen][:, None].transpose(-1, -2)  # (k, size, C, size)
-                pooled.append(part.transpose(1, 2))
-    return torch.cat(pooled)[torch.argsort(order, stable=True)]
+        rows = _cells(boxes[:, 1], boxes[:, 3], height, size, samples)  # (B·R, size, H)
+        columns = _cells(boxes[:, 0], boxes[:, 2], width, size, samples)  # (B·R, size, W)
+        lines = features.float().transpose(1, 2).reshape(count, height, channels * width)
+        across = rows.reshape(count, per_image * size, height) @ lines  # (B, R·size, C·W)
+        across = across.reshape(-1, size * channels, width)
+        pooled = (across @ columns.transpose(-1, -2)).reshape(-1, size, channels, size)
+    return pooled[slot].transpose(1, 2)
+
+
+def _slots(image: Tensor, count: int) -> tuple[Tensor, int]:
+    """For each region (K,) its place among as many places per image as the image with most regions has."""
+    own = torch.nn.functional.one_hot(image, count)  # (K, B)
+    rank = (own.cumsum(0) * own).sum(1) - 1
+    per_image = int(own.sum(0).max()) if len(image) else 0
+    return image * per_image + rank, per_image
 
 
 def _cells(start: Tensor, end: Tensor, length: int, size: int, samples: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from models.contract import ModelError
 from models.deeplesion import boxes as geometry
 from models.deeplesion.config import TrainConfig
-from models.deeplesion.losses import Targets
+from models.deeplesion.losses import TargetBatch, Targets
 from models.deeplesion.network import AIR_HU
 from models.deeplesion.samples import UNKNOWN_CATEGORY, Sample, family_of, load_sample
 
@@ -32,7 +32,7 @@ class Batch:
     """
 
     hu: Tensor
-    targets: list[Targets]
+    targets: TargetBatch
     incomplete: list[int] | None = None
 
 
@@ -62,7 +62,8 @@ class SampleStore:
         samples = [load_sample(self._files[index]) for index in chosen]
         crops = [self._crop(sample, training, rng) for sample in samples]
         incomplete = [index for index, sample in enumerate(samples) if sample.family not in self._complete]
-        return Batch(torch.stack([hu for hu, _ in crops]), [target for _, target in crops], incomplete)
+        targets = TargetBatch.of([target for _, target in crops])
+        return Batch(torch.stack([hu for hu, _ in crops]), targets, incomplete)
 
     def _crop(self, sample: Sample, training: TrainConfig, rng: np.random.Generator) -> tuple[Tensor, Targets]:
         """A square crop, magnified a little, its HU shifted a little."""

@@ -17,7 +17,7 @@ from torch.nn import functional
 from models.deeplesion import boxes as geometry
 from models.deeplesion.backbone import build_backbone
 from models.deeplesion.config import MASK_POOLED, MASK_SIDE, POOLED, NetworkConfig
-from models.deeplesion.losses import Targets, losses_of
+from models.deeplesion.losses import TargetBatch, Targets, losses_of
 
 AIR_HU = -1000.0
 COARSE_FROM_PX = 64.0
@@ -171,7 +171,7 @@ class Detector(nn.Module):
     def losses(
         self,
         hu: Tensor,
-        targets: Sequence[Targets],
+        targets: Sequence[Targets] | TargetBatch,
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
@@ -179,7 +179,8 @@ class Detector(nn.Module):
 
         targets     one per image       generator   draws the samples; None for torch's own
         """
-        return losses_of(self, hu, targets, generator)
+        batch = targets if isinstance(targets, TargetBatch) else TargetBatch.of(targets)
+        return losses_of(self, hu, batch, generator)
 
     @torch.no_grad()
     def detect(self, hu: Tensor, *, masks: bool = True) -> list[Detections]:
@@ -213,27 +214,30 @@ class Detector(nn.Module):
             scores.append(level_scores.float().permute(0, 2, 3, 1).reshape(len(level), -1, 2))
             deltas.append(level_deltas.float().permute(0, 2, 3, 1).reshape(len(level), -1, 4))
             shape = (level.shape[-2], level.shape[-1])
-            anchors.append(geometry.anchors(shape, stride, sides, self.config.anchor_ratios).to(level.device))
+            anchors.append(geometry.anchors(shape, stride, sides, self.config.anchor_ratios, level.device))
         return torch.cat(scores, 1), torch.cat(deltas, 1), torch.cat(anchors)
 
-    @torch.no_grad()
     def propose(
         self, outputs: tuple[Tensor, Tensor, Tensor], shape: tuple[int, int]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Boxes (N, 4) and objectness (N,) per image; no gradient runs through where a region is."""
+        """Boxes (N, 4) and objectness (N,) per image, best first."""
+        boxes, scores, kept = self.ranked(outputs, shape)
+        chosen = [mask.nonzero()[: self.rules.proposals, 0] for mask in kept]
+        images = range(len(chosen))
+        return [boxes[image][chosen[image]] for image in images], [scores[image][chosen[image]] for image in images]
+
+    @torch.no_grad()
+    def ranked(self, outputs: tuple[Tensor, Tensor, Tensor], shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The likeliest regions (B, N, 4), their objectness (B, N), best first, and which NMS keeps, bool (B, N).
+
+        No gradient runs through where a region is.
+        """
         scores, deltas, anchors = outputs
-        objectness = scores.softmax(-1)[..., 1]
-        boxes, kept_scores = [], []
-        for level, correction in zip(objectness, deltas, strict=True):
-            best = torch.topk(level, min(self.rules.before_nms, len(level)))
-            candidates = geometry.clip(geometry.decode(correction[best.indices], anchors[best.indices]), *shape)
-            sides = candidates[:, 2:] - candidates[:, :2]
-            large = (sides >= 1).all(1)
-            candidates, level_scores = candidates[large], best.values[large]
-            kept = geometry.nms(candidates, level_scores, self.rules.proposal_nms)[: self.rules.proposals]
-            boxes.append(candidates[kept])
-            kept_scores.append(level_scores[kept])
-        return boxes, kept_scores
+        best = torch.topk(scores.softmax(-1)[..., 1], min(self.rules.before_nms, scores.shape[1]))
+        corrections = deltas.gather(1, best.indices[..., None].expand(-1, -1, 4))
+        boxes = geometry.clip(geometry.decode(corrections, anchors[best.indices]), *shape)
+        large = (boxes[..., 2:] - boxes[..., :2] >= 1).all(-1)
+        return boxes, best.values, geometry.kept_by_nms(boxes, large, self.rules.proposal_nms)
 
     def classify(self, levels: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Class scores (K, 1 + categories), background first, and box corrections (K, 4) of the regions."""

@@ -101,19 +101,21 @@ def make_samples(
     seed: int,
     volumes: Sequence[Path] = (),
     workers: int = 0,
+    device: torch.device | str = "cpu",
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
     """Samples of drawn cases and of real volumes with planted nodules, in `out`/<split>/; those already there are kept.
 
     volumes     prepared real chests; patients in `held_out` go to "test" alone
     workers     processes that draw cases side by side; 0: in this one
+    device      where the noise is projected and reconstructed
     """
     for split in get_args(Split):
         (out / split).mkdir(parents=True, exist_ok=True)
     plan = plan_cases(config, seed=seed, volumes=volumes)
     made = [target for case in plan for target in _targets(case, out, config)]
     missing = [case for case in plan if not all(target.exists() for target in _targets(case, out, config))]
-    make = partial(_make_case, out=out, config=config, seed=seed)
+    make = partial(_make_case, out=out, config=config, seed=seed, device=device)
     report = on_progress or (lambda _done, _all: None)
     report(len(plan) - len(missing), len(plan))
     for done, _ in enumerate(_each(make, missing, workers)):
@@ -135,8 +137,8 @@ def _targets(case: Planned, out: Path, config: DeepLesionConfig) -> list[Path]:
     return [out / case.split / f"{case.name}-{number:02d}.npz" for number in range(config.data.slices_per_case)]
 
 
-def _make_case(case: Planned, *, out: Path, config: DeepLesionConfig, seed: int) -> None:
-    samples = samples_of(case.draw(), config, seed=draw_seed(case.name, seed))
+def _make_case(case: Planned, *, out: Path, config: DeepLesionConfig, seed: int, device: torch.device | str) -> None:
+    samples = samples_of(case.draw(), config, seed=draw_seed(case.name, seed), device=device)
     for target, sample in zip(_targets(case, out, config), samples, strict=True):
         save_sample(target, sample)
 
@@ -199,10 +201,12 @@ def _plant(path: Path, config: DataConfig, seed: int) -> LabelledVolume:
     return replace(volume, hu=hu, lesions=lesions)
 
 
-def samples_of(volume: LabelledVolume, config: DeepLesionConfig, *, seed: int) -> list[Sample]:
+def samples_of(
+    volume: LabelledVolume, config: DeepLesionConfig, *, seed: int, device: torch.device | str = "cpu"
+) -> list[Sample]:
     """Key slices of a volume, at a random dose each."""
     rng = np.random.default_rng(seed)
-    fields = _noise(volume, config.data, rng)
+    fields = _noise(volume, config.data, rng, device)
     annotated = rng.random(len(volume.lesions)) >= config.data.unannotated_share
     samples = []
     for number in range(config.data.slices_per_case):
@@ -314,22 +318,24 @@ def _key_slice(volume: LabelledVolume, rng: np.random.Generator, *, anywhere: bo
     return int(lesion.box[0].start + rng.choice(np.flatnonzero(sections >= GRAZED * sections.max())))
 
 
-def _noise(volume: LabelledVolume, config: DataConfig, rng: np.random.Generator) -> NoiseFields:
+def _noise(
+    volume: LabelledVolume, config: DataConfig, rng: np.random.Generator, device: torch.device | str = "cpu"
+) -> NoiseFields:
     """Noise of some of the slices; neighbours share it (`_noise_at`), since it changes little along the body."""
     chosen = np.linspace(0, len(volume.hu) - 1, config.noise_slices + 2).round().astype(int)[1:-1]
     scanner = scanner_of(Acquisition(), FanBeam(views=config.views))
     photons = scanner.photons * float(np.exp(config.photon_spread * rng.standard_normal()))
-    image = torch.from_numpy(np.ascontiguousarray(volume.hu[chosen], np.float32))
+    image = torch.from_numpy(np.ascontiguousarray(volume.hu[chosen], np.float32)).to(device)
     drawn = int(rng.integers(1 << 31))
-    return noise_fields(image, volume.spacing_zyx_mm[1], replace(scanner, photons=photons), seed=drawn)
+    fields = noise_fields(image, volume.spacing_zyx_mm[1], replace(scanner, photons=photons), seed=drawn)
+    return NoiseFields(fields.quantum.cpu(), fields.electronic.cpu())
 
 
 def _noise_at(fields: NoiseFields, volume: LabelledVolume, config: DataConfig, rng: np.random.Generator) -> FloatArray:
     """Noise of every slice of the volume at a random dose, float32 (Z, Y, X): no two neighbours have the same."""
     low, high = config.fractions
     fraction = float(np.exp(rng.uniform(np.log(low), np.log(high)))) if rng.random() < config.noisy_share else 1.0
-    # Noise adds in squares: all noise of a dose is what would come on top at a / (1 + a).
-    planes: FloatArray = fields.at(fraction / (1 + fraction) if volume.noise_free else fraction).numpy()
+    planes: FloatArray = (fields.whole(fraction) if volume.noise_free else fields.at(fraction)).numpy()
     start = int(rng.integers(len(planes)))
     order = (start + np.arange(len(volume.hu))) % len(planes)
     noise: FloatArray = planes[order]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.deeplesion.config import TRAINING, DeepLesionConfig, Preset, TrainConfig
 from models.deeplesion.data import Batch, SampleStore
-from models.deeplesion.losses import Targets, with_ignored
+from models.deeplesion.losses import TargetBatch, Targets, with_ignored
 from models.deeplesion.marked import make_marked_samples
 from models.deeplesion.network import Detector, build
 from models.deeplesion.run import prepare
@@ -26,6 +26,8 @@ from models.training import OnProgress, TrainingRun
 from models.weights import save_weights
 
 FACTS = "training.json"
+LOADERS = 6
+"""Processes that make batches for a GPU."""
 
 
 def train(
@@ -55,12 +57,14 @@ def train(
     training = training or TRAINING[preset]
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
     folder = out / "samples"
+    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
     make_samples(
         folder,
         config,
         seed=seed,
         volumes=volumes,
         workers=workers,
+        device=device,
         on_progress=lambda done, n: report("samples", done, n, math.nan),
     )
     for table in marks:
@@ -73,12 +77,12 @@ def train(
         categories=len(config.network.categories),
         complete=() if config.data.unannotated_share else FAMILIES,
     )
-    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
     run = Run(config, training, seed=seed, device=device)
     checkpoint = out / "checkpoint.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
-    run.fit(store, checkpoint, report)
+    # On a CPU the step itself takes every core.
+    run.fit(store, checkpoint, report, workers=0 if device.type == "cpu" else min(workers, LOADERS))
     # Calibrated as it will run: in the precision of the device.
     deployed = prepare(copy.deepcopy(run.smoothed), device)
     measured = calibrate(
@@ -121,16 +125,15 @@ class Run(TrainingRun[Detector, Batch, TrainConfig]):
         super().__init__(lambda: build(config.network), optimiser_of, training, seed=seed, device=device)
 
     def loss(self, batch: Batch) -> Tensor:
-        hu = batch.hu.to(self.device)
-        targets = [target.to(self.device) for target in batch.targets]
-        drawing = torch.Generator().manual_seed((self.seed << 32) + self.step)
+        hu, targets = batch.hu.to(self.device), batch.targets.to(self.device)
+        drawing = torch.Generator(self.device).manual_seed((self.seed << 32) + self.step)
         with torch.autocast(self.device.type, torch.bfloat16):
-            for index, target in self._spared(hu, targets, batch.incomplete).items():
-                targets[index] = target
+            if spared := self._spared(hu, targets, batch.incomplete):
+                targets = TargetBatch.of([spared.get(index, target) for index, target in enumerate(targets)])
             losses = self.network.losses(hu, targets, generator=drawing)
         return torch.stack(list(losses.values())).sum()
 
-    def _spared(self, hu: Tensor, targets: Sequence[Targets], incomplete: Sequence[int] | None) -> dict[int, Targets]:
+    def _spared(self, hu: Tensor, targets: TargetBatch, incomplete: Sequence[int] | None) -> dict[int, Targets]:
         """Targets of the images that the teacher is asked about, with what it is sure of to be ignored."""
         asked = list(range(len(targets)) if incomplete is None else incomplete)
         if self.training.missing == "plain" or self.step < self.training.teacher_after or not asked:

@@ -71,6 +71,21 @@ def ramp(height: int, width: int, stride: float) -> torch.Tensor:
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])[None]
 
 
+def test_nms_of_all_at_once_is_nms_one_by_one():
+    drawing = torch.Generator().manual_seed(4)
+    low = torch.rand(3, 80, 2, generator=drawing) * 40
+    found = torch.cat([low, low + 4 + 12 * torch.rand(3, 80, 2, generator=drawing)], -1)  # best first
+    valid = torch.rand(3, 80, generator=drawing) > 0.1
+    kept = boxes.kept_by_nms(found, valid, 0.3)
+    for image in range(3):
+        chosen: list[int] = []
+        for index in torch.nonzero(valid[image])[:, 0].tolist():
+            if not chosen or boxes.iou(found[image, [index]], found[image, chosen]).max() <= 0.3:
+                chosen.append(index)
+        assert torch.nonzero(kept[image])[:, 0].tolist() == chosen
+        assert 5 < len(chosen) < 60
+
+
 @pytest.mark.parametrize("stride", [1.0, 4.0, 8.0])
 @pytest.mark.parametrize("size", [7, 14])
 def test_roi_align_on_a_ramp_gives_the_cells_centres(stride, size):

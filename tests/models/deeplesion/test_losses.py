@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.deeplesion.config import NetworkConfig
-from models.deeplesion.losses import Targets, draw, match, with_ignored
+from models.deeplesion.losses import TargetBatch, Targets, draw, match, with_ignored
 from models.deeplesion.network import Detections, Detector, build
 
 LOSSES = {"rpn_cls", "rpn_box", "roi_cls", "roi_box", "mask"}
@@ -78,21 +78,23 @@ RULES = {"positive": 0.5, "negative": 0.3, "ignored": 0.3}
 
 def test_matching_by_hand():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 4], [0, 0, 10, 2], [50, 50, 60, 60]])
-    label = match(boxes, targets((0, 0, 10, 10)), force_best=False, **RULES).label
-    assert label.tolist() == [1, -1, 0, 0]  # IoU 1, 0.4, 0.2, 0
+    label = match(boxes, TargetBatch.of([targets((0, 0, 10, 10))]), force_best=False, **RULES).label
+    assert label[0].tolist() == [1, -1, 0, 0]  # IoU 1, 0.4, 0.2, 0
 
 
 def test_the_closest_anchor_stands_for_a_lesion_that_none_matches():
     boxes = torch.tensor([[0.0, 0, 10, 4], [0, 0, 10, 3], [50, 50, 60, 60]])
-    matches = match(boxes, targets((50, 50, 52, 52), (0, 0, 10, 10)), force_best=True, **RULES)
-    assert matches.label.tolist() == [1, -1, 1]
-    assert matches.index[[0, 2]].tolist() == [1, 0]
+    both = TargetBatch.of([targets((50, 50, 52, 52), (0, 0, 10, 10)), targets()])
+    matches = match(boxes, both, force_best=True, **RULES)
+    assert matches.label.tolist() == [[1, -1, 1], [0, 0, 0]]
+    assert matches.index[0, [0, 2]].tolist() == [1, 0]
 
 
 def test_what_is_to_be_ignored_is_neither_lesion_nor_background():
     boxes = torch.tensor([[0.0, 0, 10, 10], [30, 30, 40, 40], [50, 50, 60, 60]])
     known = replace(targets((0, 0, 10, 10)), ignore=torch.tensor([[31.0, 30, 41, 40], [0, 0, 10, 10]]))
-    assert match(boxes, known, force_best=False, **RULES).label.tolist() == [1, -1, 0]
+    matches = match(boxes, TargetBatch.of([known, targets()]), force_best=False, **RULES)
+    assert matches.label.tolist() == [[1, -1, 0], [0, 0, 0]]
 
 
 class Teacher:
@@ -126,11 +128,48 @@ def test_an_ignored_lesion_adds_nothing_to_the_loss(network):
 
 
 def test_positives_and_negatives_are_drawn_up_to_their_number():
-    label = torch.tensor([1] * 5 + [0] * 20 + [-1] * 10)
-    positive, negative = draw(label, 12, 4, torch.Generator().manual_seed(1))
-    assert len(positive) == 4
-    assert len(negative) == 8
-    assert (label[positive] == 1).all()
-    assert (label[negative] == 0).all()
-    positive, negative = draw(label, 100, 50, None)
-    assert (len(positive), len(negative)) == (5, 20)
+    label = torch.tensor([[1] * 5 + [0] * 20 + [-1] * 10, [0] * 35])
+    drawn = draw(label, 12, 4, torch.Generator().manual_seed(1))
+    assert drawn.positive.sum(1).tolist() == [4, 0]
+    assert drawn.kept.sum(1).tolist() == [12, 12]
+    for image in range(2):
+        kept, positive = drawn.kept[image], drawn.positive[image]
+        assert len(set(drawn.index[image][kept].tolist())) == 12
+        assert (label[image][drawn.index[image][positive]] == 1).all()
+        assert (label[image][drawn.index[image][kept & ~positive]] == 0).all()
+    all_of_them = draw(label, 100, 50, None)
+    assert all_of_them.positive.sum(1).tolist() == [5, 0]
+    assert all_of_them.kept.sum(1).tolist() == [25, 35]
+
+
+def test_every_background_box_is_drawn_at_times():
+    label = torch.tensor([[0, -1, 0, 0, 1]])
+    drawing = torch.Generator().manual_seed(1)
+    found = [draw(label, 1, 0, drawing) for _ in range(60)]
+    assert {int(one.index[0, 0]) for one in found} == {0, 2, 3}
+
+
+def test_losses_do_not_depend_on_the_images_beside(network):
+    """With every box drawn, a batch's losses are those of its images, weighed by the boxes that each has."""
+    hu = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 300
+    given = [targets((10, 12, 30, 32)), targets((5, 6, 25, 30), (34, 30, 60, 58))]
+    together = network.losses(hu, given)
+    assert all(torch.isfinite(loss) for loss in together.values())
+    swapped = network.losses(hu.flip(0), given[::-1])
+    boxes_alone = [network.losses(hu[index : index + 1], [given[index]])["rpn_box"].detach() for index in range(2)]
+    # Positives are few enough for all to be drawn, and 256 boxes are drawn of each image.
+    assert together["rpn_box"].detach() == pytest.approx(float(torch.stack(boxes_alone).mean()), rel=1e-4)
+    assert swapped["rpn_box"].detach() == pytest.approx(float(together["rpn_box"].detach()), rel=1e-4)
+
+
+def test_a_batch_of_targets_gives_back_what_went_in():
+    full = replace(targets((10, 12, 30, 32), (1, 1, 9, 9)), ignore=torch.tensor([[40.0, 40, 50, 50]]))
+    only_boxes = Targets(torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([1]))
+    batch = TargetBatch.of([full, only_boxes, targets()])
+    assert len(batch) == 3
+    for given, found in zip([full, only_boxes, targets()], batch, strict=True):
+        assert torch.equal(found.boxes, given.boxes)
+        assert torch.equal(found.category, given.category)
+        assert (found.masks is None) == (given.masks is None)
+        assert found.masks is None or torch.equal(found.masks, given.masks)
+        assert len(found.ignore) == (0 if given.ignore is None else len(given.ignore))

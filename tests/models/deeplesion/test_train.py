@@ -12,7 +12,7 @@ from models.contract import ModelError
 from models.deeplesion import boxes as geometry
 from models.deeplesion.config import CATEGORIES, DataConfig, DeepLesionConfig, DetectConfig, NetworkConfig, TrainConfig
 from models.deeplesion.data import Batch
-from models.deeplesion.losses import Targets
+from models.deeplesion.losses import TargetBatch, Targets
 from models.deeplesion.network import build
 from models.deeplesion.samples import make_samples
 from models.deeplesion.train import Run, train
@@ -58,7 +58,7 @@ class Discs:
             targets.append(
                 Targets(torch.tensor([box], dtype=torch.float32), torch.tensor([0]), torch.from_numpy(disc[None]))
             )
-        return Batch(torch.tensor(np.array(images), dtype=torch.float32), targets)
+        return Batch(torch.tensor(np.array(images), dtype=torch.float32), TargetBatch.of(targets))
 
 
 @pytest.fixture
