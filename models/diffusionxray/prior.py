@@ -99,11 +99,13 @@ def train_prior(
     resume: bool = True,
     on_progress: OnProgress | None = None,
     device: torch.device = CPU,
+    workers: int = 0,
 ) -> File:
     """Train the prior; the weights' file (fp16 safetensors) is returned, training.json beside it.
 
     store    degraded pictures that follow from the number of the step alone
     out      checkpoint and weights go here
+    workers  processes that make batches ahead
     raises   ModelError     the checkpoint is of another run
     """
     schedule = ScheduleConfig()
@@ -111,7 +113,7 @@ def train_prior(
     checkpoint = out / "checkpoint.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
-    run.fit(store, checkpoint, on_progress or (lambda _what, _done, _total, _loss: None))
+    run.fit(store, checkpoint, on_progress or (lambda _what, _done, _total, _loss: None), workers=workers)
     weights = out / "weights.safetensors"
     save_weights(run.smoothed, weights)
     facts = {

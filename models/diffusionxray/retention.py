@@ -10,6 +10,7 @@ source: dossier 13.1, 13.2
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,6 +98,27 @@ class Kept:
 
     keep: NDArray[np.bool_]
     dropped: dict[str, int]
+
+
+class Checked:
+    """A degrader, and what retention says of its pairs: the same seed that made them makes them again with nodules.
+
+    dropped     pairs, by the reason
+    """
+
+    def __init__(self, degrade: Degrade) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._degrade, self._seed = degrade, 0
+
+    def __call__(self, clean: Tensor, seed: int) -> Tensor:
+        self._seed = seed
+        return self._degrade(clean, seed)
+
+    def keep(self, clean: Tensor, degraded: Tensor) -> list[bool]:
+        """Which of the pairs just made a restorer may learn from."""
+        found = keep_pairs(clean, degraded, self._degrade, seed=self._seed)
+        self.dropped.update(found.dropped)
+        return [bool(one) for one in found.keep]
 
 
 def profile(nodules: Nodules) -> Array:

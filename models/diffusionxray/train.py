@@ -1,7 +1,8 @@
 """Training of the three networks on given pairs: seeded, resumable at any checkpoint to the same weights.
 
 Everything in float32: bfloat16 has 8 bits, and rounding the input to them would be a step as coarse as the 8-bit images
-that this restorer is to avoid.
+that this restorer is to avoid. On a GPU convolutions may multiply in TF32, as torch has it: 11 bits in the
+factors, sums in float32. That is a step of 12-bit images, and the regressor adds its input itself to what it says.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def train(
     training: TrainConfig | None = None,
     resume: bool = True,
     on_progress: OnProgress | None = None,
+    workers: int = 0,
 ) -> Path:
     """Train one network; the weights' file (fp16 safetensors) is returned, training.json beside it.
 
@@ -132,6 +134,7 @@ def train(
     out          checkpoint and weights go here
     regressor    for the refiner, trained; for no other
     training     instead of the preset's
+    workers      processes that make batches ahead
     raises   ModelError     the checkpoint is of another run; a regressor too few or too many
     """
     training = training or TRAINING[preset]
@@ -140,7 +143,7 @@ def train(
     checkpoint = out / "checkpoint.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
-    run.fit(store, checkpoint, on_progress or (lambda _what, _done, _total, _loss: None))
+    run.fit(store, checkpoint, on_progress or (lambda _what, _done, _total, _loss: None), workers=workers)
     weights = out / "weights.safetensors"
     save_weights(run.smoothed, weights)
     facts = {

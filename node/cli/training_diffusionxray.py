@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,10 +20,8 @@ from node.errors import ConfigurationError, NotEligible, NotUnderstood
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from models.contract import FloatArray, Volume
-    from models.diffusionxray.arms import OnTensors
     from models.diffusionxray.config import Stage
     from models.diffusionxray.network import RestorationUNet
 
@@ -50,9 +47,11 @@ OUT = typer.Option(..., "--out", file_okay=False, help="The run's folder, the sa
 MIX = typer.Option(
     None,
     "--mix",
-    help="NAME=SHARE: physics, bicubic, munit or prior (repeatable). Without it: those of the shipped one.",
+    help="NAME=SHARE: physics, bicubic, identity, munit or prior (repeatable). Without it: those of the shipped one.",
 )
-
+WORKERS = typer.Option(
+    0, "--workers", min=0, help="Processes that make pictures ahead: for a GPU, which is faster than they are made."
+)
 KEEP_COARSE = typer.Option(
     True,
     "--keep-coarse/--all-scales",
@@ -109,28 +108,28 @@ def prepare(
 
 def munit(
     out: Path = OUT, preset: Literal["cpu", "gpu"] = PRESET, seed: int = SEED, steps: int | None = STEPS,
-    resume: bool = RESUME,
+    resume: bool = RESUME, workers: int = WORKERS,
 ) -> None:  # fmt: skip
     """2a. The degrader by unpaired translation (MUNIT-LQ): content of a radiograph, style of a DRR."""
-    from models.diffusionxray.munit import PAPER, MunitConfig
-    from models.diffusionxray.munit_train import CPU_TRAINING, MunitTraining, train_munit
+    from models.diffusionxray.munit import HALF, MunitConfig
+    from models.diffusionxray.munit_train import CPU_TRAINING, GPU_TRAINING, train_munit
 
     config, training = {
         "cpu": (MunitConfig(), CPU_TRAINING),
-        "gpu": (PAPER, MunitTraining(steps=200_000, crop_px=256, checkpoint_every=2000)),
+        "gpu": (HALF, GPU_TRAINING),
     }[preset]
     training = training if steps is None else dataclasses.replace(training, steps=steps)
     with in_words(), progress_bar() as progress:
         weights = train_munit(
             config, _unpaired(out, seed), out / "munit", training=training, seed=seed, resume=resume,
-            on_progress=progress, device=_device(preset),
+            on_progress=progress, device=_device(preset), workers=workers,
         )  # fmt: skip
     say(f"weights: {weights}")
 
 
 def prior(
     out: Path = OUT, preset: Literal["cpu", "gpu"] = PRESET, seed: int = SEED, steps: int | None = STEPS,
-    resume: bool = RESUME,
+    resume: bool = RESUME, workers: int = WORKERS,
 ) -> None:  # fmt: skip
     """2b. The degrader by a diffusion prior of low-quality pictures (DDPM-LQ); it needs no pairs."""
     from models.diffusionxray.config import TRAINING
@@ -140,7 +139,7 @@ def prior(
     with in_words(), progress_bar() as progress:
         weights = train_prior(
             _unpaired(out, seed), out / "prior", training=training, seed=seed, resume=resume, on_progress=progress,
-            device=_device(preset),
+            device=_device(preset), workers=workers,
         )  # fmt: skip
     say(f"weights: {weights}")
 
@@ -153,18 +152,18 @@ def pairs(
     seed: int = SEED,
 ) -> None:
     """3. Pairs by the degraders. Those that lost or exaggerated a nodule, or moved anatomy, are dropped and counted."""
-    from models.diffusionxray.arms import WEIGHTS, munit_degrader, prior_degrader
+    from models.diffusionxray.arms import LEARNT, WEIGHTS
     from models.diffusionxray.config import CropConfig
     from models.diffusionxray.data import load_pictures
     from models.diffusionxray.pairs import make_bank
+    from models.diffusionxray.retention import Checked
 
-    makers = {"munit": munit_degrader, "prior": prior_degrader}
-    if unknown := set(by or []) - set(makers):
-        raise ConfigurationError(f"--by {', '.join(sorted(unknown))}: one of {', '.join(makers)} is wanted")
-    for name in by or list(makers):
+    if unknown := set(by or []) - set(LEARNT):
+        raise ConfigurationError(f"--by {', '.join(sorted(unknown))}: one of {', '.join(LEARNT)} is wanted")
+    for name in by or list(LEARNT):
         weights = _trained(out, name, WEIGHTS)
         with in_words(), progress_bar() as progress:
-            checked = _Checked(makers[name](weights, _device(preset)))
+            checked = Checked(LEARNT[name](weights, _device(preset)))
             kept = make_bank(
                 checked, load_pictures(_pictures(out), split="train"), out / "pairs" / name, CropConfig(), count=count,
                 seed=seed, keep=checked.keep, on_progress=partial(progress, name),
@@ -182,9 +181,10 @@ def regressor(
     seed: int = SEED,
     steps: int | None = STEPS,
     resume: bool = RESUME,
+    workers: int = WORKERS,
 ) -> None:
     """4. The conservative restoration."""
-    _train("regressor", out, name, mix, (preset, seed, steps, resume, keep_coarse))
+    _train("regressor", out, name, mix, (preset, seed, steps, resume, keep_coarse, workers))
 
 
 def refiner(
@@ -197,13 +197,14 @@ def refiner(
     seed: int = SEED,
     steps: int | None = STEPS,
     resume: bool = RESUME,
+    workers: int = WORKERS,
 ) -> None:
     """5. The flow from the conservative restoration to a sharp one, in a few steps."""
     from models.diffusionxray.arms import WEIGHTS, network_of
 
     with in_words():
         start = network_of(_trained(out, of, WEIGHTS), "regressor")
-    _train("refiner", out, name, mix, (preset, seed, steps, resume, keep_coarse), start)
+    _train("refiner", out, name, mix, (preset, seed, steps, resume, keep_coarse, workers), start)
 
 
 def ddpm(
@@ -215,9 +216,10 @@ def ddpm(
     seed: int = SEED,
     steps: int | None = STEPS,
     resume: bool = RESUME,
+    workers: int = WORKERS,
 ) -> None:
     """The paper's conditional diffusion model, to compare with; it is no part of what ships."""
-    _train("ddpm", out, name, mix, (preset, seed, steps, resume, keep_coarse))
+    _train("ddpm", out, name, mix, (preset, seed, steps, resume, keep_coarse, workers))
 
 
 def bundle(
@@ -251,7 +253,7 @@ def _train(
     how: tuple[Any, ...],
     start: RestorationUNet | None = None,
 ) -> None:
-    """One network. how: preset, seed, steps, resume, keep_coarse. start: of the refiner"""
+    """One network. how: preset, seed, steps, resume, keep_coarse, workers. start: of the refiner"""
     from models.diffusionxray.config import TRAINING, CropConfig
     from models.diffusionxray.data import load_pictures
     from models.diffusionxray.model import FAST
@@ -259,7 +261,7 @@ def _train(
     from models.diffusionxray.pairs import MixedPairs
     from models.diffusionxray.train import train
 
-    preset, seed, steps, resume, keep_coarse = how
+    preset, seed, steps, resume, keep_coarse, workers = how
     training = TRAINING[preset] if steps is None else dataclasses.replace(TRAINING[preset], steps=steps)
     shares = _shares(mix) or SHIPPED
     with in_words(), progress_bar() as progress:
@@ -267,7 +269,7 @@ def _train(
         store = MixedPairs(pictures, shares, out / "pairs", CropConfig(), seed=seed, keep_coarse=keep_coarse)
         weights = train(
             FAST, stage, store, out / name, preset=preset, seed=seed, regressor=start, training=training, resume=resume,
-            on_progress=progress,
+            on_progress=progress, workers=workers,
         )  # fmt: skip
     told = json.loads(weights.with_name("training.json").read_text(encoding="utf8"))
     facts = {
@@ -279,25 +281,6 @@ def _train(
     }
     weights.with_name("training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     say(f"weights: {weights}")
-
-
-class _Checked:
-    """A degrader, and what retention says of its pairs: the same seed that made them makes them again with nodules."""
-
-    def __init__(self, degrader: OnTensors) -> None:
-        self.dropped: Counter[str] = Counter()
-        self._degrader, self._seed = degrader, 0
-
-    def __call__(self, clean: Tensor, seed: int) -> Tensor:
-        self._seed = seed
-        return self._degrader(clean, seed)
-
-    def keep(self, clean: Tensor, degraded: Tensor) -> list[bool]:
-        from models.diffusionxray.retention import keep_pairs
-
-        found = keep_pairs(clean, degraded, self._degrader, seed=self._seed)
-        self.dropped.update(found.dropped)
-        return [bool(one) for one in found.keep]
 
 
 def _unpaired(out: Path, seed: int) -> Any:

@@ -101,6 +101,18 @@ def test_resumes_to_the_same_bits(tmp_path):
     assert straight.late_loss == resumed.late_loss
 
 
+def test_batches_that_workers_made_ahead_give_the_same_weights(tmp_path):
+    """A run taken up again too: they begin where it was."""
+    alone, helped = (MunitRun(SMALL, QUICK, seed=1) for _ in range(2))
+    fitted(alone, tmp_path / "alone")
+    first = MunitRun(SMALL, replace(QUICK, steps=3), seed=1)
+    first.fit(Domains(), tmp_path / "c.pt", lambda *_: None, workers=1)
+    helped.load(tmp_path / "c.pt")
+    helped.fit(Domains(), tmp_path / "c.pt", lambda *_: None, workers=2)
+    for one, other in zip(alone.munit.parameters(), helped.munit.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_another_seed_makes_other_weights(tmp_path):
     one, other = (fitted(MunitRun(SMALL, replace(QUICK, steps=1), seed=seed), tmp_path) for seed in (1, 2))
     assert not torch.equal(one.munit.hq.decoder.head.weight, other.munit.hq.decoder.head.weight)

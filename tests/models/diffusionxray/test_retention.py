@@ -8,8 +8,12 @@ import torch
 from scipy import ndimage
 
 from models.contract import ModelError
+from models.diffusionxray.config import CropConfig
+from models.diffusionxray.data import Picture
+from models.diffusionxray.pairs import make_bank, read_bank, read_pair
 from models.diffusionxray.retention import (
     FWHM,
+    Checked,
     Limits,
     Nodules,
     displacement,
@@ -247,3 +251,18 @@ def test_a_degrader_that_spares_most_nodules_but_not_enough_is_caught():
 def test_a_picture_on_which_nothing_can_be_measured_teaches_nothing():
     assert kept_of(grey, torch.full((1, 1, 128, 128), -1.0)).dropped == {"nothing to measure": 1}
     assert kept_of(grey, torch.full((1, 1, 128, 128), 0.0)).dropped == {"nothing to measure": 1}
+
+
+def test_pairs_that_lost_their_nodules_stay_out_of_the_bank_and_are_counted(tmp_path):
+    config = CropConfig(bank_px=128, together=2, spacing_mm=(0.25, 0.25), gain=0, offset=0, bend=0)
+    fine, coarse = (ndimage.gaussian_filter(np.random.default_rng(3).standard_normal((272, 272)), px) for px in (2, 12))
+    field = fine + 30 * coarse
+    pictures = [Picture("p", "made", (0.3 * field / field.std()).clip(-1, 0.8).astype(np.float32), 0.25)]
+    erasing = Checked(lambda clean, _seed: torch.from_numpy(ndimage.gaussian_filter(clean.numpy(), (0, 0, 14, 14))))
+    assert make_bank(erasing, pictures, tmp_path / "lost", config, count=2, seed=0, keep=erasing.keep) == 0
+    assert sum(erasing.dropped.values()) == 2
+    fair = Checked(lambda clean, seed: clean + noisy(seed, clean.shape, 0.02))
+    assert make_bank(fair, pictures, tmp_path / "kept", config, count=2, seed=0, keep=fair.keep) == 2
+    assert not fair.dropped
+    clean, degraded, _ = read_pair(read_bank(tmp_path / "kept", "fair")[0])
+    assert (degraded - clean).std() == pytest.approx(0.02, rel=0.1)

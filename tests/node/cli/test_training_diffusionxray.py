@@ -15,8 +15,7 @@ from typer.testing import Result
 
 from models.contract import FloatArray, SourceRef, Volume
 from models.diffusionxray.data import Domain, Picture, load_pictures, save_picture
-from models.diffusionxray.pairs import read_bank, read_pair
-from node.cli.training_diffusionxray import _Checked, _shares, _upright
+from node.cli.training_diffusionxray import _shares, _upright
 from node.errors import ConfigurationError, NotEligible
 
 Run = Callable[..., Result]
@@ -59,7 +58,7 @@ def test_from_pictures_to_one_file_of_weights(run: Run, out: Path) -> None:
     said = told(run(*command, "pairs", "--out", out, "--by", "munit", "--count", "1"))
     assert "pairs of 1 crops; dropped now:" in said
     shares = ("--mix", "physics=1")
-    told(run(*command, "regressor", "--out", out, "--steps", "1", *shares))
+    told(run(*command, "regressor", "--out", out, "--steps", "1", "--workers", "1", *shares))
     told(run(*command, "refiner", "--out", out, "--steps", "1", *shares))
     said = told(run(*command, "bundle", "--out", out))
     assert "evaluate diffusionxray" in said
@@ -124,26 +123,6 @@ def test_what_to_prepare_must_be_said(run: Run, tmp_path: Path) -> None:
         done = run("train", "diffusionxray", "prepare", *arguments, "--out", tmp_path / "run")
         assert done.exit_code == 2
         assert words in " ".join(done.output.split())
-
-
-def test_pairs_that_lost_their_nodules_are_dropped_and_counted(tmp_path: Path) -> None:
-    from models.diffusionxray.config import CropConfig
-    from models.diffusionxray.pairs import make_bank
-
-    config = CropConfig(bank_px=128, together=2, spacing_mm=(0.25, 0.25), gain=0, offset=0, bend=0)
-    pictures = [Picture("p", "made", hills(3), 0.25)]
-    erasing = _Checked(lambda clean, _seed: torch.from_numpy(gaussian_filter(clean.numpy(), (0, 0, 14, 14))))
-    assert make_bank(erasing, pictures, tmp_path / "lost", config, count=2, seed=0, keep=erasing.keep) == 0
-    assert sum(erasing.dropped.values()) == 2
-    noisy = _Checked(lambda clean, seed: clean + 0.02 * torch.randn(clean.shape, generator=_generator(seed)))
-    assert make_bank(noisy, pictures, tmp_path / "kept", config, count=2, seed=0, keep=noisy.keep) == 2
-    assert not noisy.dropped
-    clean, degraded, _ = read_pair(read_bank(tmp_path / "kept", "noisy")[0])
-    assert (degraded - clean).std() == pytest.approx(0.02, rel=0.1)
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_shares_are_numbers() -> None:
