@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from models.clinreadnet.config import HIGHEST, LEVEL_STEP, LEVELS, SIDE_PX, RunConfig
 from models.clinreadnet.domain import why_not
 from models.clinreadnet.losses import decode
 from models.clinreadnet.network import QualityNetwork, stored_units
 from models.contract import Code, FloatArray, ModelError, ModelIdentity, Quality, Score, Volume
+from models.device import as_written, through
 
 OnProgress = Callable[[int, int], None]
 """Called with slices done and slices in all."""
 
-BATCH = 4
+BATCH, GPU_BATCH = 4, 16
 """Always so many at once, the last time with empty slices: a batch of another size rounds differently."""
 AIR_HU = -1000.0
 SCALE = (0.0, HIGHEST)
@@ -45,12 +48,16 @@ def run(
         raise ModelError("the volume holds values that are not finite")
     if reason := why_not(volume, rules):
         return not_scored(reason)
-    image = volume.voxels if volume.padding is None else np.where(volume.padding, np.float32(AIR_HU), volume.voxels)
+    device = network.soqn.embed.weight.device
+    batch = GPU_BATCH if device.type == "cuda" else BATCH
+    spans = [slice(start, start + batch) for start in range(0, len(volume.voxels), batch)]
+    results = through(partial(_graded, network, batch=batch), (_seen(volume, span) for span in spans), device)
     parts = []
-    for start in range(0, len(image), BATCH):
-        parts.append(score_slices(network, _stored(image[start : start + BATCH])))
+    for span, p in zip(spans, results, strict=True):
+        count = min(span.stop, len(volume.voxels)) - span.start
+        parts.append(_told(p, count))
         if on_progress is not None:
-            on_progress(min(start + BATCH, len(image)), len(image))
+            on_progress(span.start + count, len(volume.voxels))
     scores, spreads, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
     if not np.isfinite(probabilities).all():
         raise ModelError("the network's result is not finite")
@@ -95,32 +102,53 @@ def scores_of(quality: Quality, identity: ModelIdentity, config: RunConfig | Non
     )
 
 
-@torch.inference_mode()
 def score_slices(network: QualityNetwork, stored: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Scores (B,), their spreads (B,) and probabilities (B, 21) of at most BATCH slices.
 
     stored   float32 (B, 512, 512), 0 at −1000 HU and 1 at 400 HU
     """
-    count = len(stored)
-    x = torch.zeros(BATCH, 1, *stored.shape[1:])
-    x[:count, 0] = torch.from_numpy(np.ascontiguousarray(stored, np.float32))
-    p: Tensor = network(x.to(network.soqn.embed.weight)).cpu()
+    x = torch.from_numpy(np.ascontiguousarray(stored, np.float32)).to(network.soqn.embed.weight)
+    return _told(_probabilities(network, x, BATCH).cpu(), len(stored))
+
+
+def _told(p: Tensor, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Scores, their spreads and probabilities of the first slices of a batch (B, 21)."""
     scores, spreads = decode(p)
     return scores[:count].numpy(), spreads[:count].numpy(), p[:count].numpy()
 
 
-def _stored(hu: FloatArray) -> FloatArray:
+def _seen(volume: Volume, span: slice) -> Tensor:
+    """These slices, air where nothing was reconstructed, (B, Y, X), HU."""
+    hu = volume.voxels[span]
+    if volume.padding is not None:
+        hu = np.where(volume.padding[span], np.float32(AIR_HU), hu)
+    return torch.from_numpy(np.ascontiguousarray(hu, np.float32))
+
+
+def _graded(network: QualityNetwork, hu: Tensor, *, batch: int) -> Tensor:
+    """Probabilities (batch, 21) of at most `batch` slices (B, Y, X), HU."""
+    return _probabilities(network, _stored(hu), batch)
+
+
+@torch.inference_mode()
+@as_written()
+def _probabilities(network: QualityNetwork, stored: Tensor, batch: int) -> Tensor:
+    """(B, 512, 512) to (batch, 21): empty slices fill the batch."""
+    filled: Tensor = network(functional.pad(stored[:, None], (0, 0, 0, 0, 0, 0, 0, batch - len(stored))))
+    return filled
+
+
+def _stored(hu: Tensor) -> Tensor:
     """HU (B, Y, X) on the network's grid: air around smaller slices, never another resolution."""
     below, right = SIDE_PX - hu.shape[1], SIDE_PX - hu.shape[2]
-    around = ((0, 0), (below // 2, below - below // 2), (right // 2, right - right // 2))
-    padded = np.pad(hu, around, constant_values=AIR_HU)
-    array: FloatArray = stored_units(torch.from_numpy(np.ascontiguousarray(padded, np.float32))).numpy()
-    return array
+    around = (right // 2, right - right // 2, below // 2, below - below // 2)
+    return stored_units(functional.pad(hu, around, value=AIR_HU))
 
 
 def stored_slice(hu: FloatArray) -> FloatArray:
     """One slice (Y, X), HU, as `score_slices` takes it, (1, 512, 512)."""
-    return _stored(hu[None])
+    array: FloatArray = _stored(torch.from_numpy(np.ascontiguousarray(hu[None], np.float32))).numpy()
+    return array
 
 
 def prepare(network: QualityNetwork, device: torch.device) -> QualityNetwork:

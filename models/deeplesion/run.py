@@ -10,18 +10,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from models.contract import BoolArray, Code, FloatArray, Lesion, ModelError, ModelIdentity, Volume
 from models.deeplesion.calibrate import calibrated
 from models.deeplesion.config import SPACING_MM, RunConfig
 from models.deeplesion.grouping import Axes, Region, SliceFinding, Track, axes_of, group, region_of
 from models.deeplesion.network import AIR_HU, Detector
-from models.deeplesion.resample import resize, resized_shape, slab
+from models.deeplesion.resample import Mix, mixes, resized_shape
+from models.device import as_written
 
 OnProgress = Callable[[int, int], None]
 """Called with key slices done and key slices in all."""
 
 LEAST_SIDE_PX = 32
+GPU_BATCH = 16
+"""Key slices at once on a GPU, in place of the configuration's batch, which suits a CPU."""
 BODY_HU = -300.0
 NODULE: Code = ("27925004", "SCT", "Nodule")
 LESION: Code = ("52988006", "SCT", "Lesion")
@@ -150,25 +154,46 @@ def _detect(
     shape = resized_shape((image.shape[1], image.shape[2]), spacing_zyx_mm[1:], SPACING_MM)
     scale = np.array([image.shape[2] / shape[1], image.shape[1] / shape[0]] * 2)
     keys = key_slices(positions, rules.step_mm)
-    offsets = network.config.offsets_mm
+    device = network.calibration.device
+    batch = GPU_BATCH if device.type == "cuda" else rules.batch
+    made = [mixes(key, positions, network.config.offsets_mm, legacy=rules.legacy_interp) for key in keys]
     findings: list[SliceFinding] = []
-    for start in range(0, len(keys), rules.batch):
-        chosen = keys[start : start + rules.batch]
-        slabs = [resize(slab(image, key, positions, offsets, legacy=rules.legacy_interp), shape) for key in chosen]
+    for start in range(0, len(keys), batch):
+        chosen = keys[start : start + batch]
+        slabs = _slabs(image, made[start : start + batch], shape, device)
         # Always so many at once: convolutions round differently in batches of other sizes.
-        slabs += [np.full_like(slabs[0], AIR_HU)] * (rules.batch - len(chosen))
-        detected = detect_in(network, torch.from_numpy(np.stack(slabs)))
+        missing = slabs.new_full((batch - len(chosen), *slabs.shape[1:]), AIR_HU)
+        detected = detect_in(network, torch.cat([slabs, missing]))
         for key, part in zip(chosen, detected, strict=False):
             findings += [_finding(key, row, part, scale) for row in range(len(part[0]))]
         if on_progress is not None:
-            on_progress(min(start + rules.batch, len(keys)), len(keys))
+            on_progress(min(start + batch, len(keys)), len(keys))
     return findings
+
+
+@torch.inference_mode()
+def _slabs(image: FloatArray, made: list[list[Mix]], shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Key slices with their neighbours on the network's pixels, made on its device, (B, M, H, W), HU.
+
+    Bit for bit what `resample.slab` and `resample.resize` make of one key slice on a CPU.
+    """
+    mixed = [end for one in made for mix in one for end in (mix.lower, mix.upper)]
+    first = min(mixed)
+    near = torch.from_numpy(image[first : max(mixed) + 1].astype(np.float32)).to(device)
+    lower, upper = (torch.tensor([[mix[end] - first for mix in one] for one in made], device=device) for end in (0, 1))
+    weight = torch.tensor([[mix.weight for mix in one] for one in made], dtype=torch.float64, device=device)
+    share, rest = (part.float()[..., None, None] for part in (weight, 1 - weight))
+    planes = rest * near[lower] + share * near[upper]  # (B, M, Y, X)
+    if planes.shape[-2:] == shape:
+        return planes
+    return functional.interpolate(planes, size=shape, mode="bilinear", align_corners=False, antialias=True)
 
 
 _Arrays = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 
 @torch.inference_mode()
+@as_written()
 def detect_in(network: Detector, hu: Tensor) -> list[_Arrays]:
     """Boxes, scores, categories and masks of each image of (B, M, H, W), HU, on whatever device the network is.
 
@@ -177,12 +202,19 @@ def detect_in(network: Detector, hu: Tensor) -> list[_Arrays]:
     if hu.shape[1] != network.config.slices:
         raise ModelError(f"stacks of {hu.shape[1]} slices for a network that looks at {network.config.slices}")
     found = network.detect(hu.to(network.calibration.device))
-    parts = []
-    for one in found:
-        masks = one.masks if one.masks is not None else one.boxes.new_zeros((len(one.boxes), 1, 1))
-        boxes, scores, categories = (part.cpu().numpy() for part in (one.boxes, one.scores, one.categories))
-        parts.append((boxes, scores, categories, masks.cpu().numpy()))
-    return parts
+    masks = [one.boxes.new_zeros((len(one.boxes), 1, 1)) if one.masks is None else one.masks for one in found]
+    ends = np.cumsum([len(one.boxes) for one in found])[:-1]
+    # All images at once: on a GPU each copy waits for all that was asked of it before.
+    boxes, scores, categories, shapes = (
+        np.split(torch.cat(parts).cpu().numpy(), ends)
+        for parts in (
+            [one.boxes for one in found],
+            [one.scores for one in found],
+            [one.categories for one in found],
+            masks,
+        )
+    )
+    return list(zip(boxes, scores, categories, shapes, strict=True))
 
 
 def _finding(index: int, row: int, part: _Arrays, scale: NDArray[np.float64]) -> SliceFinding:
@@ -201,20 +233,27 @@ def _found(track: Track, score: float, network: Detector, volume: Volume, image:
 
 def laterality(region: Region, index: int, volume: Volume, image: FloatArray) -> Code | None:
     """The patient's side, from the body's middle on this slice; None near the middle."""
-    y, x = np.nonzero(image[index] > BODY_HU)
-    if not len(x):
+    body = image[index] > BODY_HU
+    if not body.any():
         return None
     rows, columns = np.nonzero(region.mask[index - region.box[0].start])
     middle, place = (
         (volume.affine @ np.array([index, down, across, 1.0]))[0]
         for down, across in (
-            (np.median(y), np.median(x)),
+            (_median_place(body.sum(1)), _median_place(body.sum(0))),
             (rows.mean() + region.box[1].start, columns.mean() + region.box[2].start),
         )
     )
     if abs(place - middle) < MIDLINE_MM:
         return None
     return LEFT if place > middle else RIGHT
+
+
+def _median_place(counts: NDArray[np.integer]) -> float:
+    """Median of indices of which each occurs so often."""
+    up_to = counts.cumsum()
+    middle = ((up_to[-1] - 1) // 2, up_to[-1] // 2)
+    return float(np.searchsorted(up_to, middle, side="right").mean())
 
 
 def prepare(network: Detector, device: torch.device, *, half: bool | None = None) -> Detector:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from models.contract import FloatArray, ModelError, Radiograph
+from models.device import as_written
 from models.diffusionxray.config import DiffusionXRayConfig
 from models.diffusionxray.data import MOST
 from models.diffusionxray.guard import (
@@ -70,6 +71,7 @@ class Restored:
 
 
 @torch.inference_mode()
+@as_written()
 def restore(
     regressor: RestorationUNet,
     refiner: RestorationUNet,
@@ -186,6 +188,7 @@ class _Counter:
 
 
 @torch.inference_mode()
+@as_written()
 def reference(network: RestorationUNet, radiograph: Radiograph, config: DiffusionXRayConfig) -> FloatArray:
     """What the paper's conditional DDPM makes of the radiograph, by DPM-Solver++: to compare with, not for a reader.
 

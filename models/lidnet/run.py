@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.contract import FloatArray, ModelError, Volume
+from models.device import as_written, through
 from models.lidnet.network import Denoiser, channels_last
 from models.lidnet.redcnn import RedCnn, denoise_tiled
 from models.lidnet.slices import AIR_HU
@@ -20,7 +22,7 @@ AnyDenoiser = TypeVar("AnyDenoiser", bound=PluggedIn)
 OnProgress = Callable[[int, int], None]
 """Called with slices done and slices in all."""
 
-BATCH = 4
+BATCH, GPU_BATCH = 4, 16
 """Always so many at once, the last time with empty slices: convolutions round differently in batches of other sizes."""
 LEAST_SIDE_PX = 16
 
@@ -36,29 +38,48 @@ def run(network: PluggedIn, volume: Volume, on_progress: OnProgress | None = Non
         raise ModelError(f"slices of at least {LEAST_SIDE_PX} pixels a side are needed")
     if not np.isfinite(voxels).all():
         raise ModelError("the volume holds values that are not finite")
-    image = voxels if volume.padding is None else np.where(volume.padding, np.float32(AIR_HU), voxels)
+    device = next(network.parameters()).device
+    batch = GPU_BATCH if device.type == "cuda" else BATCH
+    parts = [slice(start, start + batch) for start in range(0, len(voxels), batch)]
+    results = through(partial(_denoised, network, batch=batch), (_seen(volume, part) for part in parts), device)
     denoised = np.empty(voxels.shape, np.float32)
-    for start in range(0, len(voxels), BATCH):
-        denoised[start : start + BATCH] = denoise(network, image[start : start + BATCH])
+    for part, result in zip(parts, results, strict=True):
+        told = result.numpy()
+        if not np.isfinite(told).all():
+            raise ModelError("the network's result is not finite")
+        kept = None if volume.padding is None else volume.padding[part]
+        denoised[part] = told if kept is None else np.where(kept, voxels[part], told)
         if on_progress is not None:
-            on_progress(min(start + BATCH, len(voxels)), len(voxels))
-    if not np.isfinite(denoised).all():
-        raise ModelError("the network's result is not finite")
-    return denoised if volume.padding is None else np.where(volume.padding, voxels, denoised)
+            on_progress(min(part.stop, len(voxels)), len(voxels))
+    return denoised
+
+
+def denoise(network: PluggedIn, slices: FloatArray) -> FloatArray:
+    """At most BATCH slices without padding values: float32 (B, Y, X), HU, to the same."""
+    image = torch.from_numpy(np.ascontiguousarray(slices, np.float32)).to(next(network.parameters()).device)
+    array: FloatArray = _denoised(network, image, batch=BATCH).cpu().numpy()
+    return array
+
+
+def _seen(volume: Volume, part: slice) -> Tensor:
+    """These slices, air where nothing was reconstructed, (B, Y, X), HU."""
+    slices = volume.voxels[part]
+    if volume.padding is not None:
+        slices = np.where(volume.padding[part], np.float32(AIR_HU), slices)
+    return torch.from_numpy(np.ascontiguousarray(slices, np.float32))
 
 
 @torch.inference_mode()
-def denoise(network: PluggedIn, slices: FloatArray) -> FloatArray:
-    """At most BATCH slices without padding values: float32 (B, Y, X), HU, to the same."""
+@as_written()
+def _denoised(network: PluggedIn, slices: Tensor, *, batch: int) -> Tensor:
+    """At most `batch` slices (B, Y, X), HU, to the same."""
     count, height, width = slices.shape
-    image = torch.from_numpy(np.ascontiguousarray(slices, np.float32))[:, None].to(next(network.parameters()).device)
     below, right = (-height) % network.multiple, (-width) % network.multiple
-    image = functional.pad(image, (0, right, 0, below), mode="reflect")
-    image = functional.pad(image, (0, 0, 0, 0, 0, 0, 0, BATCH - count))  # (BATCH, 1, Y', X')
+    image = functional.pad(slices[:, None], (0, right, 0, below), mode="reflect")
+    image = functional.pad(image, (0, 0, 0, 0, 0, 0, 0, batch - count))  # (batch, 1, Y', X')
     image = image.contiguous(memory_format=torch.channels_last)
     result: Tensor = denoise_tiled(network, image) if isinstance(network, RedCnn) else network(image)
-    array: FloatArray = result[:count, 0, :height, :width].cpu().numpy()
-    return array
+    return result[:count, 0, :height, :width]
 
 
 def prepare(network: AnyDenoiser, device: torch.device, *, half: bool | None = None) -> AnyDenoiser:

@@ -10,9 +10,12 @@ from models.contract import Acquisition, ModelError, ModelIdentity, SourceRef, V
 from models.deeplesion.config import NetworkConfig, RunConfig
 from models.deeplesion.grouping import Region
 from models.deeplesion.network import Detections, Detector, build
+from models.deeplesion.resample import mixes, resize, slab
 from models.deeplesion.run import (
     LEFT,
     RIGHT,
+    _median_place,
+    _slabs,
     find,
     key_slices,
     laterality,
@@ -127,6 +130,23 @@ def test_the_network_sees_neighbours_at_two_millimetres_on_its_own_pixels():
     assert inner[:, 1].tolist() == pytest.approx(z[1:30].tolist(), abs=1e-4)
     assert (inner[:, 1] - inner[:, 0]).tolist() == pytest.approx([2.0] * 29, abs=1e-4)
     assert (inner[:, 2] - inner[:, 1]).tolist() == pytest.approx([2.0] * 29, abs=1e-4)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("shape", [(41, 37), (60, 50)])
+def test_slices_made_together_are_those_made_one_by_one(legacy, shape):
+    rng = np.random.default_rng(0)
+    image, offsets = rng.normal(0, 300, (9, 60, 50)).astype(np.float32), (-4.0, -2.0, 0.0, 2.0, 4.0)
+    positions, keys = np.cumsum(rng.uniform(1, 3, 9)), [1, 4, 8]
+    made = [mixes(key, positions, offsets, legacy=legacy) for key in keys]
+    together = _slabs(image, made, shape, torch.device("cpu")).numpy()
+    one_by_one = [resize(slab(image, key, positions, offsets, legacy=legacy), shape) for key in keys]
+    np.testing.assert_array_equal(together, np.stack(one_by_one))
+
+
+@pytest.mark.parametrize("counts", [[3], [0, 1, 0, 1], [2, 0, 0, 2, 1], [5, 1, 0, 0]])
+def test_the_middle_of_a_body_is_the_median_of_its_pixels(counts):
+    assert _median_place(np.array(counts)) == np.median(np.repeat(np.arange(len(counts)), counts))
 
 
 def test_padding_is_air_to_the_network():
