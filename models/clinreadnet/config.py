@@ -72,6 +72,9 @@ class LossConfig:
     entropy: float = 0.1
 
 
+WHOLE: Arm = "clinreadnet"
+"""The arm from which the others take something away."""
+
 ARMS: dict[Arm, tuple[NetworkConfig, LossConfig]] = {
     "clinreadnet": (NetworkConfig(), LossConfig()),
     "rps": (NetworkConfig(), LossConfig(coarse=0.0)),
@@ -178,7 +181,7 @@ class TrainConfig:
 
 TRAINING: dict[Preset, TrainConfig] = {
     "cpu": TrainConfig(steps=4000, batch=8),
-    "gpu": TrainConfig(steps=20_000, batch=32),
+    "gpu": TrainConfig(steps=4000, batch=32),
 }
 
 

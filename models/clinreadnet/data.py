@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.clinreadnet.challenge import Rated
@@ -17,21 +18,36 @@ from models.clinreadnet.config import DataConfig, TrainConfig
 from models.clinreadnet.labels import latent, level, quality
 from models.clinreadnet.losses import level_of
 from models.clinreadnet.network import stored_units
-from models.clinreadnet.samples import STEP_HU, Sample, load_sample
-from models.contract import BoolArray, FloatArray, ModelError
+from models.clinreadnet.samples import STEP_HU, Sample, load_sample, mixed
+from models.contract import BoolArray, ModelError
 from models.evaluation.noise import body_mask
 
 LEAST_BODY = 0.5
 PLACEMENT_TRIES = 6
 AIR_STORED = 0.02
 
+Value = TypeVar("Value", bound=np.generic)
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images in stored units float32 (B, 1, P, P), and their levels int64 (B,)."""
+    """Images and their levels; what is left to be mixed is mixed where it is learnt from.
 
-    x: Tensor
+    planes          float32 (B, 1, P, P) in stored units, or int16 (B, 4, P, P): layers as in `Sample.layers`
+    level           int64 (B,)
+    noise_weights   float32 (B, 2), of layers
+    """
+
+    planes: Tensor
     level: Tensor
+    noise_weights: Tensor | None = None
+
+    def images(self, device: torch.device) -> Tensor:
+        """Float32 (B, 1, P, P), stored units, on the device."""
+        planes = self.planes.to(device)
+        if self.noise_weights is None:
+            return planes
+        return stored_units(mixed(planes, self.noise_weights.to(device)))[:, None]
 
 
 class Store(Protocol):
@@ -67,17 +83,19 @@ class PhysicsStore:
         count, side = shape_of_step(step, training)
         chosen = rng.choice(len(self.samples), size=count, p=self._probability)
         drawn = [self._one(int(index), side, rng) for index in chosen]
-        images = torch.from_numpy(np.stack([image for image, _ in drawn]))[:, None]
-        return Batch(stored_units(images), torch.tensor([found for _, found in drawn]))
+        layers, weights, levels = zip(*drawn, strict=True)
+        return Batch(torch.from_numpy(np.stack(layers)), torch.tensor(levels), torch.tensor(weights))
 
-    def _one(self, index: int, side: int | None, rng: np.random.Generator) -> tuple[FloatArray, int]:
+    def _one(
+        self, index: int, side: int | None, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int16], tuple[float, float], int]:
         sample, config = self.samples[index], self._config
         view, fraction = int(rng.integers(len(sample.facts.thinning))), self._fraction(rng)
         value = quality(latent(sample.facts.physics, view, fraction), config.observer)
         rows, columns = _placed(self._body[index], sample.planes.shape[1:], side, rng)
         signs = (1 if rng.random() < 0.5 else -1, 1 if rng.random() < 0.5 else -1)
-        image = sample.ingredients(rows, columns).mixed(view, fraction, signs=signs)
-        return flipped(image, rng), level(value, config.observer, rng)
+        layers = flipped(sample.layers(view, rows, columns), rng)
+        return layers, sample.noise_weights(view, fraction, signs=signs), level(value, config.observer, rng)
 
     def _fraction(self, rng: np.random.Generator) -> float:
         low, high = self._config.fractions
@@ -107,11 +125,10 @@ class RatedStore:
         return Batch(torch.from_numpy(np.stack(images))[:, None], level_of(scores))
 
 
-def flipped(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Mirrored up and down, left and right, or not."""
+def flipped(image: NDArray[Value], rng: np.random.Generator) -> NDArray[Value]:
+    """(…, Y, X) mirrored up and down, left and right, or not."""
     rows, columns = (slice(None, None, -1 if rng.random() < 0.5 else 1) for _ in range(2))
-    mirrored: FloatArray = np.ascontiguousarray(image[rows, columns], np.float32)
-    return mirrored
+    return np.ascontiguousarray(image[..., rows, columns])
 
 
 def _body_boxes(sample: Sample) -> BoolArray:

@@ -20,6 +20,7 @@ from models.simulation.projection import attenuation, filtered_back_project, for
 OWN_NOISE = (0.2, 6.0)
 """Least and most own noise of a slice, over what its header promises: beyond, one of the two is not believed."""
 QUIET_PERCENTILE = 30.0
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +95,15 @@ def total_noise(own_noise: float, fraction: float) -> tuple[float, float]:
     return (1 - fraction) / fraction + own_noise**2, (1 - fraction**2) / fraction**2
 
 
-def ingredients_of(source: Source, scanner: Scanner, thinning: tuple[int, ...], *, seed: int) -> Ingredients:
+def ingredients_of(
+    source: Source, scanner: Scanner, thinning: tuple[int, ...], *, seed: int, device: torch.device = CPU
+) -> Ingredients:
     """Scan a slice with all views and with fewer.
 
     scanner  with all views and the kernel of the result     thinning  one view in so many; the first must be 1
+    device   that projects and reconstructs; the noise is drawn alike for every one
     """
-    image = torch.from_numpy(np.ascontiguousarray(source.hu, np.float32))[None]
+    image = torch.from_numpy(np.ascontiguousarray(source.hu, np.float32))[None].to(device)
     lines = forward_project(attenuation(image), source.spacing_mm, scanner.geometry)
 
     def reconstructed(every: int, kernel: Kernel) -> FloatArray:
@@ -107,7 +111,7 @@ def ingredients_of(source: Source, scanner: Scanner, thinning: tuple[int, ...], 
         found = filtered_back_project(
             lines[:, ::every], geometry, shape=source.hu.shape, spacing_mm=source.spacing_mm, kernel=kernel
         )
-        array: FloatArray = hounsfield(found)[0].numpy()
+        array: FloatArray = hounsfield(found)[0].cpu().numpy()
         return array
 
     whole = reconstructed(1, scanner.kernel)
@@ -118,8 +122,8 @@ def ingredients_of(source: Source, scanner: Scanner, thinning: tuple[int, ...], 
         streaks.append(reconstructed(every, scanner.kernel) - whole if every > 1 else np.zeros_like(whole))
         thinned = replace(scanner, geometry=scanner.geometry.sparser(every))
         fields = noise_fields(image, source.spacing_mm, thinned, seed=seed + number)
-        quantum.append(fields.quantum[0].numpy())
-        electronic.append(fields.electronic[0].numpy())
+        quantum.append(fields.quantum[0].cpu().numpy())
+        electronic.append(fields.electronic[0].cpu().numpy())
     own = 0.0 if source.noise_free else own_noise(base, quantum[0])
     return Ingredients(base, np.stack(streaks), np.stack(quantum), np.stack(electronic), own, thinning)
 

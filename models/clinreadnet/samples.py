@@ -7,6 +7,7 @@ quantum noise of each, electronic noise of each; and <name>.json, what `Facts` s
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +20,10 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.clinreadnet.config import SIDE_PX, ClinReadNetConfig, DataConfig
-from models.clinreadnet.degrade import Ingredients, Source, ingredients_of
+from models.clinreadnet.degrade import CPU, Ingredients, Source, added_noise, ingredients_of
 from models.clinreadnet.folds import grouped_folds
 from models.clinreadnet.labels import Physics, physics_of
 from models.contract import Acquisition, FloatArray, ModelError
@@ -69,19 +71,21 @@ def make_samples(
     seed: int,
     slices: Sequence[Path] = (),
     workers: int = 0,
+    device: torch.device = CPU,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
     """Samples of drawn patients and of real slices, in `out`/<split>/; those already there are kept. Their .npy.
 
     slices      prepared real slices (node/dicom/slices.py); patients in `held_out` go to "test" alone
-    workers     processes that work side by side; 0: this one alone
+    workers     processes that work side by side, each with the device; 0: this one alone
+    device      that projects and reconstructs
     raises   ModelError     a slice cannot be read
     """
     for split in get_args(Split):
         (out / split).mkdir(parents=True, exist_ok=True)
     plan = plan_samples(config, seed=seed, slices=slices)
     missing = [one for one in plan if not all(_facts_path(path).exists() for path in _targets(one, out))]
-    make = partial(_make, out=out, config=config.data, seed=seed)
+    make = partial(_make, out=out, config=config.data, seed=seed, device=device)
     report = on_progress or (lambda _done, _all: None)
     report(len(plan) - len(missing), len(plan))
     for done, _ in enumerate(_each(make, missing, workers)):
@@ -93,10 +97,14 @@ def _each(make: Callable[[Planned], None], plan: Sequence[Planned], workers: int
     if not workers or len(plan) < 2:
         yield from map(make, plan)
         return
-    # Spawned: a fork of a process in which torch has threads may hang.
-    spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawning, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with process_pool(workers) as pool:
         yield from pool.map(make, plan)
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """So many processes of one thread each, spawned: a fork of a process in which torch has threads may hang."""
+    spawning = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=spawning, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def plan_samples(config: ClinReadNetConfig, *, seed: int, slices: Sequence[Path] = ()) -> list[Planned]:
@@ -161,11 +169,11 @@ def _targets(planned: Planned, out: Path) -> list[Path]:
     return [out / planned.split / f"{name}.npy" for name in planned.names]
 
 
-def _make(planned: Planned, *, out: Path, config: DataConfig, seed: int) -> None:
+def _make(planned: Planned, *, out: Path, config: DataConfig, seed: int, device: torch.device) -> None:
     for target, source in zip(_targets(planned, out), planned.draw(), strict=True):
         drawn = draw_seed(source.name, seed)
         scanner = random_scanner(source, config, np.random.default_rng(drawn))
-        parts = ingredients_of(source, scanner, config.thinning, seed=drawn)
+        parts = ingredients_of(source, scanner, config.thinning, seed=drawn, device=device)
         physics = physics_of(parts, scanner, source.spacing_mm, config.observer)
         facts = Facts(source.patient, source.family, scanner.kernel, source.spacing_mm, config.thinning, physics)
         save_sample(target, parts, facts)
@@ -200,21 +208,44 @@ def save_sample(target: Path, parts: Ingredients, facts: Facts) -> None:
 class Sample:
     """One slice on disk, mapped into memory."""
 
-    name: str
+    path: Path
     facts: Facts
     planes: NDArray[np.int16]
 
-    def ingredients(self, rows: slice = slice(None), columns: slice = slice(None)) -> Ingredients:
-        """Of the whole slice, or of a part of it."""
+    @property
+    def name(self) -> str:
+        """That of its files."""
+        return self.path.stem
+
+    def layers(self, view: int, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.int16]:
+        """Base, streaks, quantum and electronic noise at one thinning (its index), (4, Y, X), in steps of `STEP_HU`."""
         views = len(self.facts.thinning)
-        hu: FloatArray = np.float32(STEP_HU) * self.planes[:, rows, columns].astype(np.float32)
-        streaks = np.concatenate([np.zeros_like(hu[:1]), hu[1:views]])
-        quantum, electronic = hu[views : 2 * views], hu[2 * views :]
-        return Ingredients(hu[0], streaks, quantum, electronic, self.facts.physics.own_noise, self.facts.thinning)
+        chosen = self.planes[[0, view, views + view, 2 * views + view], rows, columns]
+        if view == 0:
+            chosen[1] = 0
+        return chosen
+
+    def noise_weights(self, view: int, fraction: float, *, signs: tuple[int, int] = (1, 1)) -> tuple[float, float]:
+        """What quantum and electronic noise are multiplied with at this part of the full current."""
+        quantum, electronic = added_noise(self.facts.physics.own_noise, self.facts.thinning[view], fraction)
+        return signs[0] * math.sqrt(quantum), signs[1] * math.sqrt(electronic)
 
     def image(self, view: int, fraction: float, *, signs: tuple[int, int] = (1, 1)) -> FloatArray:
         """The whole slice at this thinning (its index) and part of the full current, HU."""
-        return self.ingredients().mixed(view, fraction, signs=signs)
+        layers = torch.from_numpy(self.layers(view))[None]
+        weights = torch.tensor([self.noise_weights(view, fraction, signs=signs)])
+        image: FloatArray = mixed(layers, weights)[0].numpy()
+        return image
+
+
+def mixed(layers: Tensor, noise_weights: Tensor) -> Tensor:
+    """Images of their layers, on the device where these are, HU.
+
+    layers   int16 (B, 4, Y, X), as `Sample.layers`     noise_weights   float32 (B, 2)      returns  (B, Y, X)
+    """
+    hu = STEP_HU * layers.float()
+    quantum, electronic = noise_weights[:, :, None, None].unbind(1)
+    return hu[:, 0] + hu[:, 1] + quantum * hu[:, 2] + electronic * hu[:, 3]
 
 
 def load_sample(path: Path) -> Sample:
@@ -223,7 +254,7 @@ def load_sample(path: Path) -> Sample:
     raises   ModelError     its facts are missing or incomplete
     """
     facts = read_facts(path)
-    return Sample(path.stem, facts, np.load(path, mmap_mode="r"))
+    return Sample(path, facts, np.load(path, mmap_mode="r"))
 
 
 def read_facts(path: Path) -> Facts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -41,10 +43,17 @@ class Block(nn.Module):
         shift = self.window // 2 if self.shifted and min(height, width) > self.window else 0
         if not shift:
             return from_windows(self.attention(to_windows(x, self.window)), x)
-        mask = torch.from_numpy(shift_mask(height, width, self.window, shift)).to(x)
+        mask = _mask(height, width, self.window, shift, x.device).to(x.dtype)
         rolled = torch.roll(x, (-shift, -shift), (1, 2))
         seen = from_windows(self.attention(to_windows(rolled, self.window), mask), rolled)
         return torch.roll(seen, (shift, shift), (1, 2))
+
+
+@lru_cache(maxsize=32)
+def _mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """`shift_mask` on the device: copied there at every step it would hold the device up."""
+    with torch.inference_mode(False):  # what is made for a score may be trained with later
+        return torch.from_numpy(shift_mask(height, width, window, shift)).to(device)
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:

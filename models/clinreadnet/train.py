@@ -55,7 +55,7 @@ def train(
     out      samples, checkpoint and weights go here        slices   prepared real slices
     samples  those of another run, instead of making them: arms of one comparison share them
     training instead of the preset's
-    workers  processes that make samples side by side; 0: this one alone
+    workers  processes that make samples side by side, and on a GPU batches; 0: this one alone
     raises   ModelError     the checkpoint is of another run, or slices cannot be read
     """
     training = training or TRAINING[preset]
@@ -68,15 +68,17 @@ def train(
             seed=seed,
             slices=slices,
             workers=workers,
+            device=device_of(preset),
             on_progress=lambda done, n: report("samples", done, n, math.nan),
         )
     store = PhysicsStore(sample_files(folder / "train"), config.data, seed=seed)
-    run = _fitted(config, training, store, out, preset=preset, seed=seed, resume=resume, report=report)
+    run = Run(config, training, seed=seed, device=device_of(preset))
+    _fit(run, store, out, resume=resume, workers=workers, report=report)
     network = prepare(copy.deepcopy(run.smoothed), run.device)
     images = spread(graded_images(sample_files(folder / "validation"), config.data, seed=seed), VALIDATION_IMAGES)
     truth = np.array([image.score for image in images])
-    told = scores_of(network, images, on_progress=lambda done, n: report("validation", done, n, math.nan))
-    measured = {**agreement(told, truth), "images": len(images)}
+    told = scores_of({"network": network}, images, on_progress=lambda done, n: report("validation", done, n, math.nan))
+    measured = {**agreement(told["network"], truth), "images": len(images)}
     tested = [read_facts(path) for path in sorted((folder / "test").glob("*.npy"))]
     facts = {
         "patients": len({sample.facts.patient for sample in store.samples}),
@@ -107,9 +109,8 @@ def train_on_challenge(
     training = training or TRAINING[preset]
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
     kept, held_out = fold(load_challenge(folder), held_out_fold, folds=CHALLENGE_FOLDS, seed=seed)
-    run = _fitted(
-        config, training, RatedStore(kept, seed=seed), out, preset=preset, seed=seed, resume=resume, report=report
-    )
+    run = Run(config, training, seed=seed, device=device_of(preset))
+    _fit(run, RatedStore(kept, seed=seed), out, resume=resume, workers=0, report=report)
     network = prepare(copy.deepcopy(run.smoothed), run.device)
     told = []
     for start in range(0, len(held_out), BATCH):
@@ -122,24 +123,16 @@ def train_on_challenge(
     return _finished(run, config, out, preset=preset, measured=measured, facts=facts)
 
 
-def _fitted(
-    config: ClinReadNetConfig,
-    training: TrainConfig,
-    store: Store,
-    out: Path,
-    *,
-    preset: Preset,
-    seed: int,
-    resume: bool,
-    report: OnProgress,
-) -> Run:
-    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
-    run = Run(config, training, seed=seed, device=device)
+def device_of(preset: Preset) -> torch.device:
+    """That a preset works on; the CPU where there is no GPU."""
+    return torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
+
+
+def _fit(run: Run, store: Store, out: Path, *, resume: bool, workers: int, report: OnProgress) -> None:
     checkpoint = out / "checkpoint.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
-    run.fit(store, checkpoint, report)
-    return run
+    run.fit(store, checkpoint, report, workers=workers if run.device.type == "cuda" else 0)
 
 
 def _finished(
@@ -179,7 +172,7 @@ class Run(TrainingRun[QualityNetwork, Batch, TrainConfig]):
 
     def loss(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16):
-            p = self.network(batch.x.to(self.device))
+            p = self.network(batch.images(self.device))
         return quality_loss(p, batch.level.to(self.device), self._weights)
 
 
@@ -196,4 +189,4 @@ def optimiser_of(network: QualityNetwork, training: TrainConfig) -> torch.optim.
             {"params": decaying, "weight_decay": training.weight_decay, "times": times},
             {"params": others, "weight_decay": 0.0, "times": times},
         ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=network.soqn.embed.weight.is_cuda)

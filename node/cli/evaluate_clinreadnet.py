@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,9 @@ def evaluate_clinreadnet(
     weights: Path = typer.Option(..., "--weights", exists=True, dir_okay=False, help="Weights of a training run."),
     out: Path = typer.Option(..., "--out", file_okay=False, help="The tables go here."),
     arm: list[str] | None = typer.Option(
-        None, "--arm", help="NAME=FILE: weights to be compared with the first, another seed or arm (repeatable)."
+        None,
+        "--arm",
+        help="NAME=FILE: weights to be compared with the first (repeatable). The same NAME again: another seed of it.",
     ),
     seed: int = typer.Option(0, "--seed", help="Of the pseudo-readers, and of the patients drawn."),
     draws: int = typer.Option(1000, "--draws", min=10, help="Bootstrap draws."),
@@ -50,7 +53,7 @@ def evaluate_clinreadnet(
     \b
     pacsnode evaluate clinreadnet --data ./run1/samples --weights ./run1/weights.safetensors --out ./run1
     pacsnode evaluate clinreadnet --data ./run1/samples --weights ./run1/weights.safetensors \\
-        --arm seed2=./run2/weights.safetensors --arm plain-swin=./swin/weights.safetensors --out ./compared
+        --arm run1=./run2/weights.safetensors --arm plain-swin=./swin/weights.safetensors --out ./compared
     """
     import numpy as np
 
@@ -62,15 +65,16 @@ def evaluate_clinreadnet(
 
     files = _arms(weights, arm or [])
     with in_words(), progress_bar() as progress:
-        networks = {name: network_of(path) for name, path in files.items()}
+        networks = {name: [network_of(path) for path in paths] for name, paths in files.items()}
         test, training = (sample_files(data / split) for split in ("test", "train"))
         if most is not None and most < len(test):
             test = [test[index] for index in np.linspace(0, len(test) - 1, most).round().astype(int)]
         evaluation = evaluate(
-            networks, test, training, DataConfig(), seed=seed, bootstrap=Bootstrap(draws, seed), on_progress=progress
-        )
+            networks, test, training, DataConfig(), seed=seed, bootstrap=Bootstrap(draws, seed),
+            workers=os.cpu_count() or 1, on_progress=progress,
+        )  # fmt: skip
         progress("speed", 0, 1)
-        speed = speed_table(networks)
+        speed = speed_table({name: seeds[0] for name, seeds in networks.items()})
         progress("speed", 1, 1)
     measured = Measured(
         hashlib.sha256(weights.read_bytes()).hexdigest(), facts_of(weights), (*evaluation.tables, speed)
@@ -81,16 +85,14 @@ def evaluate_clinreadnet(
     typer.echo(measured.json() if as_json else measured.markdown())
 
 
-def _arms(weights: Path, others: list[str]) -> dict[str, Path]:
-    """Weights by name, the reference first. raises ConfigurationError"""
-    arms = {weights.parent.name or weights.stem: weights}
+def _arms(weights: Path, others: list[str]) -> dict[str, list[Path]]:
+    """Weights of each arm's seeds, the reference first. raises ConfigurationError"""
+    arms = {weights.parent.name or weights.stem: [weights]}
     for said in others:
         name, _, file = said.partition("=")
         if not name or not Path(file).is_file():
             raise ConfigurationError(f"--arm {said}: NAME=FILE with a file of weights is wanted")
-        if name in arms:
-            raise ConfigurationError(f"--arm {said}: there is another arm of that name")
-        arms[name] = Path(file)
+        arms.setdefault(name, []).append(Path(file))
     return arms
 
 

@@ -10,17 +10,21 @@ from models.clinreadnet.config import DataConfig, NetworkConfig
 from models.clinreadnet.degrade import Ingredients
 from models.clinreadnet.evaluate import (
     agreement_table,
+    arm_tables,
     difference_table,
+    drawn_measures,
     evaluate,
     flip_table,
     graded_images,
     monotone_table,
+    names_of_seeds,
+    scores_of,
     slice_table,
     spread,
 )
 from models.clinreadnet.labels import Physics
 from models.clinreadnet.network import build
-from models.clinreadnet.run import prepare
+from models.clinreadnet.run import prepare, score_slices, stored_slice
 from models.clinreadnet.samples import REAL, Facts, save_sample
 from models.contract import ModelError
 from models.evaluation.froc import Bootstrap
@@ -28,6 +32,7 @@ from models.evaluation.froc import Bootstrap
 DATA = DataConfig(grid_fractions=(1.0, 0.3, 0.1))
 THINNING = (1, 2, 8)
 DRAWS = Bootstrap(20)
+SINGLE = NetworkConfig(width=16, depths=(1,), heads=(1,), temperatures=(1.0,))
 
 
 def write(path: Path, patient: str, family: str) -> Path:
@@ -75,7 +80,7 @@ def test_every_slice_at_every_point_of_the_grid(images, files):
 
 
 def test_agreement_is_told_by_condition_with_signs(scores, images):
-    table = agreement_table(scores, images, DRAWS)
+    table = agreement_table(drawn_measures(scores, images, DRAWS))
     rows = {(row.condition, row.method): row.values for row in table.rows}
     assert {condition for condition, _ in rows} == {
         "all", "held-out patients, real CT", "families never trained on", "streaks dominate",
@@ -93,11 +98,31 @@ def test_agreement_is_told_by_condition_with_signs(scores, images):
 
 
 def test_differences_are_paired(scores, images):
-    table = difference_table({**scores, "same": scores["right"].copy()}, images, DRAWS, reference="right")
+    drawn = drawn_measures({**scores, "same": scores["right"].copy()}, images, DRAWS)
+    table = difference_table(drawn, reference="right")
     rows = {row.method: row.values for row in table.rows if row.condition == "all"}
     assert set(rows) == {"wrong", "dumb", "same"}
     assert all(value.mean == value.low == value.high == 0 for value in rows["same"].values())
     assert rows["wrong"]["KROCC"].low > 1
+
+
+def test_arms_are_the_means_of_their_seeds_and_differences_are_pooled(scores, images):
+    noisy = scores["right"] + np.random.default_rng(1).normal(0, 1, len(images))
+    seeds = names_of_seeds({"whole": 2, "part": 1})
+    assert seeds == {"whole": ["whole (1)", "whole (2)"], "part": ["part"]}
+    told = {"whole (1)": scores["right"], "whole (2)": noisy, "part": scores["wrong"], "dumb": scores["dumb"]}
+    drawn = drawn_measures(told, images, DRAWS)
+    means, differences = arm_tables(drawn, seeds)
+    of_seeds = {row.method: row.values for row in agreement_table(drawn).rows if row.condition == "all"}
+    of_arms = {row.method: row.values for row in means.rows if row.condition == "all"}
+    mean = (of_seeds["whole (1)"]["SROCC"].mean + of_seeds["whole (2)"]["SROCC"].mean) / 2
+    assert set(of_arms) == {"whole", "part"}
+    assert of_arms["whole"]["SROCC"].mean == pytest.approx(mean)
+    (row,) = (row for row in differences.rows if row.condition == "all")
+    assert row.method == "part"
+    assert row.values["SROCC"].mean == pytest.approx(mean - of_seeds["part"]["SROCC"].mean)
+    assert row.values["SROCC"].low > 0
+    assert arm_tables(drawn_measures(scores, images, DRAWS), {name: [name] for name in scores}) == []
 
 
 def test_monotone_is_minus_one_for_the_right_and_plus_one_for_the_wrong(scores, images):
@@ -142,25 +167,49 @@ def test_an_even_part_of_the_images(images):
     assert spread(images, 99) == images
 
 
-def test_networks_and_baselines_side_by_side(files, tmp_path):
+def test_an_image_is_scored_as_the_node_scores_it(images):
     torch.manual_seed(1)
-    network = prepare(build(NetworkConfig(width=16, depths=(1,), heads=(1,), temperatures=(1.0,))), torch.device("cpu"))
+    one, other = (prepare(build(SINGLE), torch.device("cpu")) for _ in range(2))
+    found = scores_of({"one": one, "other": other}, images[:5])
+    for name, network in (("one", one), ("other", other)):
+        wanted = [
+            score_slices(network, np.concatenate([stored_slice(image.hu()) for image in part]))[0]
+            for part in (images[:4], images[4:5])
+        ]
+        assert np.array_equal(found[name], np.concatenate(wanted))
+    assert not np.array_equal(found["one"], found["other"])
+
+
+def test_networks_and_baselines_side_by_side(files):
+    torch.manual_seed(1)
+    network, another = (prepare(build(SINGLE), torch.device("cpu")) for _ in range(2))
     said: set[str] = set()
     found = evaluate(
-        {"net": network}, files[:1], files[1:], DATA, seed=1, bootstrap=DRAWS,
+        {"net": [network, another]}, files[:1], files[1:], DATA, seed=1, bootstrap=DRAWS,
         on_progress=lambda what, _done, _total: said.add(what),
     )  # fmt: skip
-    assert list(found.scores) == ["net", "noise SD", "BRISQUE-like"]
+    assert list(found.scores) == ["net (1)", "net (2)", "noise SD", "BRISQUE-like", "true quality"]
     assert all(scores.shape == (9,) for scores in found.scores.values())
-    assert said == {"net", "noise SD", "BRISQUE-like", "fitting noise SD", "fitting BRISQUE-like", "intervals"}
+    assert said == {"scores", "baselines", "intervals"}
     assert [table.title for table in found.tables] == [
         "Agreement with simulated labels",
+        "Arms, means over their seeds",
+        "Paired difference: net minus the method",
         "Paired difference: net minus the method",
         "Monotone in dose and in views",
         "Monotone, slice by slice",
         "Change of the score by mirroring, in grades",
     ]
-    noise = next(row for row in found.tables[0].rows if row.method == "noise SD")
-    assert noise.values["SROCC"].mean > 0.6
-    with pytest.raises(ModelError):
-        evaluate({}, files, files, DATA)
+    rows = {row.method: row.values for row in found.tables[0].rows if row.condition == "all"}
+    assert rows["noise SD"]["SROCC"].mean > 0.6
+    assert rows["true quality"]["SROCC"].mean >= max(values["SROCC"].mean for values in rows.values())
+    for nothing in ({}, {"net": []}):
+        with pytest.raises(ModelError):
+            evaluate(nothing, files, files, DATA)
+
+
+def test_workers_measure_the_same_baselines(files):
+    network = {"net": [prepare(build(SINGLE), torch.device("cpu"))]}
+    alone, shared = (evaluate(network, files[:1], files[1:], DATA, bootstrap=DRAWS, workers=n) for n in (0, 1))
+    for name in ("noise SD", "BRISQUE-like"):
+        assert np.array_equal(alone.scores[name], shared.scores[name])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.clinreadnet.config import ClinReadNetConfig, DataConfig
+from models.clinreadnet.degrade import Ingredients
 from models.clinreadnet.labels import latent, quality
 from models.clinreadnet.samples import (
     REAL,
@@ -75,12 +76,17 @@ def test_worse_scans_are_labelled_lower(made):
 def test_an_image_is_mixed_from_what_is_on_disk(made):
     sample = load_sample(sample_files(made / "train")[0])
     assert sample.planes.shape == (1 + 3 + 4 + 4, 80, 80)
-    parts = sample.ingredients()
-    assert not parts.streaks[0].any()
-    assert np.array_equal(parts.base, STEP_HU * sample.planes[0].astype(np.float32))
-    crop = sample.ingredients(slice(8, 40), slice(16, 48)).mixed(2, 0.3)
-    assert np.array_equal(crop, sample.image(2, 0.3)[8:40, 16:48])
-    noise = [float((sample.image(0, fraction) - parts.base).std()) for fraction in (1.0, 0.25)]
+    hu = STEP_HU * sample.planes.astype(np.float32)
+    assert not sample.layers(0)[1].any()
+    streaks = np.concatenate([np.zeros_like(hu[:1]), hu[1:4]])
+    physics = sample.facts.physics
+    parts = Ingredients(hu[0], streaks, hu[4:8], hu[8:], physics.own_noise, sample.facts.thinning)
+    for view, fraction, signs in ((0, 1.0, (1, 1)), (2, 0.3, (1, -1)), (3, 0.1, (-1, 1))):
+        image = sample.image(view, fraction, signs=signs)
+        assert np.array_equal(image, parts.mixed(view, fraction, signs=signs))
+    crop = sample.layers(2, slice(8, 40), slice(16, 48))
+    assert np.array_equal(crop, sample.layers(2)[:, 8:40, 16:48])
+    noise = [float((sample.image(0, fraction) - hu[0]).std()) for fraction in (1.0, 0.25)]
     assert noise[1] == pytest.approx(2 * noise[0], rel=0.05)
 
 

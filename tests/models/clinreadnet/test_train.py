@@ -43,7 +43,7 @@ def test_it_learns_to_see_noise_in_a_few_dozen_steps(config, tmp_path):
     run.fit(Noise(), tmp_path / "c.pt", lambda *_: None)
     unseen = Noise().batch(9999, replace(training, batch=64))
     with torch.inference_mode():
-        scores, _ = decode(run.smoothed(unseen.x))
+        scores, _ = decode(run.smoothed(unseen.images(CPU)))
     assert float((scores - unseen.level / 5).abs().mean()) < 0.5  # 1.2 for the best constant
     assert np.corrcoef(scores.numpy(), unseen.level.numpy())[0, 1] > 0.9
 

@@ -53,14 +53,17 @@ def weights(folder: Path, config: NetworkConfig) -> Path:
 def test_arms_and_baselines_in_one_table(run: Run, samples: Path, tmp_path: Path) -> None:
     first, other = weights(tmp_path / "first", SMALL), weights(tmp_path / "other", SMALL)
     done = run(
-        "evaluate", "clinreadnet", "--data", samples, "--weights", first, "--arm", f"seed2={other}",
+        "evaluate", "clinreadnet", "--data", samples, "--weights", first, "--arm", f"first={other}",
+        "--arm", f"other={other}",
         "--out", tmp_path / "out", "--draws", "10", "--slices", "2", "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert content["training"]["network"]["width"] == 16
     methods = [row["method"] for row in content["tables"][0]["rows"] if row["condition"] == "all"]
-    assert methods == ["first", "seed2", "noise SD", "BRISQUE-like"]
+    assert methods == ["first (1)", "first (2)", "other", "noise SD", "BRISQUE-like", "true quality"]
+    arms = [row["method"] for row in content["tables"][1]["rows"] if row["condition"] == "all"]
+    assert arms == ["first", "other"]
     assert content["tables"][-1]["title"] == "Speed"
     assert "Monotone" in (tmp_path / "out" / "evaluation.md").read_text()
 
@@ -80,12 +83,11 @@ def test_other_files_are_no_weights(tmp_path: Path) -> None:
         network_of(other)
 
 
-def test_arms_need_names_of_their_own_and_files(tmp_path: Path) -> None:
+def test_arms_need_names_and_files(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     file.touch()
-    assert _arms(file, [f"one={file}"]) == {tmp_path.name: file, "one": file}
-    with pytest.raises(ConfigurationError, match="another arm"):
-        _arms(file, [f"one={file}", f"one={file}"])
+    found = _arms(file, [f"one={file}", f"{tmp_path.name}={file}"])
+    assert found == {tmp_path.name: [file, file], "one": [file]}
     with pytest.raises(ConfigurationError, match="NAME=FILE"):
         _arms(file, ["one"])
 
