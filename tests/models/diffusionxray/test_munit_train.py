@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from models.contract import ModelError
-from models.diffusionxray.munit import Critics, Munit, MunitConfig
+from models.diffusionxray.munit import HALF, Critics, Munit, MunitConfig
 from models.diffusionxray.munit_train import (
+    CPU_TRAINING,
+    GPU_TRAINING,
     LossWeights,
     MunitRun,
     MunitTraining,
@@ -111,6 +113,12 @@ def test_batches_that_workers_made_ahead_give_the_same_weights(tmp_path):
     helped.fit(Domains(), tmp_path / "c.pt", lambda *_: None, workers=2)
     for one, other in zip(alone.munit.parameters(), helped.munit.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_each_preset_has_crops_that_its_networks_take():
+    for config, training in ((MunitConfig(), CPU_TRAINING), (HALF, GPU_TRAINING)):
+        assert training.crop_px >= config.least_px
+        assert training.crop_px % config.multiple == 0
 
 
 def test_another_seed_makes_other_weights(tmp_path):

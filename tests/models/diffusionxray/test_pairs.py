@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from models.contract import ModelError
+from models.diffusionxray.config import TRAINING as PRESETS
 from models.diffusionxray.config import CropConfig, TrainConfig
 from models.diffusionxray.data import Picture
 from models.diffusionxray.pairs import (
@@ -102,6 +103,11 @@ def test_the_identity_teaches_to_leave_pictures_alone_sharp_and_soft(pictures):
     assert max(apart) < 2e-3
     soft = np.array(fine) < 0.6 * max(fine)
     assert soft.mean() == pytest.approx(CROPS.soft_share, abs=0.2)
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_the_crops_of_each_preset_fit_in_those_of_the_banks(preset):
+    assert PRESETS[preset].crop_px <= CropConfig().bank_px
 
 
 def test_what_ships_learns_from_identities_too():
