@@ -7,31 +7,43 @@ has only learned to please its own detector gains nothing here.
 from __future__ import annotations
 
 import copy
+import pickle
+import queue
+import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from torch import nn
 
-from models.contract import BoolArray, FloatArray
-from models.deeplesion.config import SPACING_MM, DeepLesionConfig
+from models.deeplesion.config import DeepLesionConfig
 from models.deeplesion.network import Detector
 from models.evaluation.bootstrap import Interval
-from models.evaluation.froc import Bootstrap, Outcome, Reading, Tally, match
-from models.evaluation.metrics import SOFT_TISSUE, psnr
-from models.evaluation.noise import body_mask
+from models.evaluation.froc import Bootstrap, Tally
 from models.evaluation.table import Row, Table
-from models.lidnet.collaborate import Arm, Collaboration, CollaborationConfig, denoise_stack
-from models.lidnet.joint import JointConfig, JointSample, JointStore, load_joint, make_joint_samples
+from models.lidnet.collaborate import Arm, Collaboration, CollaborationConfig
+from models.lidnet.joint import JointConfig, JointStore, make_joint_samples
+from models.lidnet.judgement import Doses, Measured, judge_on
+from models.lidnet.side_by_side import processes
+from models.training import OnProgress
+from models.weights import save_weights
 
-Method = Arm | Literal["A0", "full dose"]
-OnProgress = Callable[[str, int, int, float], None]
+Untrained = Literal["A0", "full dose"]
+Method = Arm | Untrained
+Tables = tuple[Table, Table]
+Say = Callable[[int, int, float], None]
+"""Called with steps done, steps in all, and the loss of late."""
+
+UNTRAINED: tuple[Untrained, ...] = ("A0", "full dose")
 
 COMPARISONS: tuple[tuple[Arm, Method], ...] = (
     ("A1", "A0"),
@@ -41,7 +53,8 @@ COMPARISONS: tuple[tuple[Arm, Method], ...] = (
     ("A6", "A6-shuffled"),
 )
 FIRST_TEST_CASE = 1000
-RING_MM = (2.0, 5.0)
+EVERY_S = 0.5
+"""How often processes side by side say how far they are."""
 NOTES = (
     "Simulated patients that no training saw; low dose is simulated.",
     "Detection is by a detector that took no part in the training (other start, clean slices only): mean sensitivity at"
@@ -70,12 +83,25 @@ class AblationConfig:
     fractions: tuple[float, ...] = (0.25, 0.1)
 
 
-@dataclass
-class _Measured:
-    """One method at one dose: outcomes of the judge, and numbers per patient."""
+@dataclass(frozen=True)
+class _Task:
+    """One training and its judgement, or the judgement of what needs no training."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
-    numbers: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    method: Method
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Common:
+    """What all tasks share. networks: denoiser, detector and judge, pickled, so that no task changes another's."""
+
+    networks: bytes
+    files: list[Path]
+    tested: list[Path]
+    out: Path
+    config: AblationConfig
+    single: bool
+    device: torch.device
 
 
 def run(
@@ -88,12 +114,17 @@ def run(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    workers: int = 0,
     on_progress: OnProgress | None = None,
-) -> tuple[Table, Table]:
+    on_tables: Callable[[Tables], None] | None = None,
+) -> Tables:
     """Every arm and its differences; a run that was stopped goes on where it was.
 
     denoiser, detector  trained apart, where every arm starts       judge   trained apart from both
-    out         samples, checkpoints and weights of every arm
+    out         samples, checkpoints and weights (fp16 safetensors) of every arm
+    workers     processes that draw cases, and then train and judge arms, side by side; 0: this one. A process has one
+                thread; that apart, results do not depend on them
+    on_tables   called whenever a seed is complete, with the tables of the seeds complete so far
     raises   ModelError     a checkpoint of another run, or a loss that is no longer finite
     """
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
@@ -105,96 +136,129 @@ def run(
             detector_config,
             seed=seed,
             first_case=first_case,
+            device=device,
+            workers=workers,
             on_progress=lambda done, total: report(f"{what} samples", done, total, float("nan")),
         )
 
-    files = samples("training", config.training, 0)
-    tested = [load_joint(path) for path in samples("test", config.test, FIRST_TEST_CASE)]
-    single = len(detector_config.network.categories) == 1
-    measured: dict[tuple[float, Method], _Measured] = defaultdict(_Measured)
-    for number in config.seeds:
-        store = JointStore(files, config.training, seed=number, single=single)
-        for arm in config.arms:
-            collaboration = Collaboration(
-                copy.deepcopy(denoiser),
-                copy.deepcopy(detector),
-                store,
-                config.collaboration,
-                arm=arm,
-                seed=number,
-                device=device,
-            )
-            checkpoint = out / f"{arm}-{number}.pt"
-            if checkpoint.exists():
-                collaboration.load(checkpoint)
-            collaboration.fit(checkpoint, report)
-            for fraction in config.fractions:
-                _judge(measured[fraction, arm], collaboration.smoothed, judge, tested, fraction)
-    for fraction in config.fractions:
-        for _ in config.seeds:  # as often as the arms, so that differences have the same images on both sides
-            _judge(measured[fraction, "A0"], None, judge, tested, fraction)
-            _judge(measured[fraction, "full dose"], None, judge, tested, 1.0)
-    return _tables(measured, config)
+    networks = tuple(copy.deepcopy(network).cpu() for network in (denoiser, detector, judge))
+    common = _Common(
+        networks=pickle.dumps(networks),
+        files=samples("training", config.training, 0),
+        tested=samples("test", config.test, FIRST_TEST_CASE),
+        out=out,
+        config=config,
+        single=len(detector_config.network.categories) == 1,
+        device=torch.device(device),
+    )
+    tasks = [*map(_Task, UNTRAINED), *(_Task(arm, number) for number in config.seeds for arm in config.arms)]
+    found: dict[_Task, Doses] = {}
+    shown: Sequence[int] = ()
+    for task, measured in _all(tasks, common, workers, report):
+        found[task] = measured
+        complete = [number for number in config.seeds if all(_Task(arm, number) in found for arm in config.arms)]
+        if len(complete) > len(shown) and {_Task(method) for method in UNTRAINED} <= found.keys():
+            shown, tables = complete, _tables(_together(found, config, complete), config)
+            if on_tables is not None:
+                on_tables(tables)
+    return tables
 
 
-@torch.inference_mode()
-def _judge(
-    into: _Measured, denoiser: nn.Module | None, judge: Detector, tested: Sequence[JointSample], fraction: float
-) -> None:
-    judge.eval()
-    device = judge.calibration.device
-    for sample in tested:
-        hu = torch.from_numpy(sample.full if fraction == 1 else sample.low(fraction))[None]
-        shown = hu if denoiser is None else _padded(denoiser, hu.to(device))
-        [found] = judge.detect(shown.to(device), masks=False)
-        boxes, scores = found.boxes.cpu().numpy(), found.scores.cpu().numpy()
-        reading = Reading(sample.patient, _last_inside(sample.boxes), _last_inside(boxes), scores.astype(np.float64))
-        into.outcomes.append(match(reading))
-        middle = len(sample.full) // 2
-        for name, value in compare(shown[0, middle].cpu().numpy(), sample).items():
-            into.numbers[name][sample.patient].append(value)
+def _all(tasks: Sequence[_Task], common: _Common, workers: int, report: OnProgress) -> Iterator[tuple[_Task, Doses]]:
+    """Each task and what it measured, in the order in which they end."""
+    if workers:
+        yield from _side_by_side(tasks, common, workers, report)
+        return
+    for task in tasks:
+        yield task, _measure(task, common, partial(report, f"{task.method}, seed {task.seed}"))
 
 
-def _padded(denoiser: nn.Module, hu: torch.Tensor) -> torch.Tensor:
-    """(1, M, H, W) of any size through a denoiser that wants multiples."""
-    multiple = int(getattr(denoiser, "multiple", 1))
-    height, width = hu.shape[-2:]
-    padded = nn.functional.pad(hu, (0, -width % multiple, 0, -height % multiple), mode="reflect")
-    return denoise_stack(denoiser, padded)[..., :height, :width]
+def _side_by_side(
+    tasks: Sequence[_Task], common: _Common, workers: int, report: OnProgress
+) -> Iterator[tuple[_Task, Doses]]:
+    with get_context("spawn").Manager() as manager, processes(workers) as pool:
+        said, stop = manager.Queue(), manager.Event()
+        waiting = {pool.submit(_measure_aside, task, common, said, stop): task for task in tasks}
+        news: dict[_Task, tuple[int, float]] = {}
+        total = sum(task.method not in UNTRAINED for task in tasks) * common.config.collaboration.steps
+        try:
+            while waiting:
+                ended, _ = wait(waiting, timeout=EVERY_S, return_when=FIRST_COMPLETED)
+                while not said.empty():
+                    task, done, loss = said.get()
+                    news[task] = (done, loss)
+                if news:
+                    late = np.mean([loss for _, loss in news.values()])
+                    report(f"{len(waiting)} trainings", sum(done for done, _ in news.values()), total, float(late))
+                for future in ended:
+                    yield waiting.pop(future), future.result()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
 
 
-def _last_inside(boxes: FloatArray) -> NDArray[np.float64]:
-    """Boxes whose x2, y2 are edges, to boxes whose x2, y2 are the last pixel inside, as the protocol counts."""
-    return boxes.astype(np.float64).reshape(-1, 4) - (0, 0, 1, 1)
+class _Stopped(Exception):
+    """Another task failed."""
 
 
-def compare(image: FloatArray, sample: JointSample) -> Mapping[str, float]:
-    """Key slice (Y, X) against the full dose: PSNR of the body, RMSE in the lesions' boxes, CNR of the lesions."""
-    reference = sample.full[len(sample.full) // 2]
-    squares = [
-        (image - reference)[rows, columns].astype(np.float64).ravel() ** 2
-        for rows, columns in (_inside(box) for box in sample.boxes)
-    ]
-    ratios = [_cnr(image, sample.labels == number + 1) for number in range(len(sample.boxes))]
-    return {
-        "PSNR (dB)": psnr(image, reference, window=SOFT_TISSUE, where=body_mask(reference)),
-        "ROI RMSE (HU)": float(np.sqrt(np.concatenate(squares).mean())) if squares else float("nan"),
-        "CNR": float(np.mean(ratios)) if ratios else float("nan"),
-    }
+def _measure_aside(
+    task: _Task, common: _Common, said: queue.Queue[tuple[_Task, int, float]], stop: threading.Event
+) -> Doses:
+    """In a process of its own."""
+    last = time.monotonic()
+
+    def say(done: int, total: int, loss: float) -> None:
+        nonlocal last
+        if time.monotonic() - last < EVERY_S and done < total:
+            return
+        last = time.monotonic()
+        said.put((task, done, loss))
+        if stop.is_set():
+            raise _Stopped
+
+    return _measure(task, common, say)
 
 
-def _inside(box: FloatArray) -> tuple[slice, slice]:
-    x1, y1, x2, y2 = (round(float(value)) for value in box)
-    return slice(y1, y2), slice(x1, x2)
+def _measure(task: _Task, common: _Common, say: Say) -> Doses:
+    denoiser, detector, judge = pickle.loads(common.networks)
+    judge.to(common.device).eval()
+    fractions = common.config.fractions
+    if task.method == "A0":
+        return judge_on(None, judge, common.tested, fractions)
+    if task.method == "full dose":
+        return dict.fromkeys(fractions, judge_on(None, judge, common.tested, (1.0,))[1.0])
+    store = JointStore(common.files, common.config.training, seed=task.seed, single=common.single)
+    collaboration = Collaboration(
+        denoiser,
+        detector,
+        store,
+        common.config.collaboration,
+        arm=task.method,
+        seed=task.seed,
+        device=common.device,
+    )
+    name = f"{task.method}-{task.seed}"
+    checkpoint = common.out / f"{name}.pt"
+    if checkpoint.exists():
+        collaboration.load(checkpoint)
+    collaboration.fit(checkpoint, lambda _turn, done, total, loss: say(done, total, loss))
+    save_weights(collaboration.smoothed, common.out / f"{name}.safetensors")
+    return judge_on(collaboration.smoothed, judge, common.tested, fractions)
 
 
-def _cnr(image: FloatArray, inside: BoolArray) -> float:
-    distance = distance_transform_edt(~inside, sampling=SPACING_MM)
-    ring = (distance >= RING_MM[0]) & (distance <= RING_MM[1])
-    return float(abs(image[inside].mean() - image[ring].mean()) / image[ring].std())
+def _together(
+    found: Mapping[_Task, Doses], config: AblationConfig, seeds: Sequence[int]
+) -> dict[tuple[float, Method], Measured]:
+    """All seeds of a method as one; what needs no training as often, so that both sides of a difference are alike."""
+    together: dict[tuple[float, Method], Measured] = defaultdict(Measured)
+    for number in seeds:
+        for task in (*map(_Task, UNTRAINED), *(_Task(arm, number) for arm in config.arms)):
+            for fraction, measured in found[task].items():
+                together[fraction, task.method].add(measured)
+    return together
 
 
-def _tables(measured: Mapping[tuple[float, Method], _Measured], config: AblationConfig) -> tuple[Table, Table]:
+def _tables(measured: Mapping[tuple[float, Method], Measured], config: AblationConfig) -> Tables:
     bootstrap = Bootstrap()
     rows, differences = [], []
     methods: tuple[Method, ...] = ("A0", *config.arms, "full dose")
@@ -221,7 +285,7 @@ class _Values:
     numbers: dict[str, NDArray[np.float64]]
 
 
-def _per_patient(measured: _Measured) -> _Values:
+def _per_patient(measured: Measured) -> _Values:
     tally = Tally(measured.outcomes)
     numbers = {
         name: np.array([_mean(values[patient]) for patient in tally.patients])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from models.contract import ModelError
 from models.deeplesion.losses import Targets
 from models.deeplesion.network import Detector
+from models.lidnet.config import Preset, Socket
 from models.lidnet.joint import JointBatch, JointStore
+from models.lidnet.network import channels_last
 from models.lidnet.roi import RoiConfig, map_perceptual_loss, regions, roi_perceptual_loss, shuffled
 from models.lidnet.train import pixel_loss
 from models.training import OnProgress, follow, smoothed_loss, write_checkpoint
@@ -89,10 +91,27 @@ class CollaborationConfig:
         return self.rounds * (self.denoiser_steps + self.detector_steps)
 
 
-COLLABORATION: dict[Literal["cpu", "gpu"], CollaborationConfig] = {
+COLLABORATION: dict[Preset, CollaborationConfig] = {
     "cpu": CollaborationConfig(rounds=3, denoiser_steps=150, detector_steps=50, batch=2, crop_px=256),
-    "gpu": CollaborationConfig(rounds=5, denoiser_steps=2000, detector_steps=500, batch=8, crop_px=384),
+    "gpu": CollaborationConfig(
+        rounds=4, denoiser_steps=130, detector_steps=50, batch=4, crop_px=256, checkpoint_every=240
+    ),
 }
+
+
+def collaboration_of(preset: Preset, socket: Socket) -> CollaborationConfig:
+    """The preset for this denoiser.
+
+    RED-CNN computes at full resolution, 11 MFLOP a pixel and step: four stacks of five slices of 256² are 14 TFLOP.
+    It gets two stacks of 128², an eighth of that, which still hold whole lesions.
+    """
+    config = COLLABORATION[preset]
+    return replace(config, batch=2, crop_px=128) if socket == "red-cnn" else config
+
+
+def half_precision(device: torch.device) -> torch.autocast:
+    """bf16 for the convolutions of both networks on a GPU; float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def denoise_stack(denoiser: nn.Module, hu: Tensor) -> Tensor:
@@ -122,9 +141,9 @@ class Collaboration:
     ) -> None:
         """denoiser, detector   trained apart; both are changed in place."""
         self.device = torch.device(device)
-        self.denoiser = denoiser.to(self.device)
+        self.denoiser = channels_last(denoiser.to(self.device))
         self.detector = detector.to(self.device)
-        self.smoothed = copy.deepcopy(denoiser).requires_grad_(False)
+        self.smoothed = copy.deepcopy(self.denoiser).requires_grad_(False)
         self.store, self.config = store, config
         self.arm, self.recipe, self.seed = arm, RECIPES[arm], seed
         self.denoiser_optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=config.denoiser_rate)
@@ -157,18 +176,22 @@ class Collaboration:
 
     def _batch(self, step: int) -> JointBatch:
         config = self.config
-        batch = self.store.batch(step, size=config.batch, crop_px=config.crop_px, noise_floor_hu=config.noise_floor_hu)
-        targets = [target.to(self.device) for target in batch.targets]
-        low, full, weight = (part.to(self.device) for part in (batch.low, batch.full, batch.weight))
-        return JointBatch(low, full, weight, targets)
+        return self.store.batch(
+            step,
+            size=config.batch,
+            crop_px=config.crop_px,
+            noise_floor_hu=config.noise_floor_hu,
+            device=self.device,
+        )
 
     def _draw(self, step: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.seed << 32) + step)
+        return torch.Generator(self.device).manual_seed((self.seed << 32) + step)
 
     def _denoiser_step(self) -> float:
         freeze(self.detector, learning=self.denoiser)
         batch = self._batch(self.step)
-        terms = self._terms(denoise_stack(self.denoiser, batch.low), batch, self._draw(self.step))
+        with half_precision(self.device):
+            terms = self._terms(denoise_stack(self.denoiser, batch.low), batch, self._draw(self.step))
         loss = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         self._descend(loss, self.denoiser, self.denoiser_optimiser)
         follow(self.smoothed, self.denoiser, self.config.ema_decay)
@@ -178,11 +201,12 @@ class Collaboration:
         """Half on denoised slices, half on full-dose ones: studies that nobody denoises must stay readable to it."""
         freeze(self.denoiser, learning=self.detector)
         batch = self._batch(self.step)
-        with torch.no_grad():
+        with torch.no_grad(), half_precision(self.device):
             denoised = denoise_stack(self.denoiser, batch.low)
-        parts = [
-            detection_loss(self.detector, hu, batch.targets, self._draw(self.step)) for hu in (denoised, batch.full)
-        ]
+        with half_precision(self.device):
+            parts = [
+                detection_loss(self.detector, hu, batch.targets, self._draw(self.step)) for hu in (denoised, batch.full)
+            ]
         loss = torch.stack(parts).mean()
         self._descend(loss, self.detector, self.detector_optimiser)
         return float(loss.detach())
@@ -198,7 +222,7 @@ class Collaboration:
                 terms["perceptual"] = map_perceptual_loss(ours, reference)
             else:
                 annotated = [target.boxes for target in batch.targets]
-                found = regions(self.detector, batch.full, annotated, self.config.roi)
+                found = regions(self.detector, batch.full, annotated, self.config.roi, levels=reference)
                 self.seen["annotated"] += found.annotated
                 self.seen["proposed"] += found.proposed
                 found = shuffled(found, len(denoised)) if self.recipe.shuffled else found
@@ -214,10 +238,12 @@ class Collaboration:
         for number in range(self.config.balance_batches):
             step = self.config.steps + number  # batches that no step sees
             batch = self._batch(step)
-            with torch.no_grad():
+            with torch.no_grad(), half_precision(self.device):
                 denoised = denoise_stack(self.denoiser, batch.low)
             denoised.requires_grad_(True)
-            for name, value in self._terms(denoised, batch, self._draw(step)).items():
+            with half_precision(self.device):
+                terms = self._terms(denoised, batch, self._draw(step))
+            for name, value in terms.items():
                 (gradient,) = torch.autograd.grad(value, denoised, retain_graph=True)
                 norms.setdefault(name, []).append(float(gradient.norm()))
         means = {name: sum(values) / len(values) for name, values in norms.items()}

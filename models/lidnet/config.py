@@ -84,6 +84,14 @@ TRAINING: dict[Preset, TrainConfig] = {
     "gpu": TrainConfig(steps=100_000, batch=64, patch_px=128),
 }
 
+RED_CNN_ON_GPU = TrainConfig(steps=2500, batch=64, patch_px=64, learning_rate=2e-4)
+"""About 2 TFLOP a step: RED-CNN computes at full resolution. Patches of 64 pixels, as in its paper (55)."""
+
+
+def training_of(preset: Preset, socket: Socket) -> TrainConfig:
+    """The training of a denoiser with the pixel loss."""
+    return RED_CNN_ON_GPU if (preset, socket) == ("gpu", "red-cnn") else TRAINING[preset]
+
 
 @dataclass(frozen=True)
 class LidnetConfig:

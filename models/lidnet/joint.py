@@ -9,24 +9,34 @@ int64 (N,), ignore float32 (G, 4) as in models/deeplesion/samples.py; patient, f
 from __future__ import annotations
 
 import os
+import struct
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.contract import Acquisition, FloatArray, ModelError
+from models.contract import Acquisition, BoolArray, FloatArray, ModelError
 from models.deeplesion.config import SPACING_MM, DeepLesionConfig
 from models.deeplesion.losses import Targets
-from models.deeplesion.samples import LabelledVolume, draw_labelled, draw_seed, sample_at
+from models.deeplesion.samples import LabelledVolume, Sample, draw_labelled, draw_seed, sample_at
+from models.evaluation.noise import body_mask
 from models.lidnet.pairs import NOISE_STEP_HU
+from models.lidnet.side_by_side import each
 from models.simulation.cases import Family
 from models.simulation.dose import NoiseFields, noise_fields, scanner_of
 from models.simulation.geometry import FanBeam
 
 OnProgress = Callable[[int, int], None]
+
+PLANES = ("full", "quantum", "electronic")
+LENGTHS_AT = 26
+"""In the local header of a ZIP member: the lengths of its name and of what follows it, both before the content."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,11 @@ class JointSample:
         low: FloatArray = self.full + self.noise.at(fraction).numpy()
         return low
 
+    @cached_property
+    def body(self) -> BoolArray:
+        """The patient on the key slice, bool (Y, X)."""
+        return body_mask(self.full[len(self.full) // 2])
+
 
 def make_joint_samples(
     out: Path,
@@ -72,50 +87,68 @@ def make_joint_samples(
     *,
     seed: int,
     first_case: int = 0,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
     """Samples of drawn cases in `out`; those already there are kept.
 
     first_case  number of the first case of each family: other numbers, other patients
+    device      projects the noise      workers     processes that draw cases side by side; 0: this one
     """
     out.mkdir(parents=True, exist_ok=True)
-    plan = [(family, first_case + number) for family in config.families for number in range(config.cases)]
-    made: list[Path] = []
-    for done, (family, number) in enumerate(plan):
-        name = f"{family}.{number:03d}"
-        targets = [out / f"{name}-{index:02d}.npz" for index in range(config.slices_per_case)]
-        if not all(target.exists() for target in targets):
-            case = draw_seed(f"joint/{name}", seed)
-            volume = draw_labelled(family, name, detector.data, case)
-            for target, sample in zip(targets, _samples(volume, config, detector, case), strict=True):
-                _save(target, sample)
-        made += targets
-        if on_progress is not None:
-            on_progress(done + 1, len(plan))
-    return made
+    numbers = range(first_case, first_case + config.cases)
+    plan = [_Case(family, f"{family}.{number:03d}") for family in config.families for number in numbers]
+    missing = [case for case in plan if not all(target.exists() for target in case.targets(out, config))]
+    make = partial(_make_case, out=out, config=config, detector=detector, seed=seed, device=device)
+    report = on_progress or (lambda _done, _total: None)
+    report(len(plan) - len(missing), len(plan))
+    for done, _ in enumerate(each(make, missing, workers)):
+        report(len(plan) - len(missing) + done + 1, len(plan))
+    return [target for case in plan for target in case.targets(out, config)]
+
+
+@dataclass(frozen=True)
+class _Case:
+    family: Family
+    name: str
+
+    def targets(self, out: Path, config: JointConfig) -> list[Path]:
+        return [out / f"{self.name}-{index:02d}.npz" for index in range(config.slices_per_case)]
+
+
+def _make_case(
+    case: _Case, *, out: Path, config: JointConfig, detector: DeepLesionConfig, seed: int, device: torch.device | str
+) -> None:
+    drawn = draw_seed(f"joint/{case.name}", seed)
+    volume = draw_labelled(case.family, case.name, detector.data, drawn)
+    samples = _samples(volume, config, detector, drawn, device)
+    for target, sample in zip(case.targets(out, config), samples, strict=True):
+        _save(target, sample)
 
 
 def _samples(
-    volume: LabelledVolume, config: JointConfig, detector: DeepLesionConfig, seed: int
+    volume: LabelledVolume, config: JointConfig, detector: DeepLesionConfig, seed: int, device: torch.device | str
 ) -> Sequence[JointSample]:
     rng = np.random.default_rng(seed)
     through = sorted({index for lesion in volume.lesions for index in range(lesion.box[0].start, lesion.box[0].stop)})
     chosen = rng.choice(through or len(volume.hu), size=config.slices_per_case, replace=True)
-    return [_sample(volume, int(index), config, detector, int(rng.integers(1 << 40))) for index in chosen]
+    return [
+        _sample(sample_at(volume, int(index), detector.network.offsets_mm), volume.noise_free, config, seed, device)
+        for index, seed in zip(chosen, rng.integers(1 << 40, size=len(chosen)).tolist(), strict=True)
+    ]
 
 
-def _sample(
-    volume: LabelledVolume, index: int, config: JointConfig, detector: DeepLesionConfig, seed: int
-) -> JointSample:
-    truth = sample_at(volume, index, detector.network.offsets_mm)
-    slices = torch.from_numpy(np.ascontiguousarray(truth.hu))
+def _sample(truth: Sample, noise_free: bool, config: JointConfig, seed: int, device: torch.device | str) -> JointSample:
+    slices = torch.from_numpy(np.ascontiguousarray(truth.hu)).to(device)
     scanner = scanner_of(Acquisition(), FanBeam(views=config.views))
     fields = noise_fields(slices, SPACING_MM, scanner, seed=seed, repeats=2)
+    fields = NoiseFields(fields.quantum.cpu(), fields.electronic.cpu())
     count = len(slices)
     # One realisation is the noise of the full dose itself, the other what lower doses add to it.
     own = NoiseFields(fields.quantum[:count], fields.electronic[:count])
     added = NoiseFields(fields.quantum[count:], fields.electronic[count:])
-    full = truth.hu + (own.quantum + own.electronic).numpy() if volume.noise_free else truth.hu
+    full = truth.hu + (own.quantum + own.electronic).numpy() if noise_free else truth.hu
     return JointSample(
         full, added, truth.labels, truth.boxes, truth.category, truth.ignore, truth.patient, truth.family
     )
@@ -191,26 +224,34 @@ class JointStore:
         self._config = config
         self._seed = seed
         self._single = single
+        self._outlines: dict[int, _Outline] = {}
 
-    def batch(self, step: int, *, size: int, crop_px: int, noise_floor_hu: float) -> JointBatch:
-        """Crops that hold a whole lesion, at a random dose each."""
+    def batch(
+        self, step: int, *, size: int, crop_px: int, noise_floor_hu: float, device: torch.device | str = "cpu"
+    ) -> JointBatch:
+        """Crops that hold a whole lesion, at a random dose each, on the device."""
         rng = np.random.default_rng((self._seed, step))
         low_fraction, high_fraction = self._config.fractions
-        lows, fulls, weights, targets = [], [], [], []
+        windows, fractions, targets = [], [], []
         for index in rng.integers(len(self._files), size=size):
-            sample = load_joint(self._files[int(index)])
-            rows, columns = _crop(sample, crop_px, rng)
-            fraction = float(np.exp(rng.uniform(np.log(low_fraction), np.log(high_fraction))))
-            noise = sample.noise.at(fraction)[:, rows, columns]
-            full = torch.from_numpy(sample.full[:, rows, columns])
-            fulls.append(full)
-            lows.append(full + noise)
-            weights.append(1 / (noise.var() + noise_floor_hu**2))
-            targets.append(self._targets(sample, rows.start, columns.start, crop_px))
-        weight = torch.stack(weights)[:, None, None, None]
-        return JointBatch(torch.stack(lows), torch.stack(fulls), weight, targets)
+            outline = self._outline(int(index))
+            rows, columns = _crop(outline, crop_px, rng)
+            fractions.append(float(np.exp(rng.uniform(np.log(low_fraction), np.log(high_fraction)))))
+            windows.append(outline.window(rows, columns))
+            targets.append(self._targets(outline, rows.start, columns.start, crop_px).to(torch.device(device)))
+        planes = torch.from_numpy(np.stack(windows)).to(device)  # (B, 3, M, P, P)
+        full = planes[:, 0].float()
+        quantum, electronic = (NOISE_STEP_HU * planes[:, 1:].float()).unbind(1)
+        noise = NoiseFields(quantum, electronic).at(torch.tensor(fractions)[:, None, None, None])
+        weight = 1 / (noise.var((1, 2, 3), keepdim=True) + noise_floor_hu**2)
+        return JointBatch(full + noise, full, weight, targets)
 
-    def _targets(self, sample: JointSample, top: int, left: int, side: int) -> Targets:
+    def _outline(self, index: int) -> _Outline:
+        if index not in self._outlines:
+            self._outlines[index] = _outline_of(self._files[index])
+        return self._outlines[index]
+
+    def _targets(self, sample: _Outline, top: int, left: int, side: int) -> Targets:
         """Whole boxes are targets, cut ones are ignored."""
         shift = np.array([left, top, left, top], np.float32)
         boxes = torch.from_numpy(sample.boxes - shift)
@@ -226,12 +267,62 @@ class JointStore:
         )
 
 
-def _crop(sample: JointSample, side: int, rng: np.random.Generator) -> tuple[slice, slice]:
+@dataclass(frozen=True)
+class _Plane:
+    """Where an array lies in a file."""
+
+    offset: int
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Outline:
+    """A sample without its pixels: of those a step wants a small part, and reading them all would take longer."""
+
+    path: Path
+    planes: list[_Plane]
+    boxes: FloatArray
+    category: NDArray[np.int64]
+    ignore: FloatArray
+
+    def window(self, rows: slice, columns: slice) -> NDArray[np.int16]:
+        """full, quantum and electronic as they are stored, int16 (3, M, P, P)."""
+        return np.stack(
+            [
+                np.memmap(self.path, np.int16, "r", plane.offset, plane.shape, plane.order)[:, rows, columns]
+                for plane in self.planes
+            ]
+        )
+
+
+def _outline_of(path: Path) -> _Outline:
+    """raises ModelError    an array is missing"""
+    with np.load(path, allow_pickle=False) as arrays:
+        if missing := {*PLANES, "boxes", "category", "ignore"} - set(arrays.files):
+            raise ModelError(f"{path.name} is not a sample of the collaborative training: no {', '.join(missing)}")
+        boxes, category, ignore = arrays["boxes"], arrays["category"], arrays["ignore"]
+    with zipfile.ZipFile(path) as archive:
+        starts = [archive.getinfo(f"{name}.npy").header_offset for name in PLANES]
+    with path.open("rb") as stream:
+        return _Outline(path, [_plane_at(stream, start) for start in starts], boxes, category, ignore)
+
+
+def _plane_at(stream: BinaryIO, start: int) -> _Plane:
+    """The array of an uncompressed ZIP member that starts here."""
+    stream.seek(start + LENGTHS_AT)
+    stream.seek(sum(struct.unpack("<HH", stream.read(4))), os.SEEK_CUR)
+    np.lib.format.read_magic(stream)
+    shape, fortran, _ = np.lib.format.read_array_header_1_0(stream)
+    return _Plane(stream.tell(), shape, "F" if fortran else "C")
+
+
+def _crop(sample: _Outline, side: int, rng: np.random.Generator) -> tuple[slice, slice]:
     """A square around a whole lesion where one fits.
 
     raises   ModelError     the sample is smaller than the square
     """
-    height, width = sample.full.shape[1:]
+    height, width = sample.planes[0].shape[1:]
     if min(height, width) < side:
         raise ModelError(f"a crop of {side} pixels does not fit a slice of {height} × {width}")
     fitting = sample.boxes[(sample.boxes[:, 2:] - sample.boxes[:, :2]).max(1, initial=0) <= side]

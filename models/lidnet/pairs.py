@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from models.contract import ModelError
 from models.lidnet.config import PairConfig, TrainConfig
+from models.lidnet.side_by_side import each
 from models.lidnet.slices import Slice, load_slice, patient_of
 from models.simulation.dose import NoiseFields, Scanner, noise_fields, scanner_of
 from models.simulation.geometry import FanBeam
@@ -35,9 +37,19 @@ OnProgress = Callable[[int, int], None]
 
 
 def make_pairs(
-    files: Sequence[Path], out: Path, config: PairConfig, *, seed: int, on_progress: OnProgress | None = None
+    files: Sequence[Path],
+    out: Path,
+    config: PairConfig,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> list[Path]:
-    """Pairs of all these slices, named by patient; those already there are kept."""
+    """Pairs of all these slices, named by patient; those already there are kept.
+
+    device      projects the noise      workers     processes side by side; 0: this one
+    """
     out.mkdir(parents=True, exist_ok=True)
     patients = {path: patient_of(path) for path in files}
     slices_of = Counter(patients.values())
@@ -46,22 +58,28 @@ def make_pairs(
         for path in files
         for realisation in range(-(-config.least_realisations // slices_of[patients[path]]))
     ]
-    for done, (path, target) in enumerate(plan):
-        if not target.exists():
-            _write(target, _pair(load_slice(path), config, draw_seed(target.stem, seed)))
-        if on_progress is not None:
-            on_progress(done + 1, len(plan))
+    missing = [(path, target) for path, target in plan if not target.exists()]
+    make = partial(_make_pair, config=config, seed=seed, device=device)
+    report = on_progress or (lambda _done, _total: None)
+    report(len(plan) - len(missing), len(plan))
+    for done, _ in enumerate(each(make, missing, workers)):
+        report(len(plan) - len(missing) + done + 1, len(plan))
     return [target for _, target in plan]
 
 
-def _pair(image: Slice, config: PairConfig, seed: int) -> NDArray[np.int16]:
+def _make_pair(where: tuple[Path, Path], *, config: PairConfig, seed: int, device: torch.device | str) -> None:
+    path, target = where
+    _write(target, _pair(load_slice(path), config, draw_seed(target.stem, seed), device))
+
+
+def _pair(image: Slice, config: PairConfig, seed: int, device: torch.device | str) -> NDArray[np.int16]:
     scanner = random_scanner(image, config, np.random.default_rng(seed))
-    fields = noise_fields(torch.from_numpy(image.hu)[None], image.spacing_mm, scanner, seed=seed)
+    fields = noise_fields(torch.from_numpy(image.hu)[None].to(device), image.spacing_mm, scanner, seed=seed)
     info = np.iinfo(np.int16)
     planes = np.empty((3, *image.hu.shape), np.int16)
     planes[0] = np.where(image.padding, PADDING, image.hu)
     for plane, noise in ((1, fields.quantum), (2, fields.electronic)):
-        planes[plane] = np.clip(np.rint(noise[0].numpy() / NOISE_STEP_HU), info.min, info.max)
+        planes[plane] = np.clip(np.rint(noise[0].cpu().numpy() / NOISE_STEP_HU), info.min, info.max)
     return planes
 
 

@@ -36,10 +36,12 @@ class RedCnn(nn.Module):
     def forward(self, hu: Tensor) -> Tensor:
         """float32 (B, 1, H, W), HU, at least 21 pixels a side, to the same."""
         image = ((hu - LOWEST_HU) / SPAN_HU).clamp(0, 1)  # (B, 1, H, W)
-        x, kept = image, []
-        for layer in self.encode:
+        kept = [image]
+        with torch.autocast(hu.device.type, enabled=False):  # bf16 would round the image to steps of 8 HU
+            x = functional.relu(self.encode[0](image))  # (B, 96, H − 4, W − 4)
+        for layer in self.encode[1:]:
             kept.append(x)
-            x = functional.relu(layer(x))  # (B, 96, H − 4, W − 4) after the first, …, H − 20 after the last
+            x = functional.relu(layer(x))  # (B, 96, H − 20, W − 20) after the last
         # After transposed layers 1, 3 and 5 the sizes are those after convolutions 4 and 2, and of the image.
         for number, layer in enumerate(self.decode):
             x = layer(x)

@@ -43,22 +43,29 @@ class Regions:
 
 
 @torch.no_grad()
-def regions(detector: Detector, full_dose: Tensor, annotated: Sequence[Tensor], config: RoiConfig) -> Regions:
+def regions(
+    detector: Detector,
+    full_dose: Tensor,
+    annotated: Sequence[Tensor],
+    config: RoiConfig,
+    *,
+    levels: Sequence[Tensor] | None = None,
+) -> Regions:
     """The detector's proposals on the full-dose slices, and all annotated boxes.
 
     Never on the denoised slices: there a denoiser could lower the loss by keeping proposals from arising.
 
     full_dose   (B, M, H, W), HU        annotated   boxes (N, 4) per image
+    levels      the detector's features of `full_dose`, where they are known
     """
     height, width = full_dose.shape[-2:]
-    rois, objectness = detector.proposals(full_dose)
+    seen = detector.features(full_dose) if levels is None else levels
     chosen, counts = [], [0, 0]
-    for index, boxes in enumerate(annotated):
-        mine = rois[:, 0] == index
-        proposals, scores = rois[mine, 1:], objectness[mine]  # best first
-        rank = torch.arange(len(proposals), device=rois.device)
+    proposed = zip(*detector.propose(detector.rpn_outputs(seen), (height, width)), annotated, strict=True)
+    for proposals, scores, boxes in proposed:  # best first
+        rank = torch.arange(len(proposals), device=proposals.device)
         proposals = proposals[(rank < config.best) | (scores >= config.least_objectness)]
-        known = boxes.to(rois)[: config.most]
+        known = boxes.to(proposals)[: config.most]
         proposals = proposals[: config.most - len(known)]
         counts[0] += len(known)
         counts[1] += len(proposals)

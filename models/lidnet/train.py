@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.lidnet.config import TRAINING, LidnetConfig, Preset, TrainConfig
+from models.lidnet.config import LidnetConfig, Preset, TrainConfig, training_of
 from models.lidnet.network import channels_last
 from models.lidnet.pairs import Batch, PairStore, make_pairs
 from models.lidnet.slices import patient_of, slice_files, split
@@ -20,6 +20,8 @@ from models.training import OnProgress, TrainingRun
 from models.weights import save_weights
 
 FACTS = "training.json"
+WORKERS: dict[Preset, int] = {"cpu": 0, "gpu": 6}
+"""A GPU takes a step faster than one process makes its batch."""
 
 
 def train(
@@ -32,26 +34,36 @@ def train(
     resume: bool = True,
     on_progress: OnProgress | None = None,
     steps: int | None = None,
+    workers: int | None = None,
 ) -> Path:
     """Train on prepared slices; the weights' file (fp16 safetensors) is returned.
 
     data     folder of prepared slices (node/dicom/slices.py)
     out      pairs, checkpoint and weights go here, and beside the weights what they were made of (training.json)
     steps    instead of the preset's
+    workers  processes that make pairs and batches, 0: this one; `WORKERS` without it. The weights do not depend on it
     raises   ModelError     no slices, or the checkpoint is of another run
     """
-    training = TRAINING[preset] if steps is None else replace(TRAINING[preset], steps=steps)
+    training = training_of(preset, config.socket)
+    training = training if steps is None else replace(training, steps=steps)
+    workers = WORKERS[preset] if workers is None else workers
+    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
     kept, _ = split(slice_files(data), config.held_out)
     pairs = make_pairs(
-        kept, out / "pairs", config.pairs, seed=seed, on_progress=lambda done, n: report("pairs", done, n, math.nan)
+        kept,
+        out / "pairs",
+        config.pairs,
+        seed=seed,
+        device=device,
+        workers=workers,
+        on_progress=lambda done, n: report("pairs", done, n, math.nan),
     )
-    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
     run = Run(config, training, seed=seed, device=device)
     checkpoint = out / "checkpoint.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
-    run.fit(PairStore(pairs, config.pairs, seed=seed), checkpoint, report)
+    run.fit(PairStore(pairs, config.pairs, seed=seed), checkpoint, report, workers=workers)
     weights = out / "weights.safetensors"
     save_weights(run.smoothed, weights)
     facts = {

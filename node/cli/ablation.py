@@ -38,6 +38,7 @@ def train_ablation(
     arms: list[str] | None = typer.Option(None, "--arm", help=f"Repeatable; all without it. {ARMS}."),
     seeds: int = typer.Option(3, "--seeds", min=1, help="Trainings of each arm."),
     preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length and size of each training."),
+    workers: int = typer.Option(0, "--workers", min=0, help="Processes that train arms side by side; 0: none."),
     rounds: int | None = typer.Option(None, "--rounds", min=1, help="Instead of the preset's.", show_default=False),
     seed: int = typer.Option(0, "--seed", help="Of the simulated patients."),
     as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
@@ -53,10 +54,11 @@ def train_ablation(
     """
     import torch
 
-    from models.deeplesion.config import SINGLE, DeepLesionConfig, NetworkConfig
+    from models.deeplesion.config import SINGLE
+    from models.deeplesion.model import FAST
     from models.deeplesion.network import build
     from models.lidnet.ablation import AblationConfig, run
-    from models.lidnet.collaborate import COLLABORATION, Arm
+    from models.lidnet.collaborate import Arm, collaboration_of
     from models.lidnet.config import LidnetConfig
     from models.lidnet.socket import plug
 
@@ -65,24 +67,26 @@ def train_ablation(
         raise ConfigurationError(f"no arm {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if detector.read_bytes() == judge.read_bytes():
         raise ConfigurationError("detector and judge are the same weights: a judge must not have taken part")
-    collaboration = COLLABORATION[preset]
+    collaboration = collaboration_of(preset, socket)
     if rounds is not None:
         collaboration = dataclasses.replace(collaboration, rounds=rounds)
     config = AblationConfig(
         collaboration, arms=tuple(arm for arm in known if not arms or arm in arms), seeds=tuple(range(1, seeds + 1))
     )
-    detectors = DeepLesionConfig(network=NetworkConfig(categories=SINGLE) if single else NetworkConfig())
+    network = dataclasses.replace(FAST.network, categories=SINGLE) if single else FAST.network
+    detectors = dataclasses.replace(FAST, network=network)
     device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
     with progress_bar() as progress, in_words():
         tables = run(
             filled(plug(LidnetConfig(socket=socket)), denoiser),
             filled(build(detectors.network), detector),
-            filled(build(detectors.network), judge).to(device),
+            filled(build(detectors.network), judge),
             out,
             config,
             detectors,
             seed=seed,
             device=device,
+            workers=workers,
             on_progress=progress,
         )
     text = "\n".join(table.markdown() for table in tables)

@@ -41,6 +41,9 @@ def train_lidnet(
     steps: int | None = STEPS,
     resume: bool = RESUME,
     hold_out: list[str] | None = HOLD_OUT,
+    workers: int | None = typer.Option(
+        None, "--workers", min=0, help="Processes that make pairs and batches; the preset's without it."
+    ),
     socket: Literal["unet", "red-cnn"] = typer.Option("unet", "--socket", help="Which denoiser; only unet ships."),
 ) -> None:
     """Train LIDnet's denoiser on simulated low-dose data.
@@ -56,7 +59,17 @@ def train_lidnet(
     slices = prepared(data, out)
     config = dataclasses.replace(config_of(slices, hold_out), socket=socket)
     with progress_bar() as progress, in_words():
-        weights = train(config, slices, out, preset=preset, seed=seed, resume=resume, on_progress=progress, steps=steps)
+        weights = train(
+            config,
+            slices,
+            out,
+            preset=preset,
+            seed=seed,
+            resume=resume,
+            on_progress=progress,
+            steps=steps,
+            workers=workers,
+        )
     say(f"weights: {weights}\nmeasure them: pacsnode evaluate lidnet --data {slices} --weights {weights} --out {out}")
 
 

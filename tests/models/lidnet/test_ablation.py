@@ -1,18 +1,21 @@
 """Joint samples and the ablation: the truth in them, and a judgement that is fair to every arm."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from models.contract import ModelError
 from models.deeplesion.config import DeepLesionConfig, NetworkConfig
 from models.deeplesion.network import build as build_detector
 from models.lidnet import ablation
-from models.lidnet.ablation import AblationConfig, compare, run
+from models.lidnet.ablation import AblationConfig, run
 from models.lidnet.collaborate import CollaborationConfig
 from models.lidnet.config import NetworkConfig as DenoiserConfig
 from models.lidnet.joint import JointConfig, JointStore, load_joint, make_joint_samples
+from models.lidnet.judgement import compare
 from models.lidnet.network import build as build_denoiser
 
 DETECTOR = DeepLesionConfig(
@@ -49,8 +52,8 @@ def test_lower_dose_adds_noise_to_the_full_dose_and_nothing_else(files) -> None:
     assert abs(np.corrcoef(quarter[middle][body], sample.full[middle][body])[0, 1]) < 0.1
 
 
-def test_the_same_seed_makes_the_same_samples_and_what_is_there_is_kept(files, tmp_path) -> None:
-    again = make_joint_samples(tmp_path, TINY, DETECTOR, seed=1)
+def test_the_same_seed_makes_the_same_samples_whoever_makes_them_and_what_is_there_is_kept(files, tmp_path) -> None:
+    again = make_joint_samples(tmp_path, TINY, DETECTOR, seed=1, workers=2)
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in files]
     again[0].write_bytes(b"kept")
     assert make_joint_samples(tmp_path, replace(TINY, cases=1), DETECTOR, seed=1)[0].read_bytes() == b"kept"
@@ -69,6 +72,28 @@ def test_crops_hold_whole_boxes_where_the_lesions_are(files) -> None:
     assert seen > 0
     again = store.batch(3, size=2, crop_px=224, noise_floor_hu=15)
     assert torch.equal(again.low, store.batch(3, size=2, crop_px=224, noise_floor_hu=15).low)
+
+
+def test_a_crop_is_cut_from_the_sample_in_its_file(files) -> None:
+    sample, noise_floor_hu, side = load_joint(files[0]), 15.0, 200
+    batch = JointStore(files[:1], TINY, seed=2, single=True).batch(
+        5, size=1, crop_px=side, noise_floor_hu=noise_floor_hu
+    )
+    found = [
+        (top, left)
+        for top in range(sample.full.shape[1] - side + 1)
+        for left in range(sample.full.shape[2] - side + 1)
+        if sample.full[0, top, left] == batch.full[0, 0, 0, 0]
+        and np.array_equal(sample.full[:, top : top + side, left : left + side], batch.full[0])
+    ]
+    [(top, left)] = found
+    noise = (batch.low - batch.full)[0]
+    assert batch.weight.item() == pytest.approx(1 / (float(noise.var()) + noise_floor_hu**2), rel=1e-3)
+    window = (slice(None), slice(top, top + side), slice(left, left + side))
+    quantum, electronic = sample.noise.quantum[window], sample.noise.electronic[window]
+    parts = torch.stack([quantum.flatten(), electronic.flatten()], 1)
+    weights = torch.linalg.lstsq(parts, noise.flatten()[:, None]).solution
+    torch.testing.assert_close((parts @ weights)[:, 0], noise.flatten(), atol=1e-2, rtol=1e-3)
 
 
 def test_measures_of_a_known_error(files) -> None:
@@ -105,6 +130,47 @@ def test_an_arm_that_changes_nothing_is_the_low_dose_input(tmp_path, monkeypatch
     assert by_method["A0"]["ROI RMSE (HU)"].mean > 1
     assert [row.method for row in differences.rows] == ["A1 − A0", "A6 − A1"]
     assert all(value.mean == 0 for row in differences.rows for value in row.values.values())
+    assert (tmp_path / "A6-1.safetensors").is_file()
     monkeypatch.setattr(ablation.Collaboration, "_denoiser_step", lambda _self: pytest.fail("trained again"))
     again, _ = run(*networks, judge, tmp_path, config, DETECTOR)
     assert again.data() == arms.data()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Where a run begins whose samples are there already: networks, judge, folder, configuration."""
+    torch.manual_seed(2)
+    config = AblationConfig(
+        CollaborationConfig(
+            rounds=1, denoiser_steps=1, detector_steps=1, batch=1, crop_px=192, denoiser_rate=1e-3, balance_batches=1
+        ),
+        arms=("A6",),
+        seeds=(1, 2),
+        training=replace(TINY, cases=1),
+        test=replace(TINY, cases=1),
+        fractions=(0.25,),
+    )
+    networks = [build_detector(DETECTOR.network) for _ in range(2)]
+    make_joint_samples(tmp_path / "one" / "training", config.training, DETECTOR, seed=0)
+    make_joint_samples(tmp_path / "one" / "test", config.test, DETECTOR, seed=0, first_case=ablation.FIRST_TEST_CASE)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    return (build_denoiser(DenoiserConfig(widths=(16, 16))), *networks), tmp_path, config
+
+
+def test_side_by_side_or_not_the_results_are_the_same_and_a_failure_is_told(start) -> None:
+    networks, folder, config = start
+    shown = []
+    tables = run(*networks, folder / "one", config, DETECTOR, on_tables=shown.append)
+    assert len(shown) == 2
+    assert shown[1] == tables
+    steps = []
+    others = run(
+        *networks, folder / "two", config, DETECTOR, workers=2, on_progress=lambda _what, done, *_: steps.append(done)
+    )
+    assert [table.data() for table in others] == [table.data() for table in tables]
+    assert max(steps) == 2 * config.collaboration.steps
+    for name in ("A6-1.safetensors", "A6-2.safetensors"):
+        assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
+    shutil.copy(folder / "two" / "A6-1.pt", folder / "two" / "A6-2.pt")
+    with pytest.raises(ModelError, match="belongs to arm A6, seed 1"):
+        run(*networks, folder / "two", config, DETECTOR, workers=2)

@@ -21,7 +21,7 @@ from models.lidnet.config import NetworkConfig
 from models.lidnet.joint import JointBatch
 from models.lidnet.network import build as build_denoiser
 
-SIDE = 64
+SIDE, CPU = 64, torch.device("cpu")
 QUICK = CollaborationConfig(
     rounds=2,
     denoiser_steps=2,
@@ -46,7 +46,9 @@ DETECTOR = DetectorConfig(
 class Discs:
     """A disc in each image, noise on it."""
 
-    def batch(self, step: int, *, size: int, crop_px: int, noise_floor_hu: float) -> JointBatch:
+    def batch(
+        self, step: int, *, size: int, crop_px: int, noise_floor_hu: float, device: torch.device = CPU
+    ) -> JointBatch:
         generator = torch.Generator().manual_seed(step)
         y, x = torch.meshgrid(torch.arange(crop_px), torch.arange(crop_px), indexing="ij")
         full = torch.where((y - 30).square() + (x - 26).square() < 49, 90.0, 40.0).expand(size, 3, -1, -1)

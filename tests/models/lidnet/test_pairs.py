@@ -55,6 +55,11 @@ def test_pairs_already_made_are_kept(pairs, slices, small):
     assert [path.stat().st_mtime_ns for path in again] == before
 
 
+def test_the_pairs_are_the_same_whoever_makes_them(pairs, slices, small, tmp_path):
+    made = make_pairs(slice_files(slices), tmp_path, small.pairs, seed=1, workers=2)
+    assert [path.read_bytes() for path in made] == [path.read_bytes() for path in pairs]
+
+
 def test_patients_with_few_slices_get_several_noises(slices, tmp_path):
     made = make_pairs(slice_files(slices)[:2], tmp_path, PairConfig(views=80, least_realisations=4), seed=1)
     assert len(made) == 4

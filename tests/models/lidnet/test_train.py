@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.contract import ModelError
-from models.lidnet.config import TRAINING, TrainConfig
+from models.lidnet.config import TRAINING, TrainConfig, training_of
 from models.lidnet.pairs import PairStore, make_pairs
 from models.lidnet.slices import slice_files, split
 from models.lidnet.train import Run, pixel_loss, train
@@ -81,6 +81,7 @@ def test_trains_from_a_folder_to_weights_without_those_held_out(small, slices, t
         preset="cpu",
         seed=1,
         steps=2,
+        workers=1,
         on_progress=lambda what, done, n, _: seen.append((what, done, n)),
     )
     tensors = load_file(weights)
@@ -90,6 +91,14 @@ def test_trains_from_a_folder_to_weights_without_those_held_out(small, slices, t
     patients = {path.name.split("-")[0] for path in (tmp_path / "pairs").iterdir()}
     assert len(patients) == 3
     assert not patients & set(small.held_out)
+
+
+def test_on_a_gpu_red_cnn_gets_a_shorter_training_on_smaller_patches():
+    unet, redcnn = (training_of("gpu", socket) for socket in ("unet", "red-cnn"))
+    assert unet == TRAINING["gpu"]
+    assert redcnn.steps < unet.steps
+    assert redcnn.patch_px < unet.patch_px
+    assert training_of("cpu", "red-cnn") == TRAINING["cpu"]
 
 
 def test_the_rate_warms_up_and_dies_down():

@@ -6,6 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.weights import FOLDER
+
 
 @pytest.fixture
 def weights(tmp_path) -> dict[str, Path]:
@@ -36,3 +38,11 @@ def test_weights_of_something_else_are_refused_before_samples_are_made(run, weig
     result = run("train", "ablation", *options(weights, tmp_path / "out"))
     assert "not the weights of this network" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_detectors_are_those_that_train_deeplesion_makes(run, weights, tmp_path) -> None:
+    """What ships fits; the judge, which does not, is the one that is refused."""
+    shipped = {"denoiser": FOLDER / "lidnet-fast.safetensors", "detector": FOLDER / "deeplesion-fast.safetensors"}
+    result = run("train", "ablation", *options({**weights, **shipped}, tmp_path / "out"))
+    assert result.exit_code == 2
+    assert f"{weights['judge'].name}: not the weights" in "".join(result.stderr.split("\n"))

@@ -1,0 +1,127 @@
+"""What a denoised slice is worth: to a detector that took no part in the training, and measured with rulers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from torch import nn
+
+from models.contract import BoolArray, FloatArray
+from models.deeplesion.config import SPACING_MM
+from models.deeplesion.network import Detector
+from models.evaluation.froc import Outcome, Reading, match
+from models.evaluation.metrics import SOFT_TISSUE, psnr
+from models.lidnet.collaborate import denoise_stack, half_precision
+from models.lidnet.joint import JointSample, load_joint
+
+RING_MM = (2.0, 5.0)
+JUDGED_AT_ONCE = 4
+
+
+@dataclass
+class Measured:
+    """One method at one dose: outcomes of the judge, and numbers per patient."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    numbers: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(partial(defaultdict, list)))
+
+    def add(self, other: Measured) -> None:
+        """The same method, measured on another training."""
+        self.outcomes += other.outcomes
+        for name, values in other.numbers.items():
+            for patient, more in values.items():
+                self.numbers[name][patient] += more
+
+
+Doses = dict[float, Measured]
+"""One method at each dose fraction."""
+
+
+@torch.inference_mode()
+def judge_on(denoiser: nn.Module | None, judge: Detector, tested: Sequence[Path], fractions: Sequence[float]) -> Doses:
+    """A detector, and rulers, on samples as this denoiser shows them, None for as they are, at each dose."""
+    device = judge.calibration.device
+    doses: Doses = {fraction: Measured() for fraction in fractions}
+    for samples in _alike(tested):
+        for fraction, into in doses.items():
+            low = [torch.from_numpy(sample.low(fraction))[None].to(device) for sample in samples]
+            shown = torch.cat(low if denoiser is None else [_denoised(denoiser, hu) for hu in low])
+            keys = shown[:, shown.shape[1] // 2].cpu().numpy()
+            for sample, key, detections in zip(samples, keys, judge.detect(shown, masks=False), strict=True):
+                boxes, scores = detections.boxes.cpu().numpy(), detections.scores.cpu().numpy().astype(np.float64)
+                truth = _last_inside(sample.boxes)
+                into.outcomes.append(match(Reading(sample.patient, truth, _last_inside(boxes), scores)))
+                for name, value in compare(key, sample).items():
+                    into.numbers[name][sample.patient].append(value)
+    return doses
+
+
+def _alike(files: Sequence[Path]) -> Iterator[list[JointSample]]:
+    """The samples in their order, at most so many at once, all of one shape."""
+    for _, samples in groupby(map(load_joint, files), lambda sample: sample.full.shape):
+        while some := list(islice(samples, JUDGED_AT_ONCE)):
+            yield some
+
+
+def _denoised(denoiser: nn.Module, hu: torch.Tensor) -> torch.Tensor:
+    with half_precision(hu.device):
+        return _padded(denoiser, hu)
+
+
+def _padded(denoiser: nn.Module, hu: torch.Tensor) -> torch.Tensor:
+    """(1, M, H, W) of any size through a denoiser that wants multiples."""
+    multiple = int(getattr(denoiser, "multiple", 1))
+    height, width = hu.shape[-2:]
+    padded = nn.functional.pad(hu, (0, -width % multiple, 0, -height % multiple), mode="reflect")
+    return denoise_stack(denoiser, padded)[..., :height, :width]
+
+
+def _last_inside(boxes: FloatArray) -> NDArray[np.float64]:
+    """Boxes whose x2, y2 are edges, to boxes whose x2, y2 are the last pixel inside, as the protocol counts."""
+    return boxes.astype(np.float64).reshape(-1, 4) - (0, 0, 1, 1)
+
+
+def compare(image: FloatArray, sample: JointSample) -> Mapping[str, float]:
+    """Key slice (Y, X) against the full dose: PSNR of the body, RMSE in the lesions' boxes, CNR of the lesions."""
+    reference = sample.full[len(sample.full) // 2]
+    squares = [
+        (image - reference)[rows, columns].astype(np.float64).ravel() ** 2
+        for rows, columns in (_inside(box) for box in sample.boxes)
+    ]
+    ratios = [_cnr(image, sample.labels == number + 1) for number in range(len(sample.boxes))]
+    return {
+        "PSNR (dB)": psnr(image, reference, window=SOFT_TISSUE, where=sample.body),
+        "ROI RMSE (HU)": float(np.sqrt(np.concatenate(squares).mean())) if squares else float("nan"),
+        "CNR": float(np.mean(ratios)) if ratios else float("nan"),
+    }
+
+
+def _inside(box: FloatArray) -> tuple[slice, slice]:
+    x1, y1, x2, y2 = (round(float(value)) for value in box)
+    return slice(y1, y2), slice(x1, x2)
+
+
+def _cnr(image: FloatArray, inside: BoolArray) -> float:
+    near = _around(inside, int(np.ceil(RING_MM[1] / SPACING_MM)))
+    image, inside = image[near], inside[near]
+    distance = distance_transform_edt(~inside, sampling=SPACING_MM)
+    ring = (distance >= RING_MM[0]) & (distance <= RING_MM[1])
+    return float(abs(image[inside].mean() - image[ring].mean()) / image[ring].std())
+
+
+def _around(inside: BoolArray, margin_px: int) -> tuple[slice, slice]:
+    """The smallest rectangle that holds the mask and a margin around it."""
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    return (
+        slice(max(rows[0] - margin_px, 0), rows[-1] + margin_px + 1),
+        slice(max(columns[0] - margin_px, 0), columns[-1] + margin_px + 1),
+    )
