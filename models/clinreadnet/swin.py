@@ -52,8 +52,7 @@ class Block(nn.Module):
 @lru_cache(maxsize=32)
 def _mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
     """`shift_mask` on the device: copied there at every step it would hold the device up."""
-    with torch.inference_mode(False):  # what is made for a score may be trained with later
-        return torch.from_numpy(shift_mask(height, width, window, shift)).to(device)
+    return torch.from_numpy(shift_mask(height, width, window, shift)).to(device)
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:

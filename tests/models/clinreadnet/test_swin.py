@@ -46,3 +46,14 @@ def test_the_last_stage_sees_an_eighth_of_the_side(tiny):
     deep = Backbone(NetworkConfig(width=16, heads=(1, 1, 1, 1), window=2))
     assert deep(torch.zeros(2, 16, 32, 16)).shape == (2, 2, 4, 128)
     assert Backbone(tiny)(torch.zeros(1, 8, 8, 16)).shape == (1, 4, 4, 32)
+
+
+def test_the_mask_of_a_shift_serves_scores_and_training_alike():
+    block = Block(16, 1, NetworkConfig(window=4), shifted=True)
+    x = torch.randn(1, 12, 20, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        first = block(x)
+    again = block(x)
+    again.sum().backward()
+    assert torch.equal(first, again.detach())
+    assert block.attention.qkv.weight.grad is not None
