@@ -23,11 +23,16 @@ AHEAD = 4
 """Batches that each worker keeps ready."""
 
 
-class Schedule(Protocol):
-    """What the learning rate follows from."""
+class Length(Protocol):
+    """How many steps."""
 
     @property
     def steps(self) -> int: ...
+
+
+class Schedule(Length, Protocol):
+    """What the learning rate follows from."""
+
     @property
     def warmup_steps(self) -> int: ...
     @property
@@ -63,7 +68,7 @@ class Store(Protocol[_Batch, _Given]):
 class _Steps(Dataset[Any]):
     """The batches of a training, by how many steps after the first."""
 
-    def __init__(self, store: Store[Any, Any], training: Programme, first: int) -> None:
+    def __init__(self, store: Store[Any, Any], training: Length, first: int) -> None:
         self._store, self._training, self._first = store, training, first
 
     def __len__(self) -> int:
@@ -73,7 +78,7 @@ class _Steps(Dataset[Any]):
         return self._store.batch(self._first + index, self._training)
 
 
-def batches(store: Store[Any, Any], training: Programme, *, first: int, workers: int) -> Iterator[Any]:
+def batches(store: Store[Any, Any], training: Length, *, first: int, workers: int) -> Iterator[Any]:
     """The batches from step `first` on, in order, the same whoever makes them.
 
     workers     processes that make them ahead of time; 0: this one, when they are asked for
@@ -194,7 +199,8 @@ class TrainingRun(ABC, Generic[Network, Batch, Given]):
 
         raises   ModelError     it is of another run or network
         """
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        # On the CPU: step counters of the optimiser would make each step on a GPU wait for it.
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if others := [name for name, value in self._same.items() if state.get(name) != value]:
             raise ModelError(f"the checkpoint belongs to a run with another {' and another '.join(others)}")
         try:

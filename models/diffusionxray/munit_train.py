@@ -189,7 +189,7 @@ class MunitRun:
         raises   ModelError     the loss is no longer a number
         """
         # of a programme, `batches` asks for the number of steps alone
-        for batch in batches(store, self.training, first=self.step, workers=workers):  # type: ignore[arg-type]
+        for batch in batches(store, self.training, first=self.step, workers=workers):
             loss = self._one_step(batch)
             if not math.isfinite(loss):
                 raise ModelError(f"the loss is not finite after {self.step} steps")
