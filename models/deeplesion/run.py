@@ -179,7 +179,7 @@ def _slabs(image: FloatArray, made: list[list[Mix]], shape: tuple[int, int], dev
     """
     mixed = [end for one in made for mix in one for end in (mix.lower, mix.upper)]
     first = min(mixed)
-    near = torch.from_numpy(image[first : max(mixed) + 1].astype(np.float32)).to(device)
+    near = torch.from_numpy(np.ascontiguousarray(image[first : max(mixed) + 1], np.float32)).to(device)
     lower, upper = (torch.tensor([[mix[end] - first for mix in one] for one in made], device=device) for end in (0, 1))
     weight = torch.tensor([[mix.weight for mix in one] for one in made], dtype=torch.float64, device=device)
     share, rest = (part.float()[..., None, None] for part in (weight, 1 - weight))
