@@ -57,7 +57,7 @@ def test_rates_are_held_against_the_peak_of_their_precision(clock):
     bench = Bench("A model", "slice", calls, np.asarray, lambda: None, ("a note",))
     timed = take_turns(calls, Card(cuda=False), rounds=3, until=math.inf, say=lambda text: None)
     path, peer = table_of(bench, timed, MACHINE, ()).rows
-    assert path.values["ms a slice"].mean == pytest.approx(2000)
+    assert path.values["ms per slice"].mean == pytest.approx(2000)
     assert path.values["slices a second"].mean == pytest.approx(0.5)
     assert path.values["TFLOP/s"].mean == pytest.approx(0.25)
     assert path.values["share of the peak"].mean == pytest.approx(0.125)

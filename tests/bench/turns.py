@@ -134,7 +134,7 @@ def table_of(bench: Bench, timed: Mapping[str, Timed], machine: Machine, notes: 
         call, seconds = bench.calls[name], taken.seconds
         rate = [call.gflop / 1000 / each for each in seconds]
         values = {
-            f"ms a {bench.unit}": _middle([1000 * each for each in seconds]),
+            f"ms per {bench.unit}": _middle([1000 * each for each in seconds]),
             f"{bench.unit}s a second": _middle([1 / each for each in seconds]),
             f"ratio to {first}": _middle([a / b for a, b in zip(seconds, timed[first].seconds, strict=True)]),
             "TFLOP/s": _middle(rate),
