@@ -278,7 +278,8 @@ class Collaboration:
 
         raises   ModelError     it is of another arm or seed
         """
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        # On the CPU: what belongs on the device is copied there, the optimisers' step counters do not.
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if (state["arm"], state["seed"]) != (self.arm, self.seed):
             raise ModelError(f"the checkpoint belongs to arm {state['arm']}, seed {state['seed']}")
         self.step, self.weights, self.seen = state["step"], state["weights"], state["seen"]

@@ -46,7 +46,7 @@ Doses = dict[float, Measured]
 """One method at each dose fraction."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def judge_on(denoiser: nn.Module | None, judge: Detector, tested: Sequence[Path], fractions: Sequence[float]) -> Doses:
     """A detector, and rulers, on samples as this denoiser shows them, None for as they are, at each dose."""
     device = judge.calibration.device
