@@ -22,6 +22,8 @@ from models.deeplesion.losses import TargetBatch, Targets, losses_of
 AIR_HU = -1000.0
 COARSE_FROM_PX = 64.0
 """Regions of at least this side are pooled from the pyramid's second level."""
+REGIONS_AT_ONCE = {"cuda": 64}
+"""By kind of device: regions are filled up with empty ones to a multiple of this."""
 PRIOR = 0.01
 """Share of lesions that the untrained outputs start from: the background does not drown the first steps."""
 
@@ -241,17 +243,19 @@ class Detector(nn.Module):
 
     def classify(self, levels: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Class scores (K, 1 + categories), background first, and box corrections (K, 4) of the regions."""
-        logits, deltas = self.roi_head(self._pooled(levels, rois, POOLED).to(self._dtype))
-        return logits.float(), deltas.float()
+        count = len(rois)
+        logits, deltas = self.roi_head(self._pooled(levels, _rounded_up(rois), POOLED).to(self._dtype))
+        return logits[:count].float(), deltas[:count].float()
 
     def masks(self, levels: Sequence[Tensor], hu: Tensor, rois: Tensor) -> Tensor:
         """Logits of being lesion, (K, 28, 28), on cells that divide each region's box."""
+        count, rois = len(rois), _rounded_up(rois)
         middle = self.config.slices // 2
         key = self.windows(hu[:, middle : middle + 1])
         image = geometry.roi_align(key, rois, stride=1, size=MASK_SIDE)
         pooled = self._pooled(levels, rois, MASK_POOLED)
         logits: Tensor = self.mask_head(pooled.to(self._dtype), image.to(self._dtype))
-        return logits.float()
+        return logits[:count].float()
 
     def _pooled(self, levels: Sequence[Tensor], rois: Tensor, size: int) -> Tensor:
         """Features of each region from the level that suits its size, (K, C, size, size)."""
@@ -276,6 +280,12 @@ class Detector(nn.Module):
     @property
     def _dtype(self) -> torch.dtype:
         return self.roi_head.scores.weight.dtype
+
+
+def _rounded_up(rois: Tensor) -> Tensor:
+    """Regions (K, 5) with empty ones behind, up to a round number: a GPU plans its convolutions anew for every K."""
+    multiple = REGIONS_AT_ONCE.get(rois.device.type, 1)
+    return functional.pad(rois, (0, 0, 0, -len(rois) % multiple))
 
 
 def build(config: NetworkConfig) -> Detector:

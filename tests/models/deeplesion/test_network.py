@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.deeplesion import network as detectors
 from models.deeplesion.config import J18, SINGLE, NetworkConfig
 from models.deeplesion.network import Detections, Detector, HuWindows, build
 
@@ -109,3 +110,18 @@ def test_features_do_not_look_beyond_their_receptive_field(network):
         before, after = network.features(hu)[0], network.features(changed)[0]
     assert not torch.equal(before[..., :2, :2], after[..., :2, :2])
     assert torch.equal(before[..., -8:, -8:], after[..., -8:, -8:])
+
+
+def test_empty_regions_for_a_gpu_change_nothing(tiny, monkeypatch):
+    torch.manual_seed(0)
+    detector = build(tiny).eval()
+    hu = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1)) * 300
+    rois = torch.tensor([[0, 10.0, 12, 30, 32], [1, 5, 5, 80, 90], [1, 40, 40, 60, 50]])
+    levels = detector.features(hu)
+    found = [*detector.classify(levels, rois), detector.masks(levels, hu, rois)]
+    monkeypatch.setitem(detectors.REGIONS_AT_ONCE, "cpu", 8)
+    padded = [*detector.classify(levels, rois), detector.masks(levels, hu, rois)]
+    for one, other in zip(found, padded, strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other)
+    assert len(detector.masks(levels, hu, rois[:0])) == 0
