@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 from collections import Counter
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from models.contract import ModelError
 from models.deeplesion.config import TRAINING, DeepLesionConfig, Preset, TrainConfig
 from models.deeplesion.data import Batch, SampleStore
 from models.deeplesion.losses import TargetBatch, Targets, with_ignored
@@ -39,6 +42,7 @@ def train(
     volumes: Sequence[Path] = (),
     marks: Sequence[Path] = (),
     training: TrainConfig | None = None,
+    start: Path | None = None,
     resume: bool = True,
     workers: int = 0,
     on_progress: OnProgress | None = None,
@@ -51,8 +55,9 @@ def train(
     out      samples, checkpoint and weights go here        volumes  prepared (models/deeplesion/samples.py)
     marks    folders of marked lesions (DL_info.csv and Images_png), as `pacsnode harvest` leaves them
     training instead of the preset's
+    start    weights (fp16 safetensors) to go on from, instead of from nothing
     workers  processes that make samples side by side; 0: this one alone
-    raises   ModelError     the checkpoint is of another run, or marked lesions cannot be read
+    raises   ModelError     the checkpoint is of another run, marked lesions cannot be read, or `start` does not fit
     """
     training = training or TRAINING[preset]
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
@@ -78,6 +83,8 @@ def train(
         complete=() if config.data.unannotated_share else FAMILIES,
     )
     run = Run(config, training, seed=seed, device=device)
+    if start is not None:
+        run.start_from(start)
     checkpoint = out / "checkpoint.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
@@ -96,6 +103,7 @@ def train(
     facts = {
         "preset": preset,
         "seed": seed,
+        "started_from": None if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
         "categories": list(config.network.categories),
         "offsets_mm": list(config.network.offsets_mm),
         "samples": {split: _per_family(folder / split) for split in get_args(Split)},
@@ -123,6 +131,18 @@ class Run(TrainingRun[Detector, Batch, TrainConfig]):
 
     def __init__(self, config: DeepLesionConfig, training: TrainConfig, *, seed: int, device: torch.device) -> None:
         super().__init__(lambda: build(config.network), optimiser_of, training, seed=seed, device=device)
+
+    def start_from(self, weights: Path) -> None:
+        """Network and teacher as these weights have them; the optimiser knows nothing yet.
+
+        raises   ModelError     they are of another network
+        """
+        known = {name: tensor.float() for name, tensor in load_file(weights).items()}
+        for network in (self.network, self.smoothed):
+            try:
+                network.load_state_dict(known)
+            except RuntimeError as error:
+                raise ModelError(f"the weights {weights.name} are of another network") from error
 
     def loss(self, batch: Batch) -> Tensor:
         hu, targets = batch.hu.to(self.device), batch.targets.to(self.device)

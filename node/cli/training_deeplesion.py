@@ -14,6 +14,8 @@ from node.cli.learning import CASES, PRESET, RESUME, SEED, STEPS, in_words, prog
 from node.cli.words import say
 from node.errors import ConfigurationError, NotEligible, NotUnderstood
 
+GOING_ON = 1 / 3
+"""Of the learning rate, for weights that have learnt before."""
 _LEAST_SLICES = 20
 _LARGEST_STEP_MM = 5.0
 DATA = typer.Option(
@@ -31,6 +33,14 @@ MARKS = typer.Option(
     help="Lesions marked in a PACS, as `pacsnode harvest` leaves them, or the public DeepLesion.",
 )
 OUT = typer.Option(..., "--out", file_okay=False, help="Volumes, samples, checkpoint and weights go here.")
+START = typer.Option(
+    None,
+    "--start",
+    exists=True,
+    dir_okay=False,
+    help="Weights to go on from, at a third of the learning rate: those of a training, or those that ship"
+    " (models/weights/deeplesion-fast.safetensors).",
+)
 HOLD_OUT = typer.Option(
     None,
     "--hold-out",
@@ -56,6 +66,7 @@ def train_deeplesion(
     missing: Literal["teacher", "plain"] = typer.Option(
         "teacher", "--missing", help="What is sure but not annotated on real CT: ignored, or background."
     ),
+    start: Path | None = START,
     resume: bool = RESUME,
     hold_out: list[str] | None = HOLD_OUT,
 ) -> None:
@@ -66,7 +77,7 @@ def train_deeplesion(
     \b
     pacsnode train deeplesion --out ./run1
     pacsnode train deeplesion --data ./ct --out ./run2
-    pacsnode train deeplesion --marks ./harvested --out ./run3
+    pacsnode train deeplesion --marks ./harvested --start ./run2/weights.safetensors --out ./run3
     """
     from models.deeplesion.config import SINGLE, TRAINING
     from models.deeplesion.model import FAST
@@ -80,6 +91,8 @@ def train_deeplesion(
     if cases is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, cases=cases))
     training = dataclasses.replace(TRAINING[preset], missing=missing)
+    if start is not None:
+        training = dataclasses.replace(training, learning_rate=GOING_ON * training.learning_rate)
     if steps is not None:
         training = dataclasses.replace(training, steps=steps)
     with in_words(), progress_bar() as progress:
@@ -91,6 +104,7 @@ def train_deeplesion(
             volumes=volumes,
             marks=[] if marks is None else [marks],
             training=training,
+            start=start,
             resume=resume,
             workers=os.cpu_count() or 1,
             on_progress=progress,

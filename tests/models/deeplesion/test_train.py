@@ -17,6 +17,7 @@ from models.deeplesion.network import build
 from models.deeplesion.samples import make_samples
 from models.deeplesion.train import Run, train
 from models.training import learning_rate
+from models.weights import save_weights
 
 CPU = torch.device("cpu")
 QUICK = TrainConfig(
@@ -113,6 +114,21 @@ def test_refuses_the_checkpoint_of_another_seed_or_network(config, tmp_path):
     other = replace(config, network=replace(config.network, fpn_channels=24))
     with pytest.raises(ModelError, match="another network"):
         Run(other, QUICK, seed=1, device=CPU).load(tmp_path / "c.pt")
+
+
+def test_goes_on_from_weights_of_another_training(config, tmp_path):
+    first = Run(config, QUICK, seed=1, device=CPU)
+    first.fit(Discs(64), tmp_path / "c.pt", lambda *_: None)
+    save_weights(first.smoothed, tmp_path / "weights.safetensors")
+    second = Run(config, QUICK, seed=2, device=CPU)
+    second.start_from(tmp_path / "weights.safetensors")
+    assert second.step == 0
+    for network in (second.network, second.smoothed):
+        for name, tensor in first.smoothed.state_dict().items():
+            torch.testing.assert_close(network.state_dict()[name], tensor, rtol=2e-3, atol=1e-4)  # fp16
+    other = replace(config, network=replace(config.network, fpn_channels=24))
+    with pytest.raises(ModelError, match="another network"):
+        Run(other, QUICK, seed=1, device=CPU).start_from(tmp_path / "weights.safetensors")
 
 
 def test_the_teacher_follows_and_does_not_learn(config, tmp_path):
