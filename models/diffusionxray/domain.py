@@ -24,8 +24,12 @@ ROBUST_PERCENT = (0.5, 99.5)
 """Percentiles between which the robust range lies: what a few pixels of marker or metal hold does not count."""
 LEAST_LEVELS = 64
 """Different values within the robust range: 8-bit pictures have 87 to 250 (127 public ones)."""
-NOISE_RANGE = (0.001, 0.06)
-"""Local noise (median over the picture) of the robust range. 127 public pictures have 0 (8 bits, smoothed) to 0.041."""
+NOISE_RANGE = (0.0035, 0.06)
+"""Local noise (median over the picture) of the robust range. 127 public pictures have 0 (8 bits, smoothed) to 0.041.
+
+Below the first, restoring harms: of five drawn chests of known truth with hardly any noise (0.0023 to 0.0029 measured)
+the error grew by half (−5 dB), at 0.0032 to 0.0036 it fell by 0.5 to 1.6 dB, at 0.005 by 4 and at 0.03 by 7.
+"""
 
 DENSE = 0.9
 """Of the way from the darkest percent to the brightest pixel: what is above is metal, or the densest of the body."""
@@ -178,7 +182,10 @@ def _by_values(radiograph: Radiograph) -> str:
     least, most = NOISE_RANGE
     noise = relative_noise(pixels, kept)
     if noise < least:
-        return f"Hardly any noise is measured in it ({100 * noise:.2f} % of its range): it was smoothed before."
+        return (
+            f"Hardly any noise is measured in it ({100 * noise:.2f} % of its range, {100 * least:g} % is the least that"
+            " was worth removing): restoring would take more than it gives."
+        )
     if noise > most:
         return f"Its noise is stronger than in the training ({100 * noise:.1f} % of its range, limit {100 * most:g})."
     return ""

@@ -72,7 +72,7 @@ def test_one_percent_of_anisotropy_is_square_enough() -> None:
     assert unfit(replace(chest.radiograph(), spacing_yx_mm=(0.4, 0.4035))) == ""
 
 
-@pytest.mark.parametrize(("noise", "words"), [(0.0, "smoothed before"), (400.0, "stronger than in the training")])
+@pytest.mark.parametrize(("noise", "words"), [(0.0, "more than it gives"), (400.0, "stronger than in the training")])
 def test_noise_outside_the_training_is_not_restored(noise: float, words: str) -> None:
     clean = gaussian_filter(chest.lungs(), 8.0)
     assert words in unfit(chest.radiograph(clean, noise=noise))
