@@ -41,7 +41,9 @@ RULES = (
     f" median of its slices. At least {LEAST_BASELINE} studies make a baseline, and at least {LEAST_RECENT} are held"
     f" against it. It is flagged when the median has moved by {LEAST_CHANGE} grades or more and a two-sided"
     f" Mann-Whitney test gives p below {FALSE_ALARM} divided by the number of comparisons. The baseline moves on:"
-    " a change that stays is flagged for some weeks and is then what is usual. A slow change may never be flagged.",
+    " a change that stays is flagged for some weeks and is then what is usual. A slow change is looked for besides, by"
+    f" the same rule and the same numbers: the last {RECENT_WEEKS} weeks against what is older than that baseline and"
+    f" not older than {HISTORY_WEEKS} weeks. What takes longer may never be flagged.",
     f"Silence: a scanner that sent on at least {LEAST_DAYS} days of the last {HISTORY_WEEKS} weeks is flagged when"
     f" nothing has come for longer than {LEAST_SILENCE_DAYS} days and longer than {SILENCE_FACTOR} times the"
     f" {GAP_PERCENTILE}th percentile of the gaps between its days. Days are study dates of series that were analysed"
@@ -97,6 +99,17 @@ class Week:
 
 
 @dataclass(frozen=True)
+class Slow:
+    """The weeks that are judged, held against those before the baseline."""
+
+    studies: int
+    """Before the baseline."""
+    change: float
+    """Of the medians, recent less that."""
+    p: float
+
+
+@dataclass(frozen=True)
 class Group:
     """One scanner, protocol and network. Other networks have other scales."""
 
@@ -114,6 +127,8 @@ class Group:
     p: float | None
     weeks: tuple[Week, ...]
     """Those that have series, oldest first."""
+    slow: Slow | None = None
+    """None where too few studies are older than the baseline, or too few are recent."""
 
     @property
     def baseline(self) -> Spread | None:
@@ -145,7 +160,7 @@ class Watch:
     scanners: tuple[Scanner, ...]
     groups: tuple[Group, ...]
     compared: int
-    """Groups that shared `FALSE_ALARM`."""
+    """Groups that were held against their baselines."""
 
     @property
     def drifted(self) -> tuple[Group, ...]:
@@ -188,7 +203,8 @@ def judge(series: Sequence[SeriesQuality], *, today: dt.date) -> Watch:
         in_use[one.scanner, one.protocol] = one.model
     groups = [_compare(key, found, in_use[key[:2]], today) for key, found in members.items()]
     compared = sum(group.p is not None for group in groups)
-    judged = [_decide(group, compared) for group in groups]
+    comparisons = compared + sum(group.slow is not None for group in groups)
+    judged = [_decide(group, comparisons) for group in groups]
     scanners = [_scanner(name, sorted(found), today) for name, found in days.items()]
     return Watch(
         today,
@@ -230,7 +246,11 @@ def _compare(key: tuple[str, str, str], series: Sequence[SeriesQuality], in_use:
     if len(recent) < LEAST_RECENT:
         says = f"too few studies in the last {RECENT_WEEKS} weeks: {len(recent)} of {LEAST_RECENT}"
         return replace(group, says=says + _unscored(lately))
-    return replace(group, change=median(recent) - median(before), p=_p(before, recent))
+    early = _studies(one for one in series if one.acquired_on < begin)
+    slow = None
+    if len(early) >= LEAST_BASELINE:
+        slow = Slow(len(early), median(recent) - median(early), _p(early, recent))
+    return replace(group, change=median(recent) - median(before), p=_p(before, recent), slow=slow)
 
 
 def _unscored(series: Sequence[SeriesQuality]) -> str:
@@ -238,16 +258,26 @@ def _unscored(series: Sequence[SeriesQuality]) -> str:
     return f"; {len(reasons)} series not scored, most often: {_commonest(reasons)}" if reasons else ""
 
 
-def _decide(group: Group, compared: int) -> Group:
+def _decide(group: Group, comparisons: int) -> Group:
     if group.change is None or group.p is None:
         return group
-    limit, moved = FALSE_ALARM / compared, abs(group.change) >= LEAST_CHANGE
+    limit, moved = FALSE_ALARM / comparisons, abs(group.change) >= LEAST_CHANGE
     if moved and group.p < limit:
-        way = "lower" if group.change < 0 else "higher"
-        says = f"{way} than its baseline by {abs(group.change):.2f} grades (p = {group.p:.1g})"
+        says = f"{_way(group.change)} than its baseline by {abs(group.change):.2f} grades (p = {group.p:.1g})"
+        return replace(group, verdict=Verdict.DRIFTED, says=says)
+    slow = group.slow
+    if slow is not None and abs(slow.change) >= LEAST_CHANGE and slow.p < limit:
+        says = (
+            f"{_way(slow.change)} than more than {RECENT_WEEKS + BASELINE_WEEKS} weeks ago by {abs(slow.change):.2f}"
+            f" grades (p = {slow.p:.1g}), slowly: its baseline moved along"
+        )
         return replace(group, verdict=Verdict.DRIFTED, says=says)
     chance = f": a change of {group.change:+.2f} may be chance (p = {group.p:.1g}, not below {limit:.1g})"
     return replace(group, verdict=Verdict.STEADY, says=Verdict.STEADY + (chance if moved else ""))
+
+
+def _way(change: float) -> str:
+    return "lower" if change < 0 else "higher"
 
 
 def _p(before: Sequence[float], recent: Sequence[float]) -> float:

@@ -91,6 +91,45 @@ def test_what_is_large_but_may_be_chance_is_said_and_not_flagged() -> None:
     assert "may be chance (p = " in group.says
 
 
+EARLY = range(112, 182)
+"""Days ago of what is older than the baseline."""
+
+
+def _slowly(per_week: float, *, weeks: int = 26, sd: float = 0.25) -> list[SeriesQuality]:
+    rng = np.random.default_rng(3)
+    return [
+        one(next(NUMBERS), ago, float(2.6 + per_week * (7 * weeks - ago) / 7 + rng.normal(0, sd)))
+        for ago in range(7 * weeks)
+    ]
+
+
+def test_a_change_too_slow_for_the_baseline_is_flagged_against_what_is_older() -> None:
+    group = the_group(_slowly(-0.02))
+    assert group.change is not None
+    assert abs(group.change) < watch.LEAST_CHANGE
+    assert group.verdict is Verdict.DRIFTED
+    assert re.fullmatch(
+        r"lower than more than 16 weeks ago by 0\.\d\d grades \(p = .+\), slowly: its baseline moved along", group.says
+    )
+    assert group.slow is not None
+    assert group.slow.studies == 70
+
+
+def test_a_slow_change_is_not_spoken_of_where_little_is_older_than_the_baseline() -> None:
+    few = days_and_scores(EARLY, [3.5] * (watch.LEAST_BASELINE - 1))
+    group = the_group([*few, *days_and_scores(BEFORE, STEADY), *days_and_scores(NOW, STEADY[:21])])
+    assert (group.slow, group.verdict) == (None, Verdict.STEADY)
+    more = days_and_scores(EARLY, [3.5] * watch.LEAST_BASELINE)
+    group = the_group([*more, *days_and_scores(BEFORE, STEADY), *days_and_scores(NOW, STEADY[:21])])
+    assert group.verdict is Verdict.DRIFTED
+
+
+def test_a_quick_change_is_told_as_one() -> None:
+    early = days_and_scores(EARLY, STEADY)
+    group = the_group([*early, *days_and_scores(BEFORE, STEADY), *days_and_scores(NOW, [s - 0.5 for s in STEADY[:21]])])
+    assert "than its baseline" in group.says
+
+
 def test_the_limit_is_shared_by_all_that_is_compared() -> None:
     few = [2.0 + 0.1 * k for k in range(20)]  # p is 0.0017 here: enough for one comparison, not for ten
     lower = [1.45, 1.95, 2.05, 2.15, 2.25, 2.35]
@@ -268,10 +307,10 @@ def test_percentiles_are_those_of_numpy(values: list[float], percent: int) -> No
 
 
 def _site(rng: np.random.Generator, sd: float, *, shift_of_first: float = 0.0) -> list[SeriesQuality]:
-    """16 weeks of 10 scanners with about one study a day each, which differ with this standard deviation."""
+    """26 weeks of 10 scanners with about one study a day each, which differ with this standard deviation."""
     series = []
     for group in range(10):
-        for k, ago in enumerate(rng.integers(0, 112, rng.poisson(112))):
+        for k, ago in enumerate(rng.integers(0, 182, rng.poisson(182))):
             shift = shift_of_first if group == 0 and ago < 28 else 0.0
             score = float(np.clip(rng.normal(2.4 + shift, sd), 0, 4))
             series.append(one(1000 * group + k, int(ago), score, scanner=f"CT{group}"))
