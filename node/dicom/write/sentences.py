@@ -99,12 +99,17 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
 
 
 def for_page(findings: Findings, image_numbers: Sequence[int]) -> tuple[list[str], list[str]]:
-    """What a reader must see, and the rest without the checks, for a page that may not hold all of it."""
+    """What a reader must see, and the rest without the checks, for a page that may not hold all of it.
+
+    What was done is said among the first; what its network was trained on, among the rest.
+    """
     lesions = [of_lesion(number, lesion, image_numbers) for number, lesion in enumerate(findings.lesions, start=1)]
-    first = [*lesions, *(of_analysis(one) for one in findings.analyses if one.outcome != "done")]
-    first += of_scores(findings.scores, image_numbers)
-    said = [*first, *of_checks(findings)]
-    return first, [sentence for sentence in of_findings(findings, image_numbers) if sentence not in said]
+    undone = [of_analysis(one) for one in findings.analyses if one.outcome != "done"]
+    done = [one for one in findings.analyses if one.outcome == "done"]
+    first = [*lesions, *undone, *(_outcome(one) for one in done), *of_scores(findings.scores, image_numbers)]
+    said = [*first, *(of_analysis(one) for one in done), *of_checks(findings)]
+    trained = [f"Network {one.model.name}: {training}" for one in done if one.model and (training := _training(one))]
+    return first, [*trained, *(text for text in of_findings(findings, image_numbers) if text not in said)]
 
 
 def of_checks(findings: Findings) -> list[str]:
@@ -117,13 +122,20 @@ def of_checks(findings: Findings) -> list[str]:
 
 
 def of_analysis(analysis: Analysis) -> str:
+    """What became of it, why, and what its network was trained on."""
+    training = _training(analysis) if analysis.outcome == "done" else ""
+    return f"{_outcome(analysis)} {training}".rstrip()
+
+
+def _outcome(analysis: Analysis) -> str:
     model = analysis.model
     by = "" if model is None else f" Network {model.name} {model.version}."
-    training = "" if model is None or not model.training else f" {_stop(model.training)}"
     reason = "" if not analysis.reason else f" {_stop(analysis.reason)}"
-    if analysis.outcome == "done":
-        return f"{capital(analysis.name)} done.{reason}{by}{training}"
     return f"{capital(analysis.name)} {analysis.outcome}.{reason}{by}"
+
+
+def _training(analysis: Analysis) -> str:
+    return _stop(analysis.model.training) if analysis.model is not None and analysis.model.training else ""
 
 
 def of_measurements(measurements: Iterable[Measurement]) -> list[str]:
