@@ -25,7 +25,7 @@ from models.clinreadnet.losses import decode
 from models.clinreadnet.network import QualityNetwork, stored_units
 from models.clinreadnet.resampling import drawn_agreement, drawn_rank_correlation, of_patients
 from models.clinreadnet.run import BATCH, GPU_BATCH, score_slices, stored_slice
-from models.clinreadnet.samples import REAL, Sample, load_sample, mixed, process_pool
+from models.clinreadnet.samples import REAL, Sample, load_sample, mixed
 from models.contract import FloatArray, ModelError
 from models.device import as_written
 from models.evaluation.bootstrap import Interval, over_patients
@@ -33,6 +33,7 @@ from models.evaluation.froc import Bootstrap
 from models.evaluation.speed import interleaved
 from models.evaluation.table import Row, Table
 from models.lidnet.pairs import draw_seed
+from models.side_by_side import processes
 
 OnProgress = Callable[[int, int], None]
 Report = Callable[[str, int, int], None]
@@ -238,7 +239,7 @@ def _features_of(images: Sequence[Graded], workers: int) -> Iterator[Iterator[li
     if not workers:
         yield map(_features, wanted)
         return
-    with process_pool(workers) as pool:
+    with processes(workers) as pool:
         yield pool.map(_features, wanted, chunksize=8)
 
 

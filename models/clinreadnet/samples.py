@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +27,7 @@ from models.clinreadnet.labels import Physics, physics_of
 from models.contract import Acquisition, FloatArray, ModelError
 from models.lidnet.pairs import draw_seed
 from models.lidnet.slices import load_slice, patient_of
+from models.side_by_side import each
 from models.simulation.cases import Family, draw_case
 from models.simulation.dose import Scanner, scanner_of
 from models.simulation.kernels import nearest_kernel
@@ -88,23 +87,9 @@ def make_samples(
     make = partial(_make, out=out, config=config.data, seed=seed, device=device)
     report = on_progress or (lambda _done, _all: None)
     report(len(plan) - len(missing), len(plan))
-    for done, _ in enumerate(_each(make, missing, workers)):
+    for done, _ in enumerate(each(make, missing, workers)):
         report(len(plan) - len(missing) + done + 1, len(plan))
     return [path for one in plan for path in _targets(one, out)]
-
-
-def _each(make: Callable[[Planned], None], plan: Sequence[Planned], workers: int) -> Iterator[None]:
-    if not workers or len(plan) < 2:
-        yield from map(make, plan)
-        return
-    with process_pool(workers) as pool:
-        yield from pool.map(make, plan)
-
-
-def process_pool(workers: int) -> ProcessPoolExecutor:
-    """So many processes of one thread each, spawned: a fork of a process in which torch has threads may hang."""
-    spawning = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=spawning, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def plan_samples(config: ClinReadNetConfig, *, seed: int, slices: Sequence[Path] = ()) -> list[Planned]:

@@ -8,10 +8,8 @@ lesions that the key slice only grazes; patient, family str.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from models.contract import Acquisition, BoolArray, FloatArray, ModelError
 from models.deeplesion.config import BOX_MARGIN_PX, CATEGORIES, SPACING_MM, DataConfig, DeepLesionConfig
 from models.deeplesion.resample import positions_of, resize, resized_shape, slab
+from models.side_by_side import each
 from models.simulation.cases import Family, PlantedLesion, draw_case, plant_in
 from models.simulation.dose import NoiseFields, noise_fields, scanner_of
 from models.simulation.geometry import FanBeam
@@ -118,19 +117,9 @@ def make_samples(
     make = partial(_make_case, out=out, config=config, seed=seed, device=device)
     report = on_progress or (lambda _done, _all: None)
     report(len(plan) - len(missing), len(plan))
-    for done, _ in enumerate(_each(make, missing, workers)):
+    for done, _ in enumerate(each(make, missing, workers)):
         report(len(plan) - len(missing) + done + 1, len(plan))
     return made
-
-
-def _each(make: Callable[[Planned], None], cases: Sequence[Planned], workers: int) -> Iterator[None]:
-    if not workers or len(cases) < 2:
-        yield from map(make, cases)
-        return
-    # Spawned: a fork of a process in which torch has threads may hang.
-    spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawning, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(make, cases)
 
 
 def _targets(case: Planned, out: Path, config: DeepLesionConfig) -> list[Path]:

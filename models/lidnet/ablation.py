@@ -33,7 +33,7 @@ from models.evaluation.table import Row, Table
 from models.lidnet.collaborate import Arm, Collaboration, CollaborationConfig
 from models.lidnet.joint import JointConfig, JointStore, make_joint_samples
 from models.lidnet.judgement import Doses, Measured, judge_on
-from models.lidnet.side_by_side import processes
+from models.side_by_side import processes
 from models.training import OnProgress
 from models.weights import save_weights
 

@@ -27,7 +27,7 @@ from models.deeplesion.losses import Targets
 from models.deeplesion.samples import LabelledVolume, Sample, draw_labelled, draw_seed, sample_at
 from models.evaluation.noise import body_mask
 from models.lidnet.pairs import NOISE_STEP_HU
-from models.lidnet.side_by_side import each
+from models.side_by_side import each
 from models.simulation.cases import Family
 from models.simulation.dose import NoiseFields, noise_fields, scanner_of
 from models.simulation.geometry import FanBeam

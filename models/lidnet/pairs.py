@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from models.contract import ModelError
 from models.lidnet.config import PairConfig, TrainConfig
-from models.lidnet.side_by_side import each
 from models.lidnet.slices import Slice, load_slice, patient_of
+from models.side_by_side import each
 from models.simulation.dose import NoiseFields, Scanner, noise_fields, scanner_of
 from models.simulation.geometry import FanBeam
 from models.simulation.kernels import KERNELS
