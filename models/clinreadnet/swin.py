@@ -50,6 +50,7 @@ class Block(nn.Module):
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what inference made first, training could not use
 def _mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
     """`shift_mask` on the device: copied there at every step it would hold the device up."""
     return torch.from_numpy(shift_mask(height, width, window, shift)).to(device)

@@ -89,6 +89,7 @@ def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def anchors(
     shape: tuple[int, int],
     stride: int,
@@ -96,7 +97,9 @@ def anchors(
     ratios: tuple[float, ...],
     device: torch.device | None = None,
 ) -> Tensor:
-    """Anchors of one level, row by row, column by column: (H·W·sides·ratios, 4). Made once: not to be changed.
+    """Anchors of one level, row by row, column by column: (H·W·sides·ratios, 4).
+
+    Made once, for inference and training alike: not to be changed.
 
     shape   (H, W) of the level      ratios  height over width, at equal area
     """

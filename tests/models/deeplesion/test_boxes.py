@@ -116,6 +116,15 @@ def test_roi_align_passes_gradient_to_the_features_in_the_region_only():
     assert not outside.any()
 
 
+def test_anchors_that_inference_asked_for_first_serve_training_too():
+    with torch.inference_mode():
+        made = boxes.anchors((5, 7), 4, (16.0,), (1.0,))
+    assert not made.is_inference()
+    scale = torch.ones(4, requires_grad=True)
+    (made * scale).sum().backward()  # saves the anchors
+    assert torch.equal(scale.grad, made.sum(0))
+
+
 def test_regions_carry_their_image():
     rois = boxes.with_image([box(1, 2, 3, 4), torch.zeros(0, 4), box(5, 6, 7, 8)])
     assert rois.tolist() == [[0, 1, 2, 3, 4], [2, 5, 6, 7, 8]]
