@@ -102,21 +102,27 @@ def train(
     save_weights(run.smoothed, weights)
     facts = {
         "preset": preset,
-        "seed": seed,
         "started_from": None if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
-        "categories": list(config.network.categories),
-        "offsets_mm": list(config.network.offsets_mm),
         "samples": {split: _per_family(folder / split) for split in get_args(Split)},
-        "held_out": list(config.held_out),
-        "test_families": list(config.test_families),
-        "torch": torch.__version__,
-        "device": device.type,
-        **asdict(training),
-        "data": asdict(config.data),
+        **_facts_of(run, config),
         "validation": measured,
     }
     (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     return weights
+
+
+def _facts_of(run: Run, config: DeepLesionConfig) -> dict[str, object]:
+    return {
+        "seed": run.seed,
+        "categories": list(config.network.categories),
+        "offsets_mm": list(config.network.offsets_mm),
+        "held_out": list(config.held_out),
+        "test_families": list(config.test_families),
+        "torch": torch.__version__,
+        "device": run.device.type,
+        **asdict(run.training),
+        "data": asdict(config.data),
+    }
 
 
 def _per_family(folder: Path) -> dict[str, dict[str, int]]:
