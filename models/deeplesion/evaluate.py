@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
 from models.contract import BoolArray, FloatArray, ModelError
-from models.deeplesion.config import SPACING_MM, DeepLesionConfig
+from models.deeplesion.config import CURVE_LEAST_SCORE, SPACING_MM, DeepLesionConfig
 from models.deeplesion.network import Detector
 from models.deeplesion.run import Found, detect_in, find
 from models.deeplesion.samples import LabelledVolume, Sample, draw_labelled, draw_seed, load_sample, scanned
@@ -60,6 +60,8 @@ NOTES = (
     "The truth is complete where lesions were simulated; marks from a PACS leave lesions out, and what hits those is"
     " counted as false.",
     "A lesion is found from an IoU of .5 on, box areas with +1 pixel; @n: sensitivity at n false positives per image.",
+    f"Detections from a score of {CURVE_LEAST_SCORE:g} on; where an arm has fewer than n false positives per image, @n"
+    " is what it finds with all of them.",
     "A second detection on a lesion is neither found nor false; one detection may find two lesions.",
     "AP: average precision at IoU .5, one detection for one lesion.",
     "What touches a lesion that the slice only grazes is neither right nor wrong.",
@@ -134,10 +136,10 @@ class Evaluation:
 
 
 def detector_of(network: Detector) -> Detect:
-    """The network as an arm; on whatever device it is."""
+    """The network as an arm, with every detection that a curve needs; on whatever device it is."""
 
     def detect(hu: FloatArray) -> Detected:
-        boxes, scores, categories, _ = detect_in(network, torch.from_numpy(hu)[None])[0]
+        boxes, scores, categories, _ = detect_in(network, torch.from_numpy(hu)[None], least_score=CURVE_LEAST_SCORE)[0]
         return Detected(boxes, scores, categories.argmax(1) if len(boxes) else np.zeros(0, np.int64))
 
     return detect

@@ -185,8 +185,12 @@ class Detector(nn.Module):
         return losses_of(self, hu, batch, generator)
 
     @torch.no_grad()
-    def detect(self, hu: Tensor, *, masks: bool = True) -> list[Detections]:
-        """What is found in each image of (B, M, H, W), HU."""
+    def detect(self, hu: Tensor, *, masks: bool = True, least_score: float | None = None) -> list[Detections]:
+        """What is found in each image of (B, M, H, W), HU.
+
+        least_score     instead of the configuration's: a curve needs also what no reader would be shown
+        """
+        least = self.rules.least_score if least_score is None else least_score
         levels = self.features(hu)
         boxes, _ = self.propose(self.rpn_outputs(levels), (hu.shape[-2], hu.shape[-1]))
         rois = geometry.with_image(boxes)
@@ -197,7 +201,7 @@ class Detector(nn.Module):
         found = []
         for index in range(len(hu)):
             mine = rois[:, 0] == index
-            found.append(self._best(refined[mine], probability[mine]))
+            found.append(self._best(refined[mine], probability[mine], least))
         if not masks:
             return found
         kept = geometry.with_image([part.boxes for part in found])
@@ -269,10 +273,10 @@ class Detector(nn.Module):
         ]
         return torch.cat(parts)[torch.argsort(order)]
 
-    def _best(self, boxes: Tensor, probability: Tensor) -> Detections:
+    def _best(self, boxes: Tensor, probability: Tensor, least: float) -> Detections:
         scores = 1 - probability[:, 0]
         sides = boxes[:, 2:] - boxes[:, :2]
-        usable = (scores >= self.rules.least_score) & (sides >= 1).all(1)
+        usable = (scores >= least) & (sides >= 1).all(1)
         boxes, scores, categories = boxes[usable], scores[usable], probability[usable, 1:]
         kept = geometry.nms(boxes, scores, self.rules.nms)[: self.rules.most]
         return Detections(boxes[kept], scores[kept], categories[kept].argmax(1), categories[kept])

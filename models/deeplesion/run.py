@@ -194,14 +194,15 @@ _Arrays = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 @torch.inference_mode()
 @as_written()
-def detect_in(network: Detector, hu: Tensor) -> list[_Arrays]:
+def detect_in(network: Detector, hu: Tensor, *, least_score: float | None = None) -> list[_Arrays]:
     """Boxes, scores, categories and masks of each image of (B, M, H, W), HU, on whatever device the network is.
 
+    least_score     instead of the network's
     raises   ModelError     another number of slices than the network looks at
     """
     if hu.shape[1] != network.config.slices:
         raise ModelError(f"stacks of {hu.shape[1]} slices for a network that looks at {network.config.slices}")
-    found = network.detect(hu.to(network.calibration.device))
+    found = network.detect(hu.to(network.calibration.device), least_score=least_score)
     masks = [one.boxes.new_zeros((len(one.boxes), 1, 1)) if one.masks is None else one.masks for one in found]
     ends = np.cumsum([len(one.boxes) for one in found])[:-1]
     # All images at once: on a GPU each copy waits for all that was asked of it before.

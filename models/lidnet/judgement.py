@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import nn
 
 from models.contract import BoolArray, FloatArray
-from models.deeplesion.config import SPACING_MM
+from models.deeplesion.config import CURVE_LEAST_SCORE, SPACING_MM
 from models.deeplesion.network import Detector
 from models.evaluation.froc import Outcome, Reading, match
 from models.evaluation.metrics import SOFT_TISSUE, psnr
@@ -56,7 +56,8 @@ def judge_on(denoiser: nn.Module | None, judge: Detector, tested: Sequence[Path]
             low = [torch.from_numpy(sample.low(fraction))[None].to(device) for sample in samples]
             shown = torch.cat(low if denoiser is None else [_denoised(denoiser, hu) for hu in low])
             keys = shown[:, shown.shape[1] // 2].cpu().numpy()
-            for sample, key, detections in zip(samples, keys, judge.detect(shown, masks=False), strict=True):
+            found = judge.detect(shown, masks=False, least_score=CURVE_LEAST_SCORE)
+            for sample, key, detections in zip(samples, keys, found, strict=True):
                 boxes, scores = detections.boxes.cpu().numpy(), detections.scores.cpu().numpy().astype(np.float64)
                 truth = _last_inside(sample.boxes)
                 into.outcomes.append(match(Reading(sample.patient, truth, _last_inside(boxes), scores)))

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import typer
 
+from node.cli.evaluate_deeplesion import config_of
 from node.cli.learning import filled, in_words, progress_bar
 from node.errors import ConfigurationError
 
@@ -31,10 +32,9 @@ def register(train: typer.Typer) -> None:
 def train_ablation(
     denoiser: Path = _weights("--denoiser", "Weights of `train lidnet`: where every arm starts."),
     detector: Path = _weights("--detector", "Weights of `train deeplesion`: gives feedback."),
-    judge: Path = _weights("--judge", "Weights of `train deeplesion` with another seed."),
+    judge: Path = _weights("--judge", "Weights of `train deeplesion` with another seed, and with --single too."),
     out: Path = typer.Option(..., "--out", file_okay=False, help="Samples, checkpoints and tables go here."),
     socket: Literal["unet", "red-cnn"] = typer.Option("unet", "--socket", help="What the denoiser's weights are of."),
-    single: bool = typer.Option(False, "--single", help="Both detectors have one category."),
     arms: list[str] | None = typer.Option(None, "--arm", help=f"Repeatable; all without it. {ARMS}."),
     seeds: int = typer.Option(3, "--seeds", min=1, help="Trainings of each arm."),
     preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length and size of each training."),
@@ -54,7 +54,6 @@ def train_ablation(
     """
     import torch
 
-    from models.deeplesion.config import SINGLE
     from models.deeplesion.model import FAST
     from models.deeplesion.network import build
     from models.lidnet.ablation import AblationConfig, run
@@ -73,14 +72,13 @@ def train_ablation(
     config = AblationConfig(
         collaboration, arms=tuple(arm for arm in known if not arms or arm in arms), seeds=tuple(range(1, seeds + 1))
     )
-    network = dataclasses.replace(FAST.network, categories=SINGLE) if single else FAST.network
-    detectors = dataclasses.replace(FAST, network=network)
+    detectors = dataclasses.replace(FAST, network=config_of(detector))
     device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
     with progress_bar() as progress, in_words():
         tables = run(
             filled(plug(LidnetConfig(socket=socket)), denoiser),
             filled(build(detectors.network), detector),
-            filled(build(detectors.network), judge),
+            filled(build(config_of(judge)), judge),
             out,
             config,
             detectors,

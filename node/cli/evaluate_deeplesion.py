@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from models.contract import FloatArray
+    from models.deeplesion.config import NetworkConfig
     from models.deeplesion.evaluate import Detect, Detected, Evaluation, FrocCurve
     from models.deeplesion.network import Detector
 
@@ -145,9 +146,8 @@ def _arms(weights: Path | None, others: list[str]) -> dict[str, Path | None]:
 def network_of(weights: Path | None) -> Detector:
     """Ready to run, on the GPU where there is one; as many categories as the file has. raises ConfigurationError"""
     import torch
-    from safetensors import SafetensorError, safe_open
 
-    from models.deeplesion.model import FAST, MODEL
+    from models.deeplesion.model import MODEL
     from models.deeplesion.network import build
     from models.weights import load_weights
 
@@ -156,13 +156,23 @@ def network_of(weights: Path | None) -> Detector:
         network = MODEL.build()
         load_weights(network, MODEL.card())
         return MODEL.prepare(network, device)
+    return MODEL.prepare(filled(build(config_of(weights)), weights), device)
+
+
+def config_of(weights: Path) -> NetworkConfig:
+    """The shipped detector's, with as many categories as the file has. raises ConfigurationError"""
+    from safetensors import SafetensorError, safe_open
+
+    from models.deeplesion.config import SINGLE
+    from models.deeplesion.model import FAST
+
     try:
         with safe_open(weights, framework="pt") as file:
             count = file.get_slice("roi_head.scores.bias").get_shape()[0] - 1
     except (OSError, SafetensorError) as exc:
         raise ConfigurationError(f"{weights}: not the weights of this detector") from exc
-    names = FAST.network.categories if count == len(FAST.network.categories) else _numbered(count)
-    return MODEL.prepare(filled(build(dataclasses.replace(FAST.network, categories=names)), weights), device)
+    known = {len(names): names for names in (SINGLE, FAST.network.categories)}
+    return dataclasses.replace(FAST.network, categories=known.get(count) or _numbered(count))
 
 
 def _numbered(count: int) -> tuple[str, ...]:

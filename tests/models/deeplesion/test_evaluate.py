@@ -1,14 +1,17 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.contract import FloatArray, ModelError
-from models.deeplesion.evaluate import Detected, Evaluation, evaluate, image_of, scan_outcome
+from models.deeplesion.evaluate import Detected, Evaluation, detector_of, evaluate, image_of, scan_outcome
 from models.deeplesion.grouping import Axes, Region
+from models.deeplesion.network import build
 from models.deeplesion.run import Found
 from models.deeplesion.samples import LabelledVolume, Sample, load_sample
 from models.evaluation.froc import Bootstrap
@@ -72,6 +75,14 @@ def sees(least_px: int) -> Callable[[FloatArray], Detected]:
 @pytest.fixture
 def validation(tmp_path: Path) -> list[Path]:
     return [write_sample(tmp_path / "validation" / f"{number}.npz", f"v{number}", [(20, 20, 10)]) for number in (1, 2)]
+
+
+def test_a_curve_gets_what_is_too_unsure_to_be_shown(tiny) -> None:
+    torch.manual_seed(0)
+    network = build(replace(tiny, detect=replace(tiny.detect, least_score=1.0)))
+    hu = np.random.default_rng(0).normal(0, 300, (3, 64, 64)).astype(np.float32)
+    assert not len(network.detect(torch.from_numpy(hu)[None])[0].boxes)
+    assert len(detector_of(network)(hu).boxes)
 
 
 def table(evaluation: Evaluation, title: str) -> Table:

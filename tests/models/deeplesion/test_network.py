@@ -89,6 +89,16 @@ def test_detections_come_with_category_and_mask(network):
         assert torch.equal(part.category, part.categories.argmax(1))
 
 
+def test_a_higher_least_score_only_takes_the_least_sure_away(network):
+    hu = torch.randn(1, 3, 64, 64) * 300
+    everything = network.detect(hu, least_score=0.0)[0]
+    assert len(everything.boxes) > 4
+    fourth = float(everything.scores[3])
+    surest = network.detect(hu, least_score=fourth)[0]
+    assert torch.equal(surest.scores, everything.scores[everything.scores >= fourth])
+    assert torch.equal(surest.boxes, everything.boxes[: len(surest.boxes)])
+
+
 def test_the_single_category_twin_has_two_outputs(tiny):
     twin = build(replace(tiny, categories=SINGLE))
     assert twin.roi_head.scores.out_features == 2
