@@ -10,6 +10,8 @@ Missing = Literal["teacher", "plain"]
 
 CATEGORIES = ("lung", "liver", "lymph node", "kidney", "soft tissue")
 SINGLE = ("lesion",)
+UNKNOWN_CATEGORY = -1
+"""Of a lesion whose kind nobody told, as most marks in a PACS are."""
 POOLED, MASK_POOLED, MASK_SIDE = 7, 14, 28
 """Cells a side of a region: for class and box, for the mask's features, and of the mask."""
 SPACING_MM = 0.8

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from models.contract import ModelError
 from models.deeplesion import boxes as geometry
-from models.deeplesion.config import TrainConfig
+from models.deeplesion.config import UNKNOWN_CATEGORY, TrainConfig
 from models.deeplesion.losses import TargetBatch, Targets
 from models.deeplesion.network import AIR_HU
-from models.deeplesion.samples import UNKNOWN_CATEGORY, Sample, family_of, load_sample
+from models.deeplesion.samples import Sample, family_of, load_sample
 
 LEAST_VISIBLE = 0.9
 """Part of a box that a crop must hold for it to be a target; of the others what is seen is ignored."""
@@ -94,8 +94,7 @@ class SampleStore:
         seen = geometry.clip(whole, side, side)
         visible = geometry.area(seen) / geometry.area(whole).clamp_min(1)
         annotated = torch.from_numpy(sample.annotated)
-        known = torch.from_numpy(sample.category != UNKNOWN_CATEGORY) | self._single
-        kept = annotated & known & (visible >= LEAST_VISIBLE)
+        kept = annotated & (visible >= LEAST_VISIBLE)
         cut = annotated & (visible > 0) & ~kept
         category = torch.from_numpy(sample.category)[kept]
         grid = torch.from_numpy(labels)[None, None].float()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.deeplesion import boxes as geometry
-from models.deeplesion.config import MASK_SIDE, LossConfig
+from models.deeplesion.config import MASK_SIDE, UNKNOWN_CATEGORY, LossConfig
 
 if TYPE_CHECKING:
     from models.deeplesion.network import Detector
@@ -30,7 +30,8 @@ NOTHING = -100
 class Targets:
     """What is annotated in one image.
 
-    boxes       float (N, 4), pixels of the input       category    int64 (N,), index into the network's categories
+    boxes       float (N, 4), pixels of the input
+    category    int64 (N,), index into the network's categories, or UNKNOWN_CATEGORY: a lesion of whatever kind
     masks       bool (N, H, W), or None where only boxes are known
     ignore      float (M, 4): what lies here and is not annotated is neither lesion nor background
     """
@@ -229,7 +230,8 @@ def _box_loss(
 class _Sample:
     """Regions that the heads learn from.
 
-    image, boxes    (K,) and (K, 4)         category    (K,), 0 background
+    image, boxes    (K,) and (K, 4)
+    category        (K,), 0 background, 1 and up lesions, UNKNOWN_CATEGORY lesions of an unknown kind
     index           (K,), annotation of its image that each positive is closest to
     """
 
@@ -268,7 +270,9 @@ def _sample(
     label = torch.where(there, matches.label, -1)
     drawn = draw(label, rules.roi_samples, rules.roi_most_positive, generator)
     index = matches.index.gather(1, drawn.index)
-    category = torch.where(drawn.positive, targets.category.gather(1, index) + 1, 0)
+    category = targets.category.gather(1, index)
+    category = torch.where(category == UNKNOWN_CATEGORY, category, category + 1)
+    category = torch.where(drawn.positive, category, 0)
     image = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(index)
     everything = _Sample(image.flatten(), _taken(boxes, drawn.index).flatten(0, 1), category.flatten(), index.flatten())
     return everything.where(drawn.kept.flatten())
@@ -280,17 +284,25 @@ def _roi_losses(
     logits, deltas = network.classify(levels, sample.rois)
     annotation = targets.boxes[sample.image, sample.index]
     scale = geometry.ENCODING_SCALE
-    box = _box_loss(deltas, annotation, sample.boxes, sample.category > 0, scale=scale, beta=ROI_BETA)
+    box = _box_loss(deltas, annotation, sample.boxes, sample.category != 0, scale=scale, beta=ROI_BETA)
     count = max(len(sample.category), 1)
-    cls = functional.cross_entropy(logits, sample.category, reduction="sum")
+    cls = _class_loss(logits, sample.category)
     return {"roi_cls": cls / count, "roi_box": box / count}
+
+
+def _class_loss(logits: Tensor, category: Tensor) -> Tensor:
+    """Cross entropy, summed; a lesion of an unknown kind is asked to be a lesion, of whichever category."""
+    unknown = category == UNKNOWN_CATEGORY
+    told = functional.cross_entropy(logits, category.clamp_min(0), reduction="none")
+    any_lesion = logits.logsumexp(1) - logits[:, 1:].logsumexp(1)
+    return torch.where(unknown, any_lesion, told).sum()
 
 
 def _mask_loss(
     network: Detector, levels: Sequence[Tensor], hu: Tensor, targets: TargetBatch, sample: _Sample
 ) -> Tensor:
     """Binary cross entropy of the masks of regions on lesions whose masks are known."""
-    learnt = sample.where((sample.category > 0) & targets.masked[sample.image])
+    learnt = sample.where((sample.category != 0) & targets.masked[sample.image])
     logits = network.masks(levels, hu, learnt.rois)
     if targets.masks is None or not len(learnt.boxes):
         return logits.sum()

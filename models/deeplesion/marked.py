@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.contract import BoolArray, FloatArray
-from models.deeplesion.config import CATEGORIES, SPACING_MM, DeepLesionConfig
+from models.deeplesion.config import CATEGORIES, SPACING_MM, UNKNOWN_CATEGORY, DeepLesionConfig
 from models.deeplesion.resample import positions_of, resize, resized_shape, slab
-from models.deeplesion.samples import UNKNOWN_CATEGORY, OnProgress, Sample, save_sample
+from models.deeplesion.samples import OnProgress, Sample, save_sample
 from models.deeplesion.table import LesionRow, LesionType, Points, Split, image_path, read_image, read_table
 
 TABLE, IMAGES = "DL_info.csv", "Images_png"

@@ -30,8 +30,6 @@ from models.simulation.geometry import FanBeam
 Split = Literal["train", "validation", "test"]
 OnProgress = Callable[[int, int], None]
 
-UNKNOWN_CATEGORY = -1
-"""A lesion that nobody categorised: a target for the single-category twin, ignored where categories are learnt."""
 FAMILIES: tuple[Family, ...] = get_args(Family)
 GRAZED = 0.25
 """Of a lesion's largest section: a smaller one is neither a target nor background."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.deeplesion.config import NetworkConfig
-from models.deeplesion.losses import TargetBatch, Targets, draw, match, with_ignored
+from models.deeplesion.config import UNKNOWN_CATEGORY, NetworkConfig
+from models.deeplesion.losses import TargetBatch, Targets, _class_loss, draw, match, with_ignored
 from models.deeplesion.network import Detections, Detector, build
 
 LOSSES = {"rpn_cls", "rpn_box", "roi_cls", "roi_box", "mask"}
@@ -117,6 +117,37 @@ def test_only_sure_findings_away_from_annotations_are_ignored():
     grazed = replace(targets(), ignore=torch.tensor([[5.0, 5, 9, 9]]))
     (both,) = with_ignored(teacher, torch.zeros(1, 3, 64, 64), [grazed], 0.85)
     assert both.ignore.tolist() == [[5, 5, 9, 9], [0, 0, 10, 10]]
+
+
+def test_a_lesion_of_an_unknown_kind_is_learnt_as_a_lesion(network):
+    """All but its kind: the heads learn where it is, its mask, and that it is no background."""
+    hu = torch.randn(1, 3, 64, 64) * 100
+    masks = torch.zeros(1, 64, 64, dtype=torch.bool)
+    masks[:, 20:40, 20:40] = True
+    told, untold = (
+        Targets(torch.tensor([[15.0, 15, 45, 45]]), torch.tensor([category]), masks)
+        for category in (1, UNKNOWN_CATEGORY)
+    )
+    of_told, of_untold = (
+        network.losses(hu, [target], generator=torch.Generator().manual_seed(1)) for target in (told, untold)
+    )
+    for name in ("rpn_cls", "rpn_box", "roi_box", "mask"):
+        torch.testing.assert_close(of_untold[name], of_told[name])
+    assert 0 < of_untold["roi_cls"] < of_told["roi_cls"]
+
+
+def test_the_kind_of_a_lesion_of_an_unknown_kind_is_left_open():
+    logits = torch.tensor([[2.0, 0.5, 1.0]], requires_grad=True)
+    _class_loss(logits, torch.tensor([UNKNOWN_CATEGORY])).backward()
+    assert logits.grad is not None
+    background, *kinds = logits.grad[0]
+    assert background > 0  # a step makes it smaller
+    shares = torch.stack(kinds) / logits.detach()[0, 1:].softmax(0)
+    assert shares[0] == pytest.approx(float(shares[1]))
+    assert shares[0] < 0
+    only = torch.tensor([[0.3, -0.2]])
+    unknown, known = (_class_loss(only, torch.tensor([kind])) for kind in (UNKNOWN_CATEGORY, 1))
+    torch.testing.assert_close(unknown, known)
 
 
 def test_an_ignored_lesion_adds_nothing_to_the_loss(network):

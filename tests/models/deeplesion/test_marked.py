@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from models.contract import ModelError
-from models.deeplesion.config import CATEGORIES, DeepLesionConfig, TrainConfig
+from models.deeplesion.config import CATEGORIES, UNKNOWN_CATEGORY, DeepLesionConfig, TrainConfig
 from models.deeplesion.data import SampleStore
 from models.deeplesion.marked import ellipse, make_marked_samples, marked_sample
-from models.deeplesion.samples import UNKNOWN_CATEGORY, load_sample
+from models.deeplesion.samples import load_sample
 from models.deeplesion.table import LesionRow, LesionType, Split, box_of, image_path, write_image, write_table
 
 CONFIG = DeepLesionConfig()
@@ -118,13 +118,13 @@ def test_a_table_becomes_samples_by_its_split_without_noisy_rows(folder, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in made} == again
 
 
-def test_an_uncategorised_lesion_is_a_target_of_the_twin_only(folder, tmp_path):
+def test_an_uncategorised_lesion_is_a_target_of_an_unknown_kind(folder, tmp_path):
     write_table(folder / "DL_info.csv", [row(lesion_type=LesionType.UNLABELLED)])
     files = make_marked_samples(folder, tmp_path / "out", CONFIG)
     training = TrainConfig(steps=1, batch=3, crop_px=96, lesion_share=1.0)
     many = SampleStore(files, seed=1, categories=5).batch(0, training).targets
     one = SampleStore(files, seed=1, categories=1).batch(0, training).targets
-    assert all(len(target.boxes) == 0 and len(target.ignore) == 1 for target in many)
+    assert all(target.category.tolist() == [UNKNOWN_CATEGORY] and not len(target.ignore) for target in many)
     assert all(len(target.boxes) == 1 and target.category.tolist() == [0] for target in one)
 
 
