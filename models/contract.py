@@ -47,6 +47,8 @@ class Acquisition:
     contrast_agent: str = ""
     image_type: tuple[str, ...] = ()
     patient_age_years: float | None = None
+    descriptions: tuple[str, ...] = ()
+    """Series Description, Protocol Name, Study Description, as far as given: nearest to the images first."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ MOST = 2.0
 """Pictures are kept as 16 bits over ±`MOST`; the little beyond is cut."""
 SHARES: tuple[tuple[Split, int], ...] = (("test", 20), ("validation", 32))
 """Of 100 patients: the first 20 are for the evaluation, the next 12 for validation, the others for training."""
-_KEY = re.compile(r"[0-9a-f]{6,}", re.IGNORECASE)
+_KEY = re.compile(r"patient\D?\d+|(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 LEAST_SIDE_PX = 256
 
 
@@ -94,7 +94,7 @@ def prepare_images(
         rng = np.random.default_rng(zlib.crc32(path.name.encode()))
         spread = pixels + rng.uniform(-step / 2, step / 2, pixels.shape).astype(np.float32)
         unit = scale_of(pixels).unit(spread, (float(spread.min()), float(spread.max())))
-        key = patient_of(path)
+        key = patient_of(path.relative_to(folder))
         save_picture(Picture(key, folder.name, unit, spacing_mm, "hq", split or split_of(key)), out)
         if on_progress is not None:
             on_progress(done, len(files))
@@ -104,9 +104,15 @@ def prepare_images(
 
 
 def patient_of(path: Path) -> str:
-    """The first number of six digits or more (hexadecimal too) in the name; the whole name where there is none."""
-    found = _KEY.search(path.stem)
-    return found.group() if found else path.stem
+    """Of a picture at this path within its collection, from the outermost folder on.
+
+    The first folder or name with "patient" and a number, or with a number of six digits or more (hexadecimal too); the
+    whole name where there is none.
+    """
+    for part in (*path.parts[:-1], path.stem):
+        if found := _KEY.search(part):
+            return found.group().lower()
+    return path.stem
 
 
 def quantised(unit: FloatArray) -> NDArray[np.uint16]:

@@ -59,11 +59,17 @@ def judge_on(denoiser: nn.Module | None, judge: Detector, tested: Sequence[Path]
             found = judge.detect(shown, masks=False, least_score=CURVE_LEAST_SCORE)
             for sample, key, detections in zip(samples, keys, found, strict=True):
                 boxes, scores = detections.boxes.cpu().numpy(), detections.scores.cpu().numpy().astype(np.float64)
-                truth = _last_inside(sample.boxes)
-                into.outcomes.append(match(Reading(sample.patient, truth, _last_inside(boxes), scores)))
+                into.outcomes.append(_outcome(sample, boxes, scores))
                 for name, value in compare(key, sample).items():
                     into.numbers[name][sample.patient].append(value)
     return doses
+
+
+def _outcome(sample: JointSample, boxes: FloatArray, scores: NDArray[np.float64]) -> Outcome:
+    """What touches a lesion that the slice only grazes is neither right nor wrong."""
+    truth = _last_inside(np.concatenate([sample.boxes, sample.ignore]))
+    outcome = match(Reading(sample.patient, truth, _last_inside(boxes), scores))
+    return outcome.only(np.arange(len(truth)) < len(sample.boxes))
 
 
 def _alike(files: Sequence[Path]) -> Iterator[list[JointSample]]:

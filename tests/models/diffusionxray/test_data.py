@@ -1,5 +1,7 @@
 """Pictures on disk: what comes back, who is kept apart from whom."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,10 +90,24 @@ def test_the_same_folder_prepared_twice_is_the_same(tmp_path):
         ("00000013_003.png", "00000013"),
         ("CR_ap_14d9761b_a38e1877.png", "14d9761b"),
         ("normal_IM-0170-0001.png", "normal_IM-0170-0001"),
+        ("p10/p10000032/s50414267/02aa804e-bde0afdd-112c0b34.jpg", "10000032"),
+        ("p10/p10000032/s53189527/2a2277a9-b0ded155-c0de8eb9.jpg", "10000032"),
+        ("train/patient00001/study1/view1_frontal.jpg", "patient00001"),
+        ("train/patient00002/study1/view1_frontal.jpg", "patient00002"),
+        ("feedback/effaced.png", "effaced"),
     ],
 )
-def test_patients_are_told_by_their_numbers(tmp_path, name, patient):
-    assert patient_of(tmp_path / name) == patient
+def test_patients_are_told_by_their_numbers(name, patient):
+    assert patient_of(Path(name)) == patient
+
+
+def test_images_of_one_patient_in_folders_of_studies_stay_in_one_split(tmp_path):
+    for number in range(12):
+        path = tmp_path / "cxr" / "p10" / "p10000032" / f"s{number:08d}" / f"{number * 7919:08x}.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (300, 300), dtype=np.uint8)).save(path)
+    prepare_images(tmp_path / "cxr", tmp_path / "out", spacing_mm=0.4)
+    assert len({path.parent.name for path in (tmp_path / "out").rglob("*.npz")}) == 1
 
 
 def test_shares_of_the_splits_are_as_stated():

@@ -15,7 +15,7 @@ from models.lidnet.ablation import AblationConfig, run
 from models.lidnet.collaborate import CollaborationConfig
 from models.lidnet.config import NetworkConfig as DenoiserConfig
 from models.lidnet.joint import JointConfig, JointStore, load_joint, make_joint_samples
-from models.lidnet.judgement import compare
+from models.lidnet.judgement import _outcome, compare
 from models.lidnet.network import build as build_denoiser
 
 DETECTOR = DeepLesionConfig(
@@ -57,6 +57,19 @@ def test_the_same_seed_makes_the_same_samples_whoever_makes_them_and_what_is_the
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in files]
     again[0].write_bytes(b"kept")
     assert make_joint_samples(tmp_path, replace(TINY, cases=1), DETECTOR, seed=1)[0].read_bytes() == b"kept"
+
+
+def test_a_detection_on_a_grazed_lesion_is_neither_right_nor_wrong(files) -> None:
+    lesion, grazed, nowhere = ([20.0, 20, 50, 50], [80.0, 80, 100, 100], [120.0, 20, 150, 40])
+    sample = replace(
+        load_joint(files[0]),
+        boxes=np.array([lesion], np.float32),
+        ignore=np.array([grazed], np.float32),
+        category=np.zeros(1, np.int64),
+    )
+    outcome = _outcome(sample, np.array([lesion, grazed, nowhere], np.float32), np.array([0.9, 0.8, 0.7]))
+    assert outcome.found_at.tolist() == [0.9]
+    assert outcome.false.tolist() == [0.7]
 
 
 def test_crops_hold_whole_boxes_where_the_lesions_are(files) -> None:
