@@ -10,7 +10,7 @@ import numpy as np
 from models.clinreadnet.config import SIDE_PX, RunConfig
 from models.contract import Acquisition, Volume
 from models.evaluation.noise import body_mask
-from models.simulation.kernels import nearest_kernel
+from models.simulation.kernels import known_kernel
 
 SOFT_KERNELS = ("soft", "hann")
 LEARNT_RECONSTRUCTIONS = ("TRUEFIDELITY", "DLIR", "AICE", "PRECISE IMAGE", "CLEARINFINITY")
@@ -42,8 +42,16 @@ def _by_header(told: Acquisition) -> str:
         return f"made for chest and abdomen, the body part of these images is {part.lower()}"
     if name := next((name for name in LEARNT_RECONSTRUCTIONS if name in kernel), None):
         return f"not made for images that a network reconstructed ({name})"
-    if nearest_kernel(told.kernel) not in SOFT_KERNELS:
-        return f"made for soft-tissue kernels, {told.kernel} is a sharper one"
+    return _by_kernel(told.kernel.strip())
+
+
+def _by_kernel(name: str) -> str:
+    """A name that nobody knows may stand for any sharpness; where there is none, the image itself must do."""
+    kernel = known_kernel(name)
+    if name and kernel is None:
+        return f"made for soft-tissue kernels, and whether {name} is one is not known"
+    if kernel not in (*SOFT_KERNELS, None):
+        return f"made for soft-tissue kernels, {name} is a sharper one"
     return ""
 
 

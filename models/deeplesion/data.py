@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from models.contract import ModelError
 from models.deeplesion import boxes as geometry
-from models.deeplesion.config import UNKNOWN_CATEGORY, TrainConfig
+from models.deeplesion.config import TrainConfig
 from models.deeplesion.losses import TargetBatch, Targets
 from models.deeplesion.network import AIR_HU
 from models.deeplesion.samples import Sample, family_of, load_sample

@@ -21,7 +21,18 @@ SOFT_CUTOFF = 0.75
 """Where the "soft" Hann window reaches zero, as a part of the Nyquist frequency."""
 
 SIEMENS_SHARP, SIEMENS_MEDIUM, SIEMENS_STANDARD = 60, 46, 36
-"""From these numbers on a Siemens B/H/I kernel is drawn as ramp, Shepp-Logan, Hann; below as soft."""
+"""From these numbers on a Siemens kernel is drawn as ramp, Shepp-Logan, Hann; below as soft."""
+PHILIPS: dict[str, Kernel] = {
+    "A": "soft", "YA": "soft", "B": "hann", "YB": "hann", "C": "hann",
+    "D": "shepp-logan", "L": "shepp-logan", "YC": "shepp-logan", "E": "ramp", "YD": "ramp", "YE": "ramp",
+}  # fmt: skip
+WORDS: tuple[tuple[tuple[str, ...], Kernel], ...] = (
+    (("BONE", "EDGE", "ULTRA"), "ramp"),
+    (("LUNG", "DETAIL", "SHARP", "FC5", "FC3", "FC8"), "shepp-logan"),
+    (("SOFT", "SMOOTH"), "soft"),
+    (("STANDARD", "STND", "CHST", "MEDIUM", "BODY"), "hann"),
+)
+"""Of GE, Canon, United and others; the first that fits."""
 
 
 def ramp_filter(geometry: Geometry, kernel: Kernel) -> Tensor:
@@ -54,18 +65,26 @@ def apodisation(kernel: Kernel, count: int) -> Tensor:
 
 
 def nearest_kernel(convolution_kernel: str) -> Kernel:
-    """The kernel here that comes nearest to a vendor's ConvolutionKernel (0018,1210); "hann" where it says nothing."""
-    name = convolution_kernel.upper()
-    siemens = re.match(r"[BHIJQ][RVW]?(\d\d)", name)
-    if siemens:
+    """The kernel here that comes nearest to a vendor's ConvolutionKernel (0018,1210); "hann" where that is not known."""
+    return known_kernel(convolution_kernel) or "hann"
+
+
+def known_kernel(convolution_kernel: str) -> Kernel | None:
+    """The kernel here that comes nearest to a vendor's; None for an empty or unknown name.
+
+    source: vendors' naming (Siemens' numbers grow with sharpness, Philips' letters do too)
+    """
+    name = convolution_kernel.upper().strip()
+    if siemens := re.match(r"(?:\d+ \.\d+\.)?A?[BDHIJQSTU][A-Z]?(\d\d)", name):
         number = int(siemens.group(1))
         if number >= SIEMENS_SHARP:
             return "ramp"
         if number >= SIEMENS_MEDIUM:
             return "shepp-logan"
         return "hann" if number >= SIEMENS_STANDARD else "soft"
-    if any(word in name for word in ("BONE", "EDGE", "ULTRA")):
-        return "ramp"
-    if any(word in name for word in ("LUNG", "DETAIL", "FC5", "FC3", "FC8")):
-        return "shepp-logan"
-    return "soft" if "SOFT" in name else "hann"
+    if name in PHILIPS:
+        return PHILIPS[name]
+    for words, kernel in WORDS:
+        if any(word in name for word in words):
+            return kernel
+    return "hann" if re.match(r"F[CL]\d\d", name) else None

@@ -54,6 +54,9 @@ def test_an_axial_trunk_is_scored(header):
         ({"kernel": "B70f"}, "B70f is a sharper one"),
         ({"kernel": "LUNG"}, "LUNG is a sharper one"),
         ({"kernel": "BONE"}, "BONE is a sharper one"),
+        ({"kernel": "Bl57d\\3"}, "is a sharper one"),
+        ({"kernel": "YC"}, "YC is a sharper one"),
+        ({"kernel": "XRES 3"}, "whether XRES 3 is one is not known"),
         ({"kernel": "TrueFidelity-H"}, "a network reconstructed"),
     ],
 )
