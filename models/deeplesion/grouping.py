@@ -65,9 +65,13 @@ class Region:
     soft: FloatArray
     level: float
 
-    def volume_mm3(self, spacing_zyx_mm: tuple[float, float, float]) -> float:
-        """Of the mask's voxels."""
-        return float(self.mask.sum() * np.prod(spacing_zyx_mm))
+    def volume_mm3(self, positions_mm: NDArray[np.float64], spacing_yx_mm: tuple[float, float]) -> float:
+        """Of the mask's voxels, each as thick as half the way to both neighbouring slices.
+
+        positions_mm    of all slices of the volume along the normal
+        """
+        thickness = thickness_of(positions_mm)[self.box[0]]
+        return float(self.mask.sum((1, 2)) @ thickness * np.prod(spacing_yx_mm))
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,15 @@ class Axes:
     short_px: Segment
     long_mm: float
     short_mm: float
+
+
+def thickness_of(positions_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Millimetres that each slice stands for: half the way to both neighbours, the whole way at the ends; 1 alone."""
+    if len(positions_mm) < 2:
+        return np.ones(len(positions_mm))
+    steps = np.diff(positions_mm)
+    thickness: NDArray[np.float64] = (np.append(steps[0], steps) + np.append(steps, steps[-1])) / 2
+    return thickness
 
 
 def group(
@@ -110,16 +123,18 @@ def group(
     return tracks
 
 
-def region_of(track: Track, shape_zyx: tuple[int, int, int]) -> Region:
+def region_of(track: Track, shape_zyx: tuple[int, int, int], keys: Sequence[int]) -> Region:
     """The voxels of a lesion: masks of its slices, interpolated over slices between, the largest connected piece.
 
+    keys    slices that were looked at, in order: the lesion goes on for half the way to the next one on both sides
     Where no cell reaches one half, half of the highest probability is the limit: a lesion is never without a voxel.
     """
     boxes = np.array([finding.box for finding in track.findings])
     corner = np.maximum(np.floor(boxes[:, :2].min(0)), 0).astype(int)
     end = np.minimum(np.ceil(boxes[:, 2:].max(0)), shape_zyx[:0:-1]).astype(int)
     rows, columns = slice(int(corner[1]), int(end[1])), slice(int(corner[0]), int(end[0]))
-    first, last = track.findings[0].index, track.findings[-1].index
+    seen_first, seen_last = track.findings[0].index, track.findings[-1].index
+    first, last = _reach(seen_first, seen_last, keys)
     soft = np.zeros((last - first + 1, end[1] - corner[1], end[0] - corner[0]), np.float32)
     for finding in track.findings:
         soft[finding.index - first] = paste(finding, rows, columns)
@@ -127,12 +142,21 @@ def region_of(track: Track, shape_zyx: tuple[int, int, int]) -> Region:
         for between in range(lower + 1, upper):
             weight = (between - lower) / (upper - lower)
             soft[between] = (1 - weight) * soft[lower] + weight * soft[upper]
+    soft[: seen_first - first] = soft[seen_first - first]
+    soft[seen_last - first + 1 :] = soft[seen_last - first]
     if not soft.any():  # a box thinner than a pixel may hold no pixel's centre
         soft[0, soft.shape[1] // 2, soft.shape[2] // 2] = 1
     level = min(INSIDE, float(soft.max()) / 2)
     pieces, count = label(soft >= level, np.ones((3, 3, 3)))
     largest = 1 + int(np.bincount(pieces.ravel(), minlength=count + 1)[1:].argmax())
     return Region((slice(first, last + 1), rows, columns), pieces == largest, soft, level)
+
+
+def _reach(first: int, last: int, keys: Sequence[int]) -> tuple[int, int]:
+    """Half the slices between a lesion's end and the next key slice are its own; of an odd number, one less below."""
+    before = max((key for key in keys if key < first), default=first - 1)
+    after = min((key for key in keys if key > last), default=last + 1)
+    return first - (first - before - 1) // 2, last + (after - last) // 2
 
 
 def paste(finding: SliceFinding, rows: slice, columns: slice) -> FloatArray:

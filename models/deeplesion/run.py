@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,7 @@ class Found:
             short_axis_px=self.axes.short_px,
             long_axis_mm=self.axes.long_mm,
             short_axis_mm=self.axes.short_mm,
-            volume_mm3=self.region.volume_mm3(volume.spacing_zyx_mm),
+            volume_mm3=self.region.volume_mm3(positions_along_normal(volume), volume.spacing_zyx_mm[1:]),
             score=self.score,
             operating_point=self.operating_point,
             model=identity,
@@ -124,7 +124,8 @@ def find(
     slope, intercept = (float(value) for value in network.calibration)
     scored = [(calibrated(track.score, slope, intercept), track) for track in tracks]
     kept = sorted((pair for pair in scored if pair[0] >= least_score), key=lambda pair: -pair[0])
-    return [_found(track, score, network, volume, image) for score, track in kept]
+    keys = key_slices(positions, rules.step_mm)
+    return [_found(track, score, network, volume, image, keys) for score, track in kept]
 
 
 def positions_along_normal(volume: Volume) -> NDArray[np.float64]:
@@ -224,8 +225,10 @@ def _finding(index: int, row: int, part: _Arrays, scale: NDArray[np.float64]) ->
     return SliceFinding(index, (x1, y1, x2, y2), float(scores[row]), categories[row], masks[row])
 
 
-def _found(track: Track, score: float, network: Detector, volume: Volume, image: FloatArray) -> Found:
-    region = region_of(track, (image.shape[0], image.shape[1], image.shape[2]))
+def _found(
+    track: Track, score: float, network: Detector, volume: Volume, image: FloatArray, keys: Sequence[int]
+) -> Found:
+    region = region_of(track, (image.shape[0], image.shape[1], image.shape[2]), keys)
     category = network.config.categories[track.category]
     axes = axes_of(region, volume.spacing_zyx_mm)
     side = laterality(region, axes.index, volume, image) if category in PAIRED else None

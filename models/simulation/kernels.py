@@ -65,7 +65,7 @@ def apodisation(kernel: Kernel, count: int) -> Tensor:
 
 
 def nearest_kernel(convolution_kernel: str) -> Kernel:
-    """The kernel here that comes nearest to a vendor's ConvolutionKernel (0018,1210); "hann" where that is not known."""
+    """The kernel here that comes nearest to a vendor's ConvolutionKernel (0018,1210); "hann" for an unknown name."""
     return known_kernel(convolution_kernel) or "hann"
 
 

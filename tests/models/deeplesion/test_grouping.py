@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.deeplesion.grouping import Region, SliceFinding, Track, axes_of, group, paste, region_of
+from models.deeplesion.grouping import Region, SliceFinding, Track, axes_of, group, paste, region_of, thickness_of
 
 POSITIONS = np.arange(40) * 2.0
 RULES = {"link_iou": 0.3, "gap_mm": 4.5}
@@ -80,19 +80,39 @@ def test_slices_between_are_interpolated_and_only_the_largest_piece_is_kept():
     small, large = np.zeros((28, 28), np.float32), np.ones((28, 28), np.float32)
     small[:3, :3] = 1
     small[14:, 14:] = 1
-    region = region_of(Track([finding(4, mask=large), finding(6, mask=small)]), (40, 50, 50))
+    region = region_of(Track([finding(4, mask=large), finding(6, mask=small)]), (40, 50, 50), range(40))
     assert region.box == (slice(4, 7), slice(10, 30), slice(10, 30))
     assert region.mask[0].all()
     assert region.mask[1].all()  # (1 + 0) / 2 reaches one half
-    apart = region_of(Track([finding(6, mask=small)]), (40, 50, 50))
+    apart = region_of(Track([finding(6, mask=small)]), (40, 50, 50), range(40))
     assert not apart.mask[0, :5, :5].any()
     assert apart.mask[0, 11:, 11:].all()
 
 
 def test_a_faint_mask_still_has_voxels():
-    region = region_of(Track([finding(4, mask=np.full((28, 28), 0.2, np.float32))]), (40, 50, 50))
+    region = region_of(Track([finding(4, mask=np.full((28, 28), 0.2, np.float32))]), (40, 50, 50), range(40))
     assert region.mask.any()
-    assert region.volume_mm3((2.0, 0.5, 0.5)) == region.mask.sum() * 0.5
+    assert region.volume_mm3(POSITIONS, (0.5, 0.5)) == region.mask.sum() * 0.5
+
+
+def test_each_voxel_is_as_thick_as_the_way_between_its_neighbours():
+    region = region_of(Track([finding(k) for k in (1, 2, 3)]), (5, 50, 50), range(5))
+    assert region.volume_mm3(np.array([0.0, 1, 2, 7, 12]), (0.5, 0.5)) == 20 * 20 * 0.25 * (1 + 3 + 5)
+    assert thickness_of(np.array([0.0, 1, 6])).tolist() == [1, 3, 5]
+    assert thickness_of(np.array([3.0])).tolist() == [1]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+def test_a_lesion_reaches_half_the_way_to_the_next_slice_that_was_looked_at(step):
+    """Sum of its key slices' areas times their distance, whatever was passed over between them."""
+    keys = range(0, 40, step)
+    seen = [finding(keys[2]), finding(keys[3])]
+    region = region_of(Track(seen), (40, 50, 50), keys)
+    assert region.mask.all()
+    assert len(region.mask) == 2 * step
+    alone = region_of(Track(seen[:1]), (40, 50, 50), keys)
+    assert len(alone.mask) == step
+    assert region_of(Track([finding(0)]), (40, 50, 50), [0]).box[0] == slice(0, 1)
 
 
 def ellipse(a_mm: float, b_mm: float, angle: float, spacing: tuple[float, float]) -> Region:

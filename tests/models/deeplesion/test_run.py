@@ -36,7 +36,7 @@ class Bright(Detector):
         self.score = score
         self.seen: list[torch.Tensor] = []
 
-    def detect(self, hu: torch.Tensor, *, masks: bool = True) -> list[Detections]:
+    def detect(self, hu: torch.Tensor, *, masks: bool = True, least_score: float | None = None) -> list[Detections]:
         self.seen.append(hu.clone())
         return [self._one(image[1] > 200) for image in hu]
 
