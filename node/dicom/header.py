@@ -15,6 +15,8 @@ from node.dicom.elements import integer, item, items, parse, text, texts, valid_
 from node.errors import NotUnderstood
 from node.settings import MANUFACTURER, MODEL_NAME
 
+SHARED_FUNCTIONAL_GROUPS = 0x52009229
+FRAME_ANATOMY = 0x00209071
 PER_FRAME_FUNCTIONAL_GROUPS = 0x52009230
 """Where the header's parse stops: all that is indexed comes before it, and it may be megabytes long."""
 
@@ -32,6 +34,7 @@ _VIEW_CODES = {
     "R-102CD": "LATERAL",
 }
 _URGENT = {"STAT", "HIGH", "URGENT", "ASAP"}
+_LISTS = ("image_type", "patient_orientation")
 _PRIORITIES = (0x00401003, 0x0032000C, 0x00741200, 0x00401009)
 """Requested Procedure Priority, Study Priority ID (retired), Scheduled Procedure Step Priority, Reporting Priority."""
 
@@ -68,20 +71,23 @@ class InstanceHeader:
     kernel: str = ""
     view_position: str = ""
     """View Position, else the View code as "AP", "PA", "LL", "RL", else its meaning."""
+    patient_orientation: tuple[str, ...] = ()
+    """Where rows and columns of a projection run to, as ("L", "F")."""
     presentation_intent: str = ""
     urgent: bool = False
     own_result: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """For a JSON column; `from_json` is its inverse."""
-        return {**vars(self), "image_type": list(self.image_type)}  # all flat: asdict would copy each value
+        lists = {name: list(getattr(self, name)) for name in _LISTS}
+        return {**vars(self), **lists}  # all flat: asdict would copy each value
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> InstanceHeader:
         """Names that this version does not know are passed over: rows outlive releases."""
         known = {field.name for field in dataclasses.fields(cls)}
         given = {name: value for name, value in values.items() if name in known}
-        return cls(**{**given, "image_type": tuple(values.get("image_type", ()))})
+        return cls(**{**given, **{name: tuple(values.get(name, ())) for name in _LISTS}})
 
 
 def read_header(path: Path) -> InstanceHeader:
@@ -115,10 +121,11 @@ def read_header(path: Path) -> InstanceHeader:
         manufacturer=text(dataset, 0x00080070),
         manufacturer_model_name=text(dataset, 0x00081090),
         station_name=text(dataset, 0x00081010),
-        body_part=text(dataset, 0x00180015).upper() or _code_meaning(dataset, 0x00082218).upper(),
+        body_part=body_part(dataset, item(item(dataset, SHARED_FUNCTIONAL_GROUPS), FRAME_ANATOMY)),
         protocol_name=text(dataset, 0x00181030),
         kernel=kernel(dataset),
         view_position=view_of(dataset),
+        patient_orientation=tuple(value.upper() for value in texts(dataset, 0x00200020)[:2]),
         presentation_intent=text(dataset, 0x00080068).upper(),
         urgent=_urgent(dataset),
         own_result=_own_result(dataset, image_type),
@@ -138,8 +145,18 @@ def transfer_syntax(dataset: FileDataset) -> str:
 
 def kernel(dataset: Dataset) -> str:
     """Convolution kernel, of the image or of the CT Reconstruction group shared by all frames (PS3.3 C.8.15.3.6)."""
-    shared = item(item(dataset, 0x52009229), 0x00189314)
+    shared = item(item(dataset, SHARED_FUNCTIONAL_GROUPS), 0x00189314)
     return " ".join(texts(dataset, 0x00181210) or texts(shared, 0x00181210))
+
+
+def body_part(dataset: Dataset, *anatomies: Dataset) -> str:
+    """Body Part Examined in capitals, else the meaning of the first Anatomic Region code; "" where nothing is stated.
+
+    anatomies   items of Frame Anatomy, asked after the image itself (PS3.3 C.7.6.16.2.8)
+    """
+    stated = text(dataset, 0x00180015)
+    meanings = (_code_meaning(place, 0x00082218) for place in (dataset, *anatomies))
+    return (stated or next(filter(None, meanings), "")).upper()
 
 
 def _uid(dataset: Dataset, tag: int, name: str) -> str:

@@ -11,6 +11,7 @@ How many eligible series a study may have processed is for planning to say, not 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -69,12 +70,26 @@ _SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 _DOCUMENT_CLASSES = "1.2.840.10008.5.1.4.1.1.104."
 
 _LOCALISER = re.compile(r"\b(LOCALI[SZ]ER|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|PILOT)\b")
-_DOSE = re.compile(r"\b(DOSE[ _]?(REPORT|INFO|RECORD|SUMMARY)|PATIENT PROTOCOL|EXAM SUMMARY)\b")
+_DOSE = re.compile(r"\b(DOSE ?(REPORT|INFO|RECORD|SUMMARY)|PATIENT PROTOCOL|EXAM SUMMARY)\b")
 _SCREEN = re.compile(r"\bSCREEN ?(SAVE|SHOT|CAPTURE)\b")
 _REFORMAT = re.compile(
-    r"\b(MPR|CPR|MIP|MINIP|VRT|3D|MPVR|REFORMATTED|RESAMPLED|AVERAGE|MAX_IP|MIN_IP|PROJECTION IMAGE|VOLUME_RENDER\w*|"
-    r"PERFUSION|SUBTRACTION|IODINE|VNC|MATERIAL|MONOENERGETIC|MONO_ENERGETIC|BONE_REMOVAL)\b"
+    r"\b(MPR|CPR|MIP|MINIP|VRT|(?<!AIDR )3D|MPVR|REFORMATTED|RESAMPLED|AVERAGE|MAX IP|MIN IP|PROJECTION IMAGE|"
+    r"VOLUME RENDER\w*|PERFUSION|SUBTRACTION|IODINE|VNC|VIRTUAL NON ?CONTRAST|MATERIAL|MAT (SPECIFIC|REMOVED|"
+    r"FRACTIONAL|MODIFIED|VALUE BASED)|VMI|MONO( ?ENERGETIC|CHROMATIC)?|ELECTRON DENSITY|EFF ATOMIC NUM|BONE REMOVAL)\b"
 )
+"""In Image Type."""
+_CALLED = (
+    r"((AX|COR|SAG|\d+)?(MIPS?|MINIPS?|MPRS?)|MPVR|VRT|MAX ?IP|MIN ?IP|AVE ?IP|AVERAGE (CT|IP|INTENSITY)|REFORMAT\w*|"
+    r"VOLUME RENDER\w*|IOD(INE)? ?(MAP|OVERLAY|DENSITY|IMAGES?|WATER)|VNC|VIRTUAL NON ?CONTRAST|VMI|MONO ?ENERGETIC\w*|"
+    r"MONO ?\+|[4-9]\d ?KEV|SUBTRACT(ION|ED)|BONE REMOV(AL|ED)|ELECTRON DENSITY)(?!\w)"
+)
+_CALLED_REFORMAT = re.compile(rf"\b{_CALLED}")
+"""In a series description: fewer words, since "3D", "IODINE" or "PERFUSION" are said of what was scanned for, too."""
+_MEANT_FOR = re.compile(
+    r"\b(FOR|WITH|WO?|W/O|MIT|FUR|POUR|PARA|PER)\b[ /.]*"
+    rf"((AX|AXIAL|COR|CORONAL|SAG|SAGITTAL|THICK|THIN|LUNG|3D)\W+)*({_CALLED}\W*)+"
+)
+"""What an axial series is the source of ("THINS FOR CORONAL MPR"), or has beside it ("CHEST W MIP")."""
 _CHEST = re.compile(
     r"\b(CHEST|THORAX|THORACIC STRUCTURE|TORAX|CXR|LUNGS?|PULMO\w*|POUMONS?|BRUSTKORB|51185008|T-D3000)\b"
 )
@@ -83,10 +98,19 @@ _NO_CHEST = re.compile(
     r"HEAD|NECK|FACE|SINUS(ES)?|JAW|TEETH|ABDOMEN|ABD|KUB|PELVIS|HIPS?|FEMUR|LEGS?|KNEES?|PATELLA|TIBIA|ANKLES?|FOOT|"
     r"FEET|TOES?|CALCANEUS|HEEL|EXTREMITY|BREAST|BABYGRAM|WHOLEBODY|WHOLE BODY)\b"
 )
-_SAYS_NOTHING = {"", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE", "MISC", "DEFAULT", "BODY", "N/A"}
-_FRONTAL = re.compile(r"\b(PA|AP|FRONTAL)\b")
+SAYS_NOTHING = {"", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE", "MISC", "DEFAULT", "BODY", "N/A"}
+"""Written where no body part is stated."""
+_FRONTAL = re.compile(r"\b(PA|AP|FRONTALE?|FACE|FRENTE)\b")
 _FRONTAL_VIEWS = {"PA", "AP"}
-_LATERAL = re.compile(r"\b(LL|RL|LAT|LATERAL|LLAT|RLAT|LEFT LATERAL|RIGHT LATERAL|SEITLICH|SEITL|PROFIL|PROFILE)\b")
+_LATERAL = re.compile(
+    r"\b(LL|RL|LAT|LATERAL|LLAT|RLAT|LATERALES?|LATERAAL|SEITLICH\w*|SEITL|ANLIEGEND|PROFIL[EO]?|PERFIL|DWARS\w*|"
+    r"ZIJDELINGS|BOCZN\w+)\b"
+)
+_TWO_VIEWS = re.compile(
+    r"\b([2-9]|TWO|THREE|BOTH|MULTIPLE|ZWEI|DEUX|DOS|DUAS|DUE|TWEE) ?(OR MORE |PLUS |\+ ?)?"
+    r"(V|VWS?|VIEWS?|PROJECTIONS|E|EBENEN|VUES|INCIDENCES|PROYECCIONES|INCIDENCIAS|PROIEZIONI|RICHTINGEN)\b"
+)
+_ONLY_FRONTAL = "only frontal (PA or AP) chest radiographs are processed."
 _UNUSUAL_VIEW = re.compile(r"\b(LLD|RLD|LLO|RLO|LAO|RAO|LPO|RPO|DECUB\w*|OBL\w*|LORDOTIC|APICAL)\b")
 _COMPANION = re.compile(r"\b(BONE|SOFT ?TISSUE|SUPPRESS\w*|DUAL ?ENERGY|COMPANION|TOMO\w*|ENHANCED)\b")
 
@@ -148,8 +172,8 @@ def _by_class(header: InstanceHeader) -> Verdict | None:
 
 def _by_what_it_shows(header: InstanceHeader) -> Verdict | None:
     """Localisers, dose pages, screen saves and reworked images that hide under an image class."""
-    kind = " ".join(header.image_type)
-    description = header.series_description.upper()
+    kind = " ".join(header.image_type).replace("_", " ")
+    description = plain_words(header.series_description)
     says_axial = "AXIAL" in header.image_type[2:3]
     if _LOCALISER.search(kind) or (not says_axial and _is_ct(header) and _LOCALISER.search(description)):
         return Role.LOCALISER, None, "A localiser (scout, topogram), not a cross-section."
@@ -165,6 +189,13 @@ def _by_what_it_shows(header: InstanceHeader) -> Verdict | None:
         )
     if _is_ct(header) and _REFORMAT.search(kind):
         return Role.DERIVED, None, "A reformatted, projected or computed image, not the original cross-sections."
+    if _is_ct(header) and (called := _CALLED_REFORMAT.search(_MEANT_FOR.sub(" ", description))):
+        return (
+            Role.DERIVED,
+            None,
+            f'The series description says "{called[0]}": a reformatted, projected or computed image, not the original '
+            "cross-sections.",
+        )
     if _is_ct(header) and header.image_type[:1] == ("DERIVED",) and not says_axial:
         return (
             Role.DERIVED,
@@ -187,9 +218,8 @@ def _ct(header: InstanceHeader) -> Verdict:
 
 def _radiograph(header: InstanceHeader) -> Verdict:
     part = header.body_part.replace("_", " ")
-    described = " ".join((header.series_description, header.protocol_name, header.study_description)).upper()
-    described = described.replace("_", " ")
-    if part not in _SAYS_NOTHING:
+    described = plain_words(" ".join((header.series_description, header.protocol_name, header.study_description)))
+    if part not in SAYS_NOTHING:
         if _NO_CHEST.search(part) or not _CHEST.search(part):
             return Role.RADIOGRAPH, None, f"Body part is {part}; only chest radiographs are processed."
         where = f"body part {part}"
@@ -201,20 +231,16 @@ def _radiograph(header: InstanceHeader) -> Verdict:
 
 
 def _by_view(header: InstanceHeader, where: str) -> Verdict:
-    own_words = " ".join((header.series_description, header.protocol_name)).upper().replace("_", " ")
+    own_words = plain_words(f"{header.series_description} {header.protocol_name}")
     view = header.view_position
     if _COMPANION.search(own_words) and header.image_type[:1] == ("DERIVED",):
         return Role.DERIVED, None, "A computed companion image (bone or soft tissue), not the radiograph itself."
-    if not view and _LATERAL.search(own_words) and _FRONTAL.search(own_words):
-        return (
-            Role.RADIOGRAPH,
-            None,
-            "The description names frontal and lateral, and the image does not say which it is.",
-        )
-    if _LATERAL.search(view) or (not view and _LATERAL.search(own_words)):
-        return Role.RADIOGRAPH, None, "A lateral view; only frontal (PA or AP) chest radiographs are processed."
+    if _LATERAL.search(view):
+        return Role.RADIOGRAPH, None, f"A lateral view; {_ONLY_FRONTAL}"
     if view and view not in _FRONTAL_VIEWS:
-        return Role.RADIOGRAPH, None, f"View is {view}; only frontal (PA or AP) chest radiographs are processed."
+        return Role.RADIOGRAPH, None, f"View is {view}; {_ONLY_FRONTAL}"
+    if not view and (reason := _not_frontal(header, own_words)):
+        return Role.RADIOGRAPH, None, reason
     if _UNUSUAL_VIEW.search(own_words):
         return (
             Role.RADIOGRAPH,
@@ -223,7 +249,43 @@ def _by_view(header: InstanceHeader, where: str) -> Verdict:
         )
     if view:
         return Role.RADIOGRAPH, CHEST_XRAY, f"Frontal chest radiograph ({where}, view {view})."
+    if _side(header) == "FRONTAL":
+        return Role.RADIOGRAPH, CHEST_XRAY, f"Frontal chest radiograph ({where}, by the patient orientation)."
     return Role.RADIOGRAPH, CHEST_XRAY, f"Chest radiograph ({where}); the view is not stated and is taken as frontal."
+
+
+def _not_frontal(header: InstanceHeader, own_words: str) -> str:
+    """Why an image whose view is not stated is not taken as frontal; "" where it is.
+
+    Patient Orientation counts as a statement, but many devices write the frontal one by default: it does not outweigh
+    words that name a lateral alone. The words of the study are asked last, as they are those of all its images.
+    """
+    side = _side(header)
+    lateral, frontal = bool(_LATERAL.search(own_words)), bool(_FRONTAL.search(own_words))
+    if side == "LATERAL":
+        return f"The patient orientation ({header.patient_orientation[0]}) is that of a lateral view; {_ONLY_FRONTAL}"
+    if lateral and not frontal:
+        return f"A lateral view; {_ONLY_FRONTAL}"
+    if side == "FRONTAL":
+        return ""
+    if lateral or (not frontal and _TWO_VIEWS.search(own_words)):
+        return "The description names a lateral or several views, and the image does not say which it is."
+    study = plain_words(header.study_description)
+    if not frontal and (_LATERAL.search(study) or _TWO_VIEWS.search(study)):
+        return "The study description names a lateral or several views, and the image does not say which it is."
+    return ""
+
+
+def _side(header: InstanceHeader) -> str:
+    """The view by Patient Orientation: rows of a frontal run left or right, those of a lateral to the front or back."""
+    rows = "".join(header.patient_orientation[:1])[:1]
+    return {"A": "LATERAL", "P": "LATERAL", "L": "FRONTAL", "R": "FRONTAL"}.get(rows, "")
+
+
+def plain_words(text: str) -> str:
+    """In capitals, without accents, with spaces for underscores: as all words here are written."""
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(letter for letter in letters if not unicodedata.combining(letter)).upper().replace("_", " ")
 
 
 def _is_ct(header: InstanceHeader) -> bool:
@@ -231,7 +293,7 @@ def _is_ct(header: InstanceHeader) -> bool:
 
 
 def _all_text(header: InstanceHeader) -> str:
-    return " ".join((*header.image_type, header.series_description, header.protocol_name)).upper()
+    return plain_words(" ".join((*header.image_type, header.series_description, header.protocol_name)))
 
 
 def _series_order(uid: str, headers: Sequence[InstanceHeader]) -> tuple[float, str]:

@@ -25,17 +25,18 @@ from models.contract import (
 from models.deeplesion.run import LEAST_SIDE_PX
 from node.pipelines import fidelity
 from node.pipelines.models import Candidate, Detector, Models, Progress, Scorer
+from node.pipelines.trunk import not_of_the_trunk
 
 NAME = "low_dose_ct"
-VERSION = "4"
+VERSION = "5"
 DENOISING, DETECTION, SCORING = "Denoising", "Lesion detection", "Image quality scoring"
 
 NOISE: Code = ("noise-sd", "99PACSNODE", "Noise in soft tissue, standard deviation")
 HOUNSFIELD_UNIT: Code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
 SMOOTHING: Code = ("113087", "DCM", "Smoothing")
 
-LEAST_SLICES, COARSEST_PIXEL_MM, LARGEST_GAP_MM = 3, 1.5, 6.0
-"""What the detector is asked about: a little more than it was trained on."""
+LEAST_SLICES, COARSEST_PIXEL_MM, LARGEST_GAP_MM, MOST_TILT_DEG = 3, 1.5, 6.0, 30
+"""What the detector is asked about: a little more than it was trained on. No gantry tilts by more than 30°."""
 
 _NOT_OFFERED = "No trained network for it is part of this version."
 _CAUTION = "Denoising can weaken small and faint detail: read the original images beside the denoised ones."
@@ -43,8 +44,6 @@ _CANDIDATES = (
     "Lesions are candidates of a network that was trained on simulated lesions: it misses some and marks what is none."
 )
 _POOR = "Some images are of poor quality: that nothing is marked there says little."
-_NOT_TRUNK = frozenset({"HEAD", "BRAIN", "SKULL", "FACE", "EAR", "ORBIT", "SINUS", "EXTREMITY", "HAND", "FOOT", "KNEE"})
-"""Body Part Examined (PS3.16 L-1) for which the networks were not made: they saw chests, abdomens and pelves only."""
 
 
 def low_dose_ct(volume: Volume, models: Models, on_progress: Progress, *, least_quality: float = 0.0) -> Findings:
@@ -58,9 +57,7 @@ def low_dose_ct(volume: Volume, models: Models, on_progress: Progress, *, least_
     """
     stages = _Stages(on_progress, (models.scorer, models.denoiser, models.detector, models.detector))
     scoring, quality, scores = _scoring(models.scorer, volume, stages)
-    part = volume.acquisition.body_part
-    if part.upper() in _NOT_TRUNK:
-        reason = f"The networks were trained on images of the trunk, and this is the {part.lower()}."
+    if reason := not_of_the_trunk(volume.acquisition):
         skipped = tuple(Analysis(name, "not done", reason) for name in (DENOISING, DETECTION))
         return Findings(NAME, VERSION, (*skipped, scoring), quality=quality)
     unfit = unfit_for_detection(volume) or _too_poor(quality, least_quality)
@@ -130,6 +127,9 @@ def unfit_for_detection(volume: Volume) -> str:
     side = min(volume.voxels.shape[1:])
     if side < LEAST_SIDE_PX:
         return f"It needs images of at least {LEAST_SIDE_PX} pixels a side, and these have {side}."
+    turned = round(_from_axial_deg(volume))
+    if turned > MOST_TILT_DEG:
+        return f"It was made for axial slices, and these are turned by {turned}° (coronal, sagittal or oblique)."
     pixel = max(volume.spacing_zyx_mm[1:])
     if pixel > COARSEST_PIXEL_MM:
         return f"The pixels of {pixel:.1f} mm are coarser than the {COARSEST_PIXEL_MM:g} mm that it was made for."
@@ -137,6 +137,12 @@ def unfit_for_detection(volume: Volume) -> str:
     if gap > LARGEST_GAP_MM:
         return f"Slices are up to {gap:.1f} mm apart, and it was made for {LARGEST_GAP_MM:g} mm at most."
     return ""
+
+
+def _from_axial_deg(volume: Volume) -> float:
+    """Angle between the normal of the slices and the body's long axis, degrees, 0 to 90."""
+    normal = np.cross(volume.affine[:3, 2], volume.affine[:3, 1])
+    return float(np.degrees(np.arccos(np.clip(abs(normal[2]) / np.linalg.norm(normal), 0, 1))))
 
 
 def _detection(detector: Detector | None, unfit: str) -> Analysis:

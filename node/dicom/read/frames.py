@@ -6,7 +6,7 @@ looked for in the frame's own functional groups, then in the shared ones, then a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -15,27 +15,37 @@ from pydicom.dataset import Dataset
 
 from models.contract import Acquisition, SourceRef
 from node.dicom.elements import integer, item, items, number, numbers, parse, text, texts
-from node.dicom.header import kernel
+from node.dicom.header import FRAME_ANATOMY, SHARED_FUNCTIONAL_GROUPS, body_part, kernel
 from node.errors import NotEligible, NotUnderstood
 
 _PIXEL_DATA = 0x7FE00008
 """Float Pixel Data: the lowest of the three pixel data tags."""
 _MOST_FRAMES = 20_000
+_DESCRIPTIONS = (0x0008103E, 0x00181030, 0x00081030)
+"""Series Description, Protocol Name, Study Description."""
 
 Vector = tuple[float, ...]
 
-_PHASE_KEYS: tuple[tuple[str, int, int], ...] = (
-    ("acquisition number", 0x00200012, 0x00209156),
-    ("temporal position", 0x00200100, 0x00209128),
-    ("cardiac phase", 0x00209241, 0x00209241),
-    ("stack", 0x00209056, 0x00209056),
-    ("contrast agent", 0x00180010, 0x00180010),
-    ("kernel", 0x00181210, 0x00181210),
-    ("tube voltage", 0x00180060, 0x00180060),
-    ("acquisition time", 0x00080032, 0x00189074),
-    ("content time", 0x00080033, 0x00189151),
+
+def _label(dataset: Dataset, tag: int) -> str:
+    """A number, from text or binary representation, as text; else the text itself; "" where absent."""
+    found = number(dataset, tag)
+    return text(dataset, tag) if found is None else f"{found:.10g}"
+
+
+ACQUISITION_NUMBER, TEMPORAL_POSITION = "acquisition number", "temporal position"
+_PHASE_KEYS: tuple[tuple[str, int, int, Callable[[Dataset, int], str]], ...] = (
+    (ACQUISITION_NUMBER, 0x00200012, 0x00209156, _label),
+    (TEMPORAL_POSITION, 0x00200100, 0x00209128, _label),
+    ("cardiac phase", 0x00209241, 0x00209241, _label),
+    ("stack", 0x00209056, 0x00209056, text),
+    ("contrast agent", 0x00180010, 0x00180010, text),
+    ("kernel", 0x00181210, 0x00181210, text),
+    ("tube voltage", 0x00180060, 0x00180060, text),
+    ("acquisition time", 0x00080032, 0x00189074, text),
+    ("content time", 0x00080033, 0x00189151, text),
 )
-"""What may tell two phases in one series apart: (words, attribute of the image, attribute of the frame)."""
+"""What may tell two phases in one series apart: (words, attribute of the image, of the frame, how it is read)."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ def frames_of(path: Path) -> tuple[list[Frame], Acquisition]:
     except NotUnderstood as exc:
         raise NotEligible(exc.reason) from exc
     count = integer(dataset, 0x00280008) or 1
-    shared = item(dataset, 0x52009229)
+    shared = item(dataset, SHARED_FUNCTIONAL_GROUPS)
     own = items(dataset, 0x52009230)
     if not own and len(shared) == 0 and count > 1:
         raise NotEligible("Several frames in one image, without saying where each is.")
@@ -153,10 +163,10 @@ def _frame(path: Path, index: int, groups: _Groups, *, multi_frame: bool) -> Fra
 
 def _phases(groups: _Groups) -> tuple[tuple[str, str], ...]:
     content = item(groups.own, 0x00209111)
-    found = (
-        (words, text(content, of_frame) or text(groups.top, of_image)) for words, of_image, of_frame in _PHASE_KEYS
+    return tuple(
+        (words, read(content, of_frame) or read(groups.top, of_image))
+        for words, of_image, of_frame, read in _PHASE_KEYS
     )
-    return tuple((words, value) for words, value in found)
 
 
 def _exposure_mas(groups: _Groups) -> float | None:
@@ -182,7 +192,8 @@ def _acquisition(groups: _Groups) -> Acquisition:
         kernel=kernel(top) or " ".join(groups.texts(0x00189314, 0x00181210)),
         kvp=groups.number(0x00189325, 0x00180060),
         slice_thickness_mm=groups.number(0x00289110, 0x00180050),
-        body_part=text(top, 0x00180015).upper() or " ".join(groups.texts(0x00209071, 0x00180015)).upper(),
+        body_part=body_part(top, item(groups.own, FRAME_ANATOMY), item(groups.shared, FRAME_ANATOMY)),
         contrast_agent=text(top, 0x00180010) or text(contrast, 0x00080104),
         image_type=tuple(part.upper() for part in texts(top, 0x00080008)),
+        descriptions=tuple(filter(None, (text(top, tag) for tag in _DESCRIPTIONS))),
     )

@@ -86,9 +86,8 @@ def place(
         step, origin = plane.normal * thickness, positions[0]
         return Placement(_affine(plane, step, origin, spacing_yx_mm), (thickness, *spacing_yx_mm), True, 0.0, ())
     step, origin = _best_line(positions)
-    places = origin + np.arange(count)[:, None] * step
     along = float(step @ plane.normal)
-    even = float(np.linalg.norm(positions - places, axis=1).max()) <= max(SAME_PLACE_MM, STEP_TOLERANCE * along)
+    even = evenly_spaced(plane, positions)
     tilt = _tilt_deg(plane, positions)
     notes = [] if even else _uneven(distances(plane, positions))
     if tilt:
@@ -96,6 +95,16 @@ def place(
     between = along if even else float(np.median(np.diff(distances(plane, positions))))
     spacing = (between, *spacing_yx_mm)
     return Placement(_affine(plane, step, origin, spacing_yx_mm), spacing, even, tilt, tuple(notes))
+
+
+def evenly_spaced(plane: Plane, positions: Array) -> bool:
+    """Whether all steps are equal, as far as rounded positions tell. Takes what `place` takes."""
+    if len(positions) < 3:
+        return True
+    step, origin = _best_line(positions)
+    places = origin + np.arange(len(positions))[:, None] * step
+    allowed = max(SAME_PLACE_MM, STEP_TOLERANCE * float(step @ plane.normal))
+    return float(np.linalg.norm(positions - places, axis=1).max()) <= allowed
 
 
 def _affine(plane: Plane, step: Array, origin: Array, spacing_yx_mm: tuple[float, float]) -> Array:

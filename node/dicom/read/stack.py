@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from node.dicom.read.frames import Frame
-from node.dicom.read.geometry import ANGLE_TOLERANCE, SAME_PLACE_MM, Plane, distances, plane_of
+from node.dicom.read.frames import ACQUISITION_NUMBER, TEMPORAL_POSITION, Frame
+from node.dicom.read.geometry import ANGLE_TOLERANCE, SAME_PLACE_MM, Array, Plane, distances, evenly_spaced, plane_of
 from node.errors import NotEligible
 
 Fingerprint = Callable[[Frame], bytes]
@@ -108,16 +108,14 @@ def _demand_hu(frame: Frame) -> None:
 
 
 def _one_per_position(frames: list[Frame], plane: Plane, fingerprint: Fingerprint, notes: list[str]) -> list[Frame]:
-    places = _by_position(frames, plane)
-    if len(places) == len(frames):
-        return [place[0] for place in places]
-    distinct = [_without_copies(place, fingerprint) for place in places]
-    left = [frame for place in distinct for frame in place]
+    places = [_without_copies(place, fingerprint) for place in _by_position(frames, plane)]
+    left = [frame for place in places for frame in place]
     if len(left) < len(frames):
         notes.append(f"Exact copies of images at the same position left out: {len(frames) - len(left)}.")
-    if len(left) == len(places):
-        return left
-    return _one_phase(left, plane, len(places), notes)
+    if len(left) > len(places):
+        return _one_phase(left, plane, range(len(left[0].phases)), len(places), notes)
+    number = _interleaved_by(left, plane)
+    return left if number is None else _one_phase(left, plane, [number], 0, notes)
 
 
 def _by_position(frames: Sequence[Frame], plane: Plane) -> list[list[Frame]]:
@@ -143,12 +141,43 @@ def _without_copies(place: list[Frame], fingerprint: Fingerprint) -> list[Frame]
     return list(kept.values())
 
 
-def _one_phase(frames: list[Frame], plane: Plane, positions: int, notes: list[str]) -> list[Frame]:
+def _interleaved_by(frames: list[Frame], plane: Plane) -> int | None:
+    """Which attribute tells apart scans whose slices lie between each other, as an index into `phases`; else None.
+
+    Asked only where steps are uneven. Two parts of one scan (chest, then abdomen) may overlap by a few slices: they are
+    taken for two phases only where at least half of the slices of one lie within the range of another.
+    """
+    positions = np.array([frame.position for frame in frames], dtype=np.float64)
+    if evenly_spaced(plane, positions):
+        return None
+    along = distances(plane, positions)
+    for number, (words, _) in enumerate(frames[0].phases):
+        if words not in {ACQUISITION_NUMBER, TEMPORAL_POSITION}:
+            continue
+        values = np.array([frame.phases[number][1] for frame in frames])
+        scans = [along[values == value] for value in set(values)]
+        if any(_within(one, other) for other in scans if len(other) > 1 for one in scans if one is not other):
+            return number
+    return None
+
+
+def _within(one: Array, other: Array) -> bool:
+    """Whether at least half of the distances of one scan lie in the range of the other."""
+    return bool(2 * np.count_nonzero((one > other.min()) & (one < other.max())) >= len(one))
+
+
+def _one_phase(
+    frames: list[Frame], plane: Plane, attributes: Sequence[int], positions: int, notes: list[str]
+) -> list[Frame]:
     """The most complete phase, where one attribute tells them apart: no place twice in one, half of all in the best.
 
     Between equally complete phases the lower value counts (the earlier acquisition).
+
+    attributes   which may tell them apart, as indices into `phases`
+    positions    how many places there are in all
     """
-    for number, (words, _) in enumerate(frames[0].phases):
+    for number in attributes:
+        words = frames[0].phases[number][0]
         phases: dict[str, list[Frame]] = defaultdict(list)
         for frame in frames:
             phases[frame.phases[number][1]].append(frame)
@@ -158,8 +187,8 @@ def _one_phase(frames: list[Frame], plane: Plane, positions: int, notes: list[st
         if 2 * len(phases[best]) < positions:
             continue
         notes.append(
-            f"{len(phases)} phases share positions in this series, told apart by {words}; the most complete one is "
-            f"read ({len(phases[best])} of {len(frames)} images)."
+            f"{len(phases)} phases of the same region are in this series, told apart by {words}; the most complete one "
+            f"is read ({len(phases[best])} of {len(frames)} images)."
         )
         return [place[0] for place in _by_position(phases[best], plane)]
     raise NotEligible("Different images at the same position, and nothing in the headers says which belong together.")

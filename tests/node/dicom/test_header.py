@@ -222,6 +222,22 @@ def test_takes_view_and_region_from_codes_where_the_words_are_missing(tmp_path: 
     assert (found.body_part, found.view_position, found.presentation_intent) == ("CHEST", "AP", "FOR PRESENTATION")
 
 
+def test_finds_the_region_that_all_frames_share(tmp_path: Path) -> None:
+    ds = phantom.enhanced_ct([(0, 0, 0), (0, 0, 1)], np.zeros((2, 4, 4), np.uint16))
+    anatomy = phantom.change(Dataset(), AnatomicRegionSequence=code("69536005", "Head"))
+    ds.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
+    assert header_of(ds, tmp_path).body_part == "HEAD"
+
+
+def test_indexes_the_patient_orientation_and_keeps_it_in_json(tmp_path: Path) -> None:
+    found = header_of(phantom.radiograph(PatientOrientation=["A", "F"]), tmp_path)
+    assert found.patient_orientation == ("A", "F")
+    stored = json.loads(json.dumps(found.to_json()))
+    assert InstanceHeader.from_json(stored) == found
+    del stored["patient_orientation"]
+    assert InstanceHeader.from_json(stored).patient_orientation == (), "rows of earlier releases have none"
+
+
 def test_takes_the_meaning_of_a_view_code_that_it_does_not_know(tmp_path: Path) -> None:
     ds = phantom.radiograph(ViewPosition=REMOVED, ViewCodeSequence=code("399135006", "left anterior oblique"))
     assert header_of(ds, tmp_path).view_position == "LEFT ANTERIOR OBLIQUE"

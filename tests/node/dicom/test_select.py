@@ -65,6 +65,15 @@ def fate(header: InstanceHeader, **values: Any) -> tuple[Role, str | None]:
         {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.2.2", "image_type": ("ORIGINAL", "PRIMARY", "AXIAL", "NONE")},
         {"series_description": "Smart Prep Scout range", "image_type": ("ORIGINAL", "PRIMARY", "AXIAL")},
         {"body_part": "OVARY", "series_description": "THINS FOR CORONAL MPR"},
+        {"series_description": "1.25 FOR 3D MIPS/MPRS"},
+        {"series_description": "CHEST W MIP"},
+        {"series_description": "Thin for reformats"},
+        {"series_description": "AX 3D LUNG"},
+        {"series_description": "LIVER PERFUSION 5.0"},
+        {"series_description": "WITH IODINE 370"},
+        {"series_description": "Chest 80 kV"},
+        {"protocol_name": "CT CHEST W MIP", "series_description": "AXIAL 5MM"},
+        {"image_type": ("ORIGINAL", "PRIMARY", "AXIAL", "AIDR_3D")},
     ],
 )
 def test_takes_axial_ct(values: dict[str, Any]) -> None:
@@ -82,6 +91,19 @@ def test_takes_axial_ct(values: dict[str, Any]) -> None:
         ({"image_type": ("DERIVED", "PRIMARY", "MPR")}, Role.DERIVED),
         ({"image_type": ("ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 MPR")}, Role.DERIVED),
         ({"image_type": ("DERIVED", "PRIMARY", "OTHER")}, Role.DERIVED),
+        ({"image_type": ("DERIVED", "PRIMARY", "AXIAL", "DE_IODINE_MAP")}, Role.DERIVED),
+        ({"image_type": ("DERIVED", "PRIMARY", "AXIAL", "MIP_THICK")}, Role.DERIVED),
+        ({"image_type": ("DERIVED", "PRIMARY", "AXIAL", "VIRTUAL_NONCONTRAST")}, Role.DERIVED),
+        ({"image_type": ("DERIVED", "PRIMARY", "AXIAL", "CT_SOM7 SPI", "DUAL", "MONO_E_70")}, Role.DERIVED),
+        ({"image_type": ("DERIVED", "PRIMARY", "AXIAL", "MAX_IP")}, Role.DERIVED),
+        ({"series_description": "THICK MIP 10/3"}, Role.DERIVED),
+        ({"series_description": "LUNG_MINIP_AX"}, Role.DERIVED),
+        ({"image_type": (), "series_description": "COR MPR"}, Role.DERIVED),
+        ({"series_description": "Iodine Map W Contrast"}, Role.DERIVED),
+        ({"series_description": "Monoenergetic Plus 55 keV"}, Role.DERIVED),
+        ({"series_description": "VMI 70 keV"}, Role.DERIVED),
+        ({"series_description": "VNC 3.0"}, Role.DERIVED),
+        ({"series_description": "Average CT"}, Role.DERIVED),
         ({"image_type": ("DERIVED", "PRIMARY", "PERFUSION", "RCBF"), "sop_class_uid": ENHANCED}, Role.DERIVED),
         ({"image_type": ("DERIVED", "SECONDARY", "OTHER", "CT_SOM5 PROT")}, Role.DOSE_REPORT),
         ({"image_type": ("DERIVED", "SECONDARY", "SCREEN SAVE")}, Role.SCREEN_SAVE),
@@ -122,6 +144,12 @@ def test_leaves_what_is_no_axial_ct(values: dict[str, Any], role: Role) -> None:
         {"body_part": "", "series_description": "Chest PA"},
         {"body_part": "UNKNOWN", "protocol_name": "W034 Thorax ap"},
         {"series_description": "Chest bedside Prot 3"},
+        {"patient_orientation": ("A", "F"), "study_description": "XR CHEST PA AND LATERAL"},
+        {"view_position": "", "patient_orientation": ("L", "F"), "study_description": "XR CHEST PA AND LATERAL"},
+        {"view_position": "", "patient_orientation": ("R", "F"), "series_description": "Chest pa/lat"},
+        {"view_position": "", "series_description": "Chest PA", "study_description": "CHEST 2 VIEWS"},
+        {"view_position": "", "study_description": "CHEST 1 VIEW"},
+        {"view_position": "", "patient_orientation": ("F", "L")},
     ],
 )
 def test_takes_frontal_chest_radiographs(values: dict[str, Any]) -> None:
@@ -148,6 +176,18 @@ def test_takes_frontal_chest_radiographs(values: dict[str, Any]) -> None:
         {"view_position": "", "series_description": "Chest lat"},
         {"view_position": "", "series_description": "Chest pa/lat"},
         {"view_position": "", "series_description": "Chest decub left"},
+        {"view_position": "", "patient_orientation": ("A", "F")},
+        {"view_position": "", "patient_orientation": ("P", "F"), "series_description": "Chest PA"},
+        {"view_position": "", "patient_orientation": ("L", "F"), "series_description": "Chest lateral"},
+        {"view_position": "", "study_description": "XR CHEST PA AND LATERAL"},
+        {"view_position": "", "study_description": "CHEST 2 VIEWS"},
+        {"view_position": "", "study_description": "Thorax in zwei Ebenen"},
+        {"view_position": "", "series_description": "Thorax 2 vues"},
+        {"view_position": "", "series_description": "TORAX PERFIL"},
+        {"view_position": "", "series_description": "TORACE LATERALE"},
+        {"view_position": "", "series_description": "Thorax dwars"},
+        {"view_position": "", "series_description": "Thorax links anliegend"},
+        {"view_position": "", "series_description": "Thorax latéral"},
     ],
 )
 def test_leaves_other_radiographs(values: dict[str, Any]) -> None:
@@ -171,6 +211,21 @@ def test_leaves_its_own_radiographs() -> None:
 
 def test_says_lateral_when_it_leaves_a_lateral() -> None:
     assert "lateral" in judge(replace(CHEST, view_position="LL"))[2]
+
+
+def test_says_what_told_it_that_a_view_is_lateral() -> None:
+    unstated = replace(CHEST, view_position="")
+    assert "patient orientation (A)" in judge(replace(unstated, patient_orientation=("A", "F")))[2]
+    assert "study description" in judge(replace(unstated, study_description="CHEST PA LAT"))[2]
+
+
+def test_says_that_the_patient_orientation_decided() -> None:
+    frontal = replace(CHEST, view_position="", patient_orientation=("L", "F"))
+    assert "by the patient orientation" in judge(frontal)[2]
+
+
+def test_says_which_word_made_it_a_reformat() -> None:
+    assert 'description says "MIP"' in judge(replace(SLICE, series_description="thick mip 10/3"))[2]
 
 
 def test_says_that_the_view_was_assumed() -> None:

@@ -24,6 +24,8 @@ from node.pipelines.low_dose_ct import low_dose_ct
 from node.pipelines.models import Denoiser, Detector, Models, Scorer
 
 IDENTITY = ModelIdentity("lidnet-fast", "1", "ab" * 32, "simulated low-dose CT")
+AXIAL = np.eye(4)[:, [2, 1, 0, 3]]
+"""(z, y, x) index → (L, P, S) mm, voxels of 1 mm."""
 
 
 def tissue(noise_hu: float, *, slices: int = 3) -> Volume:
@@ -32,7 +34,7 @@ def tissue(noise_hu: float, *, slices: int = 3) -> Volume:
     voxels = (50 + rng.normal(0, noise_hu, (slices, 64, 64))).astype(np.float32)
     return Volume(
         voxels=voxels,
-        affine=np.eye(4),
+        affine=AXIAL,
         spacing_zyx_mm=(1.0, 1.0, 1.0),
         slice_origins_mm=np.outer(np.arange(slices), (0.0, 0.0, 1.0)),
         sources=tuple(SourceRef(f"1.{number}") for number in range(slices)),
@@ -84,7 +86,8 @@ def test_a_head_is_not_given_to_a_network_that_never_saw_one() -> None:
     volume = dataclasses.replace(tissue(20), acquisition=Acquisition(body_part="HEAD"))
     findings = low_dose_ct(volume, offer(lambda voxels: voxels), ignore)
     assert findings.images == ()
-    assert "this is the head" in findings.analyses[0].reason
+    assert {one.outcome for one in findings.analyses} == {"not done"}
+    assert 'the body part in the header is "HEAD"' in findings.analyses[0].reason
 
 
 CUBE = (slice(2, 5), slice(20, 30), slice(24, 34))
@@ -221,6 +224,36 @@ def test_series_that_the_detector_was_not_made_for_are_not_given_to_it(change: d
     assert said in detection.reason
     assert len(findings.images) == 1, "the denoised series does not wait for it"
     assert "lesions only in the denoised images" not in findings.images[0].checks
+
+
+def turned(degrees: float, axis: int) -> FloatArray:
+    """The axial grid turned about the patient's left (0) or back (1)."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    one, other = (1, 2) if axis == 0 else (0, 2)
+    rotation = np.eye(4)
+    rotation[one, one], rotation[one, other], rotation[other, one], rotation[other, other] = cos, -sin, sin, cos
+    return rotation @ AXIAL
+
+
+@pytest.mark.parametrize(
+    ("affine", "angle"),
+    [(turned(90, 0), 90), (turned(90, 1), 90), (turned(45, 0), 45), (turned(-120, 1), 60)],
+    ids=["coronal", "sagittal", "oblique", "turned over"],
+)
+def test_lesions_are_searched_for_on_axial_slices_only(affine: FloatArray, angle: int) -> None:
+    volume = dataclasses.replace(with_cube(50), affine=affine)
+    findings = low_dose_ct(volume, Models(Denoiser(IDENTITY, unchanged), detect()), ignore)
+    detection = analysis(findings, "Lesion detection")
+    assert (detection.outcome, findings.lesions) == ("not done", ())
+    assert f"axial slices, and these are turned by {angle}°" in detection.reason
+    assert len(findings.images) == 1, "the denoised series does not wait for it"
+
+
+@pytest.mark.parametrize("affine", [turned(30, 0), turned(180, 0), turned(-20, 1)], ids=["tilt", "upside down", "side"])
+def test_a_tilted_gantry_is_axial_still(affine: FloatArray) -> None:
+    volume = dataclasses.replace(with_cube(50), affine=affine)
+    findings = low_dose_ct(volume, Models(detector=detect([Spot(0.9)])), ignore)
+    assert len(findings.lesions) == 1
 
 
 def test_two_slices_are_too_few_to_tell_a_vessel_from_a_nodule() -> None:

@@ -36,6 +36,59 @@ def test_every_frame_of_an_enhanced_image_is_a_slice_with_values_of_its_own(tmp_
     assert acquisition.slice_thickness_mm == 2.5
 
 
+def numbered(ds: Dataset, **values: Any) -> Dataset:
+    """Frame Content with these values times 1, 2, 3… in the frames."""
+    for number, frame in enumerate(ds.PerFrameFunctionalGroupsSequence, start=1):
+        content = {keyword: number * value for keyword, value in values.items()}
+        frame.FrameContentSequence = [phantom.change(Dataset(), **content)]
+    return ds
+
+
+@pytest.mark.parametrize(
+    ("keyword", "words", "by", "expected"),
+    [
+        ("FrameAcquisitionNumber", "acquisition number", 1, ["1", "2", "3", "4"]),
+        ("TemporalPositionIndex", "temporal position", 1_000_001, ["1000001", "2000002", "3000003", "4000004"]),
+        ("NominalPercentageOfCardiacPhase", "cardiac phase", 12.5, ["12.5", "25", "37.5", "50"]),
+    ],
+)
+def test_reads_the_numbers_that_tell_frames_apart(
+    tmp_path: Path, keyword: str, words: str, by: float, expected: list[str]
+) -> None:
+    ds = phantom.enhanced_ct([(0, 0, z) for z in range(4)], np.zeros((4, 4, 4), np.uint16))
+    ds.AcquisitionNumber = "7"
+    frames, _ = frames_of(phantom.save(numbered(ds, **{keyword: by}), tmp_path / "a.dcm"))
+    assert [dict(frame.phases)[words] for frame in frames] == expected
+
+
+def test_a_number_that_is_none_still_tells_images_apart(tmp_path: Path) -> None:
+    path = phantom.save(phantom.ct(AcquisitionNumber="77"), tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes().replace(b"IS\x02\x0077", b"IS\x02\x00A1"))
+    (frame,), _ = frames_of(path)
+    assert dict(frame.phases)["acquisition number"] == "A1"
+
+
+def anatomy(meaning: str) -> list[Dataset]:
+    region = phantom.change(Dataset(), CodeValue="1", CodingSchemeDesignator="SCT", CodeMeaning=meaning)
+    return [phantom.change(Dataset(), FrameLaterality="U", AnatomicRegionSequence=[region])]
+
+
+def test_finds_the_region_in_the_frame_anatomy(tmp_path: Path) -> None:
+    ds = phantom.enhanced_ct([(0, 0, 0), (0, 0, 1)], np.zeros((2, 4, 4), np.uint16))
+    ds.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = anatomy("Head")
+    assert frames_of(phantom.save(ds, tmp_path / "a.dcm"))[1].body_part == "HEAD"
+    for frame in ds.PerFrameFunctionalGroupsSequence:
+        frame.FrameAnatomySequence = anatomy("Neck")
+    assert frames_of(phantom.save(ds, tmp_path / "b.dcm"))[1].body_part == "NECK", "the frame's own first"
+
+
+def test_finds_the_region_code_and_the_descriptions_of_an_image(tmp_path: Path) -> None:
+    ds = phantom.ct(SeriesDescription="5 MM", StudyDescription="CT HEAD WO")
+    ds.AnatomicRegionSequence = anatomy("Knee")[0].AnatomicRegionSequence
+    _, acquisition = frames_of(phantom.save(ds, tmp_path / "a.dcm"))
+    assert (acquisition.body_part, acquisition.descriptions) == ("KNEE", ("5 MM", "CT HEAD WO"))
+
+
 def test_refuses_frames_without_places(tmp_path: Path) -> None:
     ds = phantom.ct(values=np.zeros((3, 4, 4), np.uint16), NumberOfFrames=3)
     with pytest.raises(NotEligible, match="without saying where"):

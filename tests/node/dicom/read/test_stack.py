@@ -162,6 +162,41 @@ def test_takes_the_earlier_of_two_equally_complete_phases() -> None:
     assert {frame.source.instance_uid[:4] for frame in one_stack(frames, different)[0]} == {"1.9."}
 
 
+@pytest.mark.parametrize("key", ["acquisition number", "temporal position"])
+def test_takes_one_of_two_phases_whose_slices_lie_between_each_other(key: str) -> None:
+    frames = [
+        at(2.5 * n + shift, f"1.{phase}.{n}", phases=(("kernel", ""), (key, phase)))
+        for phase, shift, count in (("1", 0.0, 5), ("2", 0.4, 6))
+        for n in range(count)
+    ]
+    kept, _, notes = one_stack(frames, different)
+    assert [frame.source.instance_uid for frame in kept] == [f"1.2.{n}" for n in range(6)]
+    assert "2 phases of the same region" in notes[0]
+    assert key in notes[0]
+    assert "6 of 11 images" in notes[0]
+
+
+def test_takes_the_earliest_of_three_interleaved_phases() -> None:
+    frames = [at(5 * n + 0.7 * p, f"1.{p}.{n}", phase=f"{p}") for n in range(4) for p in (1, 2, 3)]
+    assert order(one_stack(frames, different)[0]) == pytest.approx([0.7, 5.7, 10.7, 15.7])
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [at(z, phase="1" if z < 6 else "2") for z in (0, 2.5, 5, 6.1, 8.6, 11.1)],
+        [at(z, phase="1") for z in range(0, 20, 2)] + [at(z + 0.7, phase="2") for z in range(17, 40, 2)],
+        [at(z, phase=f"{z}") for z in (0, 2, 3, 7, 8)],
+        [at(z, phase="1") for z in (0, 0.4, 2.5, 2.9, 5, 5.4)],
+        [at(z, phase=f"{z % 2}") for z in range(8)],
+    ],
+    ids=["one behind the other", "small overlap", "one number per slice", "no labels", "even steps"],
+)
+def test_leaves_scans_whole_that_are_no_interleaved_phases(frames: list[Frame]) -> None:
+    kept, _, notes = one_stack(frames, different)
+    assert (len(kept), notes) == (len(frames), [])
+
+
 def test_refuses_two_images_at_one_position_that_nothing_tells_apart() -> None:
     frames = [at(z, f"1.{n}.{z}", phase="1") for z in range(5) for n in (1, 2)]
     with pytest.raises(NotEligible, match="Different images at the same position"):

@@ -144,6 +144,27 @@ def test_reads_an_enhanced_image_frame_by_frame(tmp_path: Path) -> None:
     assert volume.spacing_zyx_mm == pytest.approx((2.5, 0.7, 0.8))
 
 
+def test_reads_one_of_two_labelled_phases_of_an_enhanced_image(tmp_path: Path) -> None:
+    values = np.stack([phantom.stored_values(n) for n in range(6)])
+    ds = phantom.enhanced_ct([(0, 0, 2.5 * (n % 3)) for n in range(6)], values)
+    for n, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        frame.FrameContentSequence = [phantom.change(Dataset(), TemporalPositionIndex=1 + n // 3)]
+    volume = read([ds], tmp_path)
+    assert [source.frame for source in volume.sources] == [1, 2, 3]
+    assert "told apart by temporal position" in volume.notes[0]
+
+
+def test_reads_one_of_two_scans_whose_slices_lie_between_each_other(tmp_path: Path) -> None:
+    first, second = series(5, AcquisitionNumber="1"), series(5, AcquisitionNumber="2")
+    for n, ds in enumerate(second):
+        ds.SOPInstanceUID = f"{phantom.SERIES}.9{n}"
+        ds.ImagePositionPatient[2] += 0.4
+    volume = read([*first, *second], tmp_path)
+    assert [source.instance_uid for source in volume.sources] == [f"{phantom.SERIES}.{n}" for n in range(5)]
+    assert volume.even_steps
+    assert "told apart by acquisition number" in volume.notes[0]
+
+
 def test_leaves_out_copies_with_equal_pixels(tmp_path: Path) -> None:
     datasets = series(3)
     copy = phantom.ct(1, SOPInstanceUID="1.2.9", ImagePositionPatient=datasets[1].ImagePositionPatient)
