@@ -63,14 +63,18 @@ def completion(study: StudyEntry) -> str:
 
 
 def outcome(study: StudyEntry) -> Code | None:
-    """The summary code (PS3.16 CID 6047); None where no algorithm ran, for then every code would say too much."""
-    outcomes = [a.outcome for entry in study.series if entry.findings for a in entry.findings.analyses]
+    """The summary code (PS3.16 CID 6047), which others read as "negative" or "positive".
+
+    None where nothing was looked for: improving or grading images says nothing about findings.
+    """
+    analyses = [analysis for entry in study.series if entry.findings for analysis in entry.findings.analyses]
     failed = any(entry.outcome == "failed" for entry in study.series)
-    failed = failed or any(each in ("failed", "withheld") for each in outcomes)
-    done = "done" in outcomes
+    failed = failed or any(analysis.outcome in ("failed", "withheld") for analysis in analyses)
+    if not any(analysis.looks_for and analysis.outcome == "done" for analysis in analyses):
+        nothing_done = not any(analysis.outcome == "done" for analysis in analyses)
+        search_failed = any(analysis.looks_for and analysis.outcome == "failed" for analysis in analyses)
+        return codes.NONE_DONE if failed and (nothing_done or search_failed) else None
     lesions = any(entry.findings.lesions for entry in study.series if entry.findings)
-    if not done:
-        return codes.NONE_DONE if failed else None
     if failed:
         return codes.SOME_DONE_FINDINGS if lesions else codes.SOME_DONE_NOTHING
     return codes.ALL_DONE_FINDINGS if lesions else codes.ALL_DONE_NOTHING

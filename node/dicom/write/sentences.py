@@ -27,17 +27,9 @@ def is_warning(text: str) -> bool:
 
 def conclusion(study: StudyEntry) -> list[str]:
     """What a reader must know if nothing else is read."""
-    lesions = [lesion for entry in study.series if entry.findings for lesion in entry.findings.lesions]
-    analyses = [analysis for entry in study.series if entry.findings for analysis in entry.findings.analyses]
     failed = [entry for entry in study.series if entry.outcome == "failed"]
-    sentences = []
-    if lesions:
-        sentences.append(f"{_marked(len(lesions))}. Each one needs a reader's judgement.")
-    searched = [analysis for analysis in analyses if analysis.looks_for and analysis.outcome == "done"]
-    for name, looks_for in sorted({(analysis.name, analysis.looks_for) for analysis in searched}):
-        if not lesions:
-            sentences.append(f"{capital(name)} found nothing. It looks only for {looks_for}.")
-    if not searched and not lesions:
+    sentences = [*_marked(study), *_nothing_found(study)]
+    if not any(map(_searched, study.series)):
         sentences.append("Not looked for disease: no such analysis was run. This report says nothing about findings.")
     if poor := sum(len(score.poor) for entry in study.series if entry.findings for score in entry.findings.scores):
         sentences.append(f"{count(poor, 'image')} of poor quality: that nothing is marked there says little.")
@@ -47,6 +39,41 @@ def conclusion(study: StudyEntry) -> list[str]:
     if failed:
         sentences.append(f"AI processing failed for {count(len(failed), 'series')}. Read the images as received.")
     return sentences
+
+
+def _marked(study: StudyEntry) -> list[str]:
+    """How many lesions are marked: by series, since series of one study often show the same ones."""
+    marked = [(entry, len(entry.findings.lesions)) for entry in study.series if entry.findings]
+    marked = [(entry, lesions) for entry, lesions in marked if lesions]
+    if not marked:
+        return []
+    judged = "Each one needs a reader's judgement."
+    if len(marked) == 1:
+        ((_, lesions),) = marked
+        return [f"{count(lesions, 'possible lesion')} {'is' if lesions == 1 else 'are'} marked. {judged}"]
+    by_series = ", ".join(f"{_short_name(entry)}: {lesions}" for entry, lesions in marked)
+    return [f"Possible lesions are marked in {len(marked)} series ({by_series}); they may be the same ones. {judged}"]
+
+
+def _nothing_found(study: StudyEntry) -> list[str]:
+    """Of each analysis that looked for something, where it found nothing."""
+    empty: dict[tuple[str, str], list[SeriesEntry]] = {}
+    for entry in study.series:
+        for analysis in _searched(entry):
+            if entry.findings and not entry.findings.lesions:
+                empty.setdefault((analysis.name, analysis.looks_for), []).append(entry)
+    all_of_it = not any(entry.findings.lesions for entry in study.series if entry.findings)
+    sentences = []
+    for (name, looks_for), entries in sorted(empty.items()):
+        where = "" if all_of_it else f" in {', '.join(map(_short_name, entries))}"
+        sentences.append(f"{capital(name)} found nothing{where}. It looks only for {looks_for}.")
+    return sentences
+
+
+def _searched(entry: SeriesEntry) -> list[Analysis]:
+    """The analyses that looked for something in this series, and came to their end."""
+    analyses = entry.findings.analyses if entry.findings else ()
+    return [analysis for analysis in analyses if analysis.looks_for and analysis.outcome == "done"]
 
 
 def of_study(study: StudyEntry, stamp: Stamp) -> list[str]:
@@ -84,6 +111,10 @@ def series_name(entry: SeriesEntry) -> str:
     description = f' "{" ".join(entry.description.split())}"' if entry.description.strip() else ""
     role = f", {entry.role}" if entry.role else ""
     return f"Series {number}{description} ({entry.modality or 'no modality'}, {count(entry.images, 'image')}{role})"
+
+
+def _short_name(entry: SeriesEntry) -> str:
+    return f"series {'without number' if entry.number is None else entry.number}"
 
 
 def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
@@ -220,10 +251,6 @@ def number(value: float) -> str:
         return f"{value:.0f}"
     digits = 2 - math.floor(math.log10(abs(value)))
     return f"{value:.{digits}f}".rstrip("0").rstrip(".")
-
-
-def _marked(lesions: int) -> str:
-    return "1 possible lesion is marked" if lesions == 1 else f"{lesions} possible lesions are marked"
 
 
 def capital(text: str) -> str:

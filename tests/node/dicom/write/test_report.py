@@ -176,7 +176,12 @@ def test_names_in_other_letters_survive(run_of: Any, read_back: Any, tmp_path: P
 
 
 def _study(*outcomes: Any, failed: bool = False, lesions: Any = ()) -> StudyEntry:
-    findings = Findings("p", "1", tuple(Analysis("a", each, "why") for each in outcomes), lesions=tuple(lesions))
+    """Outcomes of searches, and of others where "other: " stands before them."""
+    analyses = [
+        Analysis("a", each.removeprefix("other: "), "why", looks_for="" if each.startswith("other: ") else "nodules")
+        for each in outcomes
+    ]
+    findings = Findings("p", "1", tuple(analyses), lesions=tuple(lesions))
     entry = SeriesEntry("1.2", 1, "", "CT", 1, "", "failed" if failed else "processed", "", findings)
     return StudyEntry((entry,))
 
@@ -185,10 +190,15 @@ def _study(*outcomes: Any, failed: bool = False, lesions: Any = ()) -> StudyEntr
     ("outcomes", "failed", "code", "flag"),
     [
         (("done",), False, "111241", "COMPLETE"),
-        (("done", "not done"), False, "111241", "PARTIAL"),
-        (("done", "withheld"), False, "111243", "PARTIAL"),
+        (("done", "other: not done"), False, "111241", "PARTIAL"),
+        (("done", "other: withheld"), False, "111243", "PARTIAL"),
         (("done",), True, "111243", "PARTIAL"),
         (("failed",), True, "111245", "PARTIAL"),
+        (("failed", "other: done"), False, "111245", "PARTIAL"),
+        (("other: failed",), False, "111245", "PARTIAL"),
+        (("other: done",), False, None, "COMPLETE"),
+        (("other: done", "not done"), False, None, "PARTIAL"),
+        (("other: done", "other: withheld"), False, None, "PARTIAL"),
         ((), False, None, "COMPLETE"),
     ],
 )

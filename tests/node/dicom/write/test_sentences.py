@@ -44,6 +44,23 @@ def test_nothing_found_names_what_was_looked_for() -> None:
     assert sentence == "Lesion detection found nothing. It looks only for lung nodules from 4 mm on."
 
 
+def test_lesions_are_counted_by_series_and_a_series_without_any_is_named(ct_run: Any) -> None:
+    looked = Analysis("lesion detection", "done", "", made.MODEL, looks_for="lung nodules")
+    lesion = ct_run.findings.lesions[0]
+    series = [
+        replace(_entry(findings=Findings("p", "1", (looked,), lesions=(lesion,) * lesions)), number=number)
+        for number, lesions in ((2, 1), (3, 2), (4, 0))
+    ]
+    assert sentences.conclusion(StudyEntry(tuple(series))) == [
+        "Possible lesions are marked in 2 series (series 2: 1, series 3: 2); they may be the same ones."
+        " Each one needs a reader's judgement.",
+        "Lesion detection found nothing in series 4. It looks only for lung nodules.",
+    ]
+    assert sentences.conclusion(StudyEntry((series[1],))) == [
+        "2 possible lesions are marked. Each one needs a reader's judgement."
+    ]
+
+
 def test_a_denoiser_alone_makes_no_statement_about_disease() -> None:
     study = StudyEntry((_entry(findings=Findings("p", "1", (Analysis("AI denoising", "done"),))),))
     (sentence,) = sentences.conclusion(study)
