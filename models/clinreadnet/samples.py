@@ -173,7 +173,9 @@ def random_scanner(source: Source, config: DataConfig, rng: np.random.Generator)
     kernel = config.kernels[int(rng.integers(len(config.kernels)))]
     if not source.noise_free and rng.random() < config.own_kernel_share:
         kernel = scanner.kernel
-    return replace(scanner, photons=photons, kernel=kernel, electronic_sigma=float(rng.uniform(5, 20)))
+    return replace(
+        scanner, photons=photons, kernel=kernel, electronic_sigma=scanner.electronic_sigma * float(rng.uniform(0.5, 2))
+    )
 
 
 def save_sample(target: Path, parts: Ingredients, facts: Facts) -> None:

@@ -90,7 +90,9 @@ def random_scanner(image: Slice, config: PairConfig, rng: np.random.Generator) -
     if rng.random() < config.other_kernel_share:
         kernel = KERNELS[int(rng.integers(len(KERNELS)))]
     photons = scanner.photons * float(np.exp(config.photon_spread * rng.standard_normal()))
-    return replace(scanner, kernel=kernel, photons=photons, electronic_sigma=float(rng.uniform(5, 20)))
+    return replace(
+        scanner, kernel=kernel, photons=photons, electronic_sigma=scanner.electronic_sigma * float(rng.uniform(0.5, 2))
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,9 @@ from models.simulation.projection import (
 
 REFERENCE_PHOTONS_PER_MM = 1.4e9
 """Photons per mm of detector at the centre and per scan at 200 mAs, 3 mm, 120 kV: 14 HU in 32 cm of water (Hann)."""
+ELECTRONIC_SIGMA = 10.0
+"""In photons, of one reading of a real detector: one of so many views, a channel of so many mm at the centre."""
+REFERENCE_VIEWS, REFERENCE_CHANNEL_MM = 1000, 0.57
 REFERENCE_MAS, REFERENCE_THICKNESS_MM, REFERENCE_KVP = 200.0, 3.0, 120.0
 PLAUSIBLE_MAS = (20.0, 1000.0)
 """Outside this range an Exposure is not in the unit that the standard asks for (seen in real headers): not believed."""
@@ -57,7 +60,11 @@ class Scanner:
 
 
 def scanner_of(acquisition: Acquisition, geometry: Geometry) -> Scanner:
-    """The scanner that would have made such images, as far as the header says."""
+    """The scanner that would have made such images, as far as the header says.
+
+    Fewer views or wider channels than a scanner has stand for several of its readings each: their photons add up, and
+    the variances of their electronic noise do. So the noise of an image does not depend on how finely it is simulated.
+    """
     mas = acquisition.exposure_mas or REFERENCE_MAS
     if not PLAUSIBLE_MAS[0] <= mas <= PLAUSIBLE_MAS[1]:
         mas = REFERENCE_MAS
@@ -67,8 +74,13 @@ def scanner_of(acquisition: Acquisition, geometry: Geometry) -> Scanner:
     width_mm = geometry.pitch_mm
     if isinstance(geometry, FanBeam):
         width_mm *= geometry.source_mm / geometry.detector_mm
-    photons = REFERENCE_PHOTONS_PER_MM * exposure * width_mm / geometry.views
-    return Scanner(geometry=geometry, kernel=nearest_kernel(acquisition.kernel), photons=photons)
+    readings = REFERENCE_VIEWS / geometry.views * width_mm / REFERENCE_CHANNEL_MM
+    return Scanner(
+        geometry=geometry,
+        kernel=nearest_kernel(acquisition.kernel),
+        photons=REFERENCE_PHOTONS_PER_MM * exposure * width_mm / geometry.views,
+        electronic_sigma=ELECTRONIC_SIGMA * math.sqrt(readings),
+    )
 
 
 def expected_photons(line_integrals: Tensor, scanner: Scanner, fraction: float = 1.0) -> Tensor:

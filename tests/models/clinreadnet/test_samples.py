@@ -87,7 +87,7 @@ def test_an_image_is_mixed_from_what_is_on_disk(made):
     crop = sample.layers(2, slice(8, 40), slice(16, 48))
     assert np.array_equal(crop, sample.layers(2)[:, 8:40, 16:48])
     noise = [float((sample.image(0, fraction) - hu[0]).std()) for fraction in (1.0, 0.25)]
-    assert noise[1] == pytest.approx(2 * noise[0], rel=0.05)
+    assert 2 < noise[1] / noise[0] < 4  # quantum noise doubles, electronic noise grows fourfold
 
 
 def test_what_is_there_is_kept_and_the_same_is_made_again(made, tmp_path):

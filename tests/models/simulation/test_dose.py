@@ -194,6 +194,17 @@ def test_the_header_decides_the_photons():
     assert scanner_of(Acquisition(exposure_mas=7), geometry).photons == pytest.approx(reference.photons)
 
 
+@pytest.mark.parametrize("part", ["quantum", "electronic"])
+def test_noise_does_not_depend_on_how_finely_a_scan_is_simulated(water, middle, part):
+    """In 160 views or in 800: the same photons, the same electronics."""
+    sd = []
+    for views in (160, 800):
+        scanner = scanner_of(Acquisition(kernel="B31f"), FanBeam(views=views, channels=300, pitch_mm=3.0))
+        fields = [noise_fields(water, SPACING, scanner, seed=seed) for seed in range(6)]
+        sd.append(float(torch.stack([getattr(one, part)[0][middle] for one in fields]).std()))
+    assert sd[0] == pytest.approx(sd[1], rel=0.12)
+
+
 def test_the_bowtie_spares_the_middle():
     profile = bowtie(Scanner(geometry=PARALLEL, bowtie_radius_mm=160))
     assert profile[PARALLEL.channels // 2] == pytest.approx(1.0, abs=0.01)
