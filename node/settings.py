@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """A job whose worker has not renewed its lease for so long is given to another."""
     max_attempts: int = Field(3, ge=1)
     clock_interval_s: float = Field(1.0, gt=0)
+    overdue_s: float = Field(3600.0, gt=0)
+    """Work that waits for longer is a fault for `pacsnode check` and /workz. Longer than the queue on a busy day."""
 
     # deliver
     retry_first_s: float = Field(5.0, gt=0)
@@ -180,7 +182,7 @@ class Peer(BaseModel):
     completion: Completion = Completion()
 
     def calls_from(self, address: str) -> bool:
-        """Whether a connection from this address may be this peer."""
+        """Whether a connection from this address may be this peer. Raises OSError where its name is not resolved."""
         return ipaddress.ip_address(address) in _networks(self.host)
 
 
@@ -244,10 +246,7 @@ def _networks(host: str) -> _Networks:
     network = _networks_of_address(host)
     if network is not None:
         return _Networks((network,))
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        found = set()
+    found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     return _Networks(tuple(ipaddress.ip_network(address) for address in found))
 
 

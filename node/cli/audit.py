@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,6 +13,7 @@ from node.cli.words import complain, moment, person, print_json, say, table
 if TYPE_CHECKING:
     from node.db.tables import AuditEventRow
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _FIELDS = ("number", "at", "action", "outcome", "peer", "study_instance_uid", "patient_id", "actor", "detail", "digest")
 
 
@@ -92,7 +94,10 @@ def _detail(detail: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return f"({len(value)})" if value and isinstance(value[0], dict) else " ".join(str(item) for item in value)
+        if value and isinstance(value[0], dict):
+            return f"({len(value)})"
+        words = [str(item) for item in value]
+        return ("; " if any(" " in word for word in words) else " ").join(words)
     text = str(value)
     return text[:12] + "…" if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
 
@@ -100,18 +105,22 @@ def _short(value: Any) -> str:
 def verify(
     ctx: typer.Context,
     expect: str = typer.Option(
-        "", "--expect", help="The head that an earlier verify printed: must still be in the trail."
+        "", "--expect", help="The head that an earlier verify printed, all 64 digits: must still be in the trail."
     ),
     as_json: bool = JSON,
 ) -> None:
     """Walk the whole hash chain and say where it breaks. Keep the head it prints somewhere else.
 
     \b
-    pacsnode --home DIR audit verify --expect 3f9a…
+    pacsnode --home DIR audit verify
+    pacsnode --home DIR audit verify --expect 3f9ab1c02d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8
     """
     from node.jobs import trail
 
-    verdict = trail.verify(open_database(ctx), expect=expect or None)
+    expected = expect.strip().lower()
+    if expect and not _DIGEST.fullmatch(expected):
+        raise typer.BadParameter(f"--expect {expect!r}: give the whole head that verify printed, 64 digits 0-9 a-f")
+    verdict = trail.verify(open_database(ctx), expect=expected or None)
     if as_json:
         print_json(verdict)
     else:

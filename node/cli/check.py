@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,10 +13,11 @@ import typer
 
 from node.cli import home as homes
 from node.cli.studies import JSON
-from node.cli.words import NOTHING, out, print_json, say, size
+from node.cli.words import NOTHING, duration, out, print_json, say, size
 from node.errors import NodeError
 
 if TYPE_CHECKING:
+    from node.db.views import Failures
     from node.dicom.query import EchoReport
     from node.settings import Peer, Settings
     from node.wiring import Node
@@ -42,7 +44,7 @@ def check(
     as_json: bool = JSON,
     models: bool = typer.Option(True, "--models/--no-models", help="Also load each network's weights (needs torch)."),
 ) -> None:
-    """Try database, broker, disk, port, every peer and every model, and say what to change.
+    """Try each process and part, the work, every peer and every model, and say what to change.
 
     Exit code 0 when nothing is at fault. May be run beside a running node, or before the first start.
 
@@ -78,7 +80,8 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     yield Tried(
         "home", "ok", f"{settings.home}" + (f", `up` runs as process {running}" if running else ", not running")
     )
-    yield from _tls(settings)
+    if running is not None:
+        yield from _processes(settings)
     node = wiring.build(settings)
     yield from _disk(node)
     database = _database(node, running)
@@ -86,24 +89,57 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     yield _broker(node, running)
     yield _port("DICOM port", settings.host, settings.port, running=running is not None)
     yield _port("web port", settings.web_host, settings.web_port, running=running is not None)
+    known = _known(node) if database.verdict == "ok" else []
+    yield from _tls(settings, sends=any(peer.tls for peer in known), running=running is not None)
     if database.verdict == "ok":
-        yield from _peers(node)
+        yield from _work(node)
+        yield from _peers(node, known)
     if models:
         yield from _models()
 
 
-def _tls(settings: Settings) -> Iterator[Tried]:
+def _processes(settings: Settings) -> Iterator[Tried]:
+    """What `up` started, by the files that it and they keep."""
+    from node.cli.up import PROCESSES
+
+    for name in PROCESSES:
+        pid = homes.ready_pid(settings, name)
+        if pid is not None:
+            yield Tried(name, "ok", f"runs as process {pid}")
+        else:
+            log = homes.log_dir(settings) / f"{name}.log"
+            yield Tried(name, "fault", "does not run, or is not ready yet", f"`up` starts it again; see {log}")
+
+
+def _tls(settings: Settings, *, sends: bool, running: bool) -> Iterator[Tried]:
+    """A certificate without a port serves for sending alone, where a peer takes results over TLS."""
     from node.dicom import tls
 
     if settings.tls_certificate is None:
+        if settings.tls_port is not None:
+            yield Tried(
+                "TLS",
+                "fault",
+                f"TLS port {settings.tls_port} without a certificate: `receive` does not start",
+                "set PACSNODE_TLS_CERTIFICATE, _KEY and _AUTHORITIES too, or take PACSNODE_TLS_PORT away",
+            )
         return
     try:
         tls.server_context(settings)
         tls.client_context(settings)
     except NodeError as exc:
         yield Tried("TLS", "fault", exc.reason, "mend the files named by PACSNODE_TLS_CERTIFICATE, _KEY, _AUTHORITIES")
-    else:
-        yield Tried("TLS", "ok", f"certificate, key and authorities fit; TLS port {settings.tls_port}")
+        return
+    if settings.tls_port is None:
+        yield Tried(
+            "TLS",
+            "note" if sends else "fault",
+            "certificate, key and authorities fit, but without a TLS port nothing listens for TLS",
+            "set PACSNODE_TLS_PORT, unless TLS is for sending alone",
+        )
+        return
+    yield Tried("TLS", "ok", "certificate, key and authorities fit")
+    yield _port("TLS port", settings.host, settings.tls_port, running=running)
 
 
 def _disk(node: Node) -> Iterator[Tried]:
@@ -188,11 +224,76 @@ def _port(what: str, host: str, port: int, *, running: bool) -> Tried:
     return Tried(what, "ok", f"{where} is free")
 
 
-def _peers(node: Node) -> Iterator[Tried]:
+def _work(node: Node) -> Iterator[Tried]:
+    """Whether work gets done: the only witness of processes on other hosts."""
+    from node.db import peers, views
+
+    limit = dt.timedelta(seconds=node.settings.overdue_s)
+    now = dt.datetime.now(dt.UTC)
+    with node.database.read() as session:
+        late = views.overdue(session, before=now - limit)
+        failed = views.failures(session)
+        held_back = [row for row in peers.breakers(session) if row.open_until is not None and row.open_until > now]
+    for one in late:
+        yield Tried("work", "fault", str(one), _OVERDUE[one.stage.name])
+    if not late:
+        yield Tried("work", "ok", f"nothing waits for longer than {duration(limit.total_seconds())}")
+    yield from _failed(failed)
+    for row in held_back:
+        yield Tried(
+            f"breaker of {row.aet}",
+            "note",
+            f"nothing is sent to it until {row.open_until:%H:%M:%S} UTC; failed associations: {row.failures}",
+            "the node tries it again by itself; see below whether it answers",
+        )
+
+
+_OVERDUE = {
+    "CLOSE": "see that `clock` runs",
+    "PLAN": "see that `clock` and `infer` run, and that the broker answers",
+    "RUN": "see that `clock` and `infer` run; where they do, there is more work than workers, or it fails again and "
+    "again: `pacsnode studies` says why",
+    "TAKE_BACK": "see that `clock` runs",
+    "DELIVER": "see that `clock` and `deliver` run, and that the peers answer: `pacsnode studies` says why it waits",
+}
+
+
+def _failed(failed: Failures) -> Iterator[Tried]:
+    for what, verdict, uids, lack in _failed_jobs(failed):
+        names = ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
+        yield Tried(what, verdict, f"studies where they failed for good, {lack}: {len(uids)} ({names})", _RETRY)
+    for aet, count in failed.dead_letters.items():
+        yield Tried(
+            f"dead letters to {aet}",
+            "fault",
+            f"results refused for good: {count}",
+            f"`pacsnode studies --state incomplete` says why; once that is mended: pacsnode resend --to {aet}",
+        )
+
+
+_NAMED = 3
+_RETRY = "`pacsnode study UID` says why; once that is mended: pacsnode retry UID"
+
+
+def _failed_jobs(failed: Failures) -> Iterator[tuple[str, Verdict, Sequence[str], str]]:
+    if failed.reports:
+        yield "reports", "fault", failed.reports, "so nothing was sent for them"
+    if failed.analyses:
+        yield "analyses", "note", failed.analyses, "as their reports say"
+
+
+def _known(node: Node) -> list[Peer]:
     from node.db import peers
 
     with node.database.read() as session:
-        known, routes = peers.peers(session), peers.routes(session)
+        return peers.peers(session)
+
+
+def _peers(node: Node, known: Sequence[Peer]) -> Iterator[Tried]:
+    from node.db import peers
+
+    with node.database.read() as session:
+        routes = peers.routes(session)
     if not known:
         yield Tried("peers", "note", "none is known, so nobody may send", "pacsnode peers apply site.toml")
         return

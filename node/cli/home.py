@@ -129,6 +129,17 @@ def owner(home: Path) -> int | None:
     return None
 
 
+def ready_pid(settings: Settings, name: str) -> int | None:
+    """The process that `up` runs under this name and that has said it is ready; None where there is none."""
+    try:
+        pid = int(json.loads((settings.run_dir / f"{name}.ready").read_text(encoding="ascii"))["pid"])
+        started = int((settings.run_dir / f"{name}.pid").read_text(encoding="ascii"))
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    return pid if pid == started else None
+
+
 def free_port(host: str) -> int:
     """A TCP port that nobody listens on just now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -44,9 +44,12 @@ def apply(
     if as_json:
         print_json(change)
         return
+    fields = change.pop("fields")
     for what, names in change.items():
         if names:
             say(f"{what}: {', '.join(names)}")
+    for field in fields:
+        say(f"  {field}")
     if not any(change.values()):
         say("nothing to change: peers and routes are as the file says")
 

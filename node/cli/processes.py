@@ -125,7 +125,7 @@ def web(
     web_host: str | None = WEB_HOST,
     ready_file: Path | None = READY_FILE,
 ) -> None:
-    """Serve /healthz, /readyz and /metrics until SIGTERM."""
+    """Serve /healthz, /readyz, /workz, /metrics and /quality until SIGTERM."""
     from node import wiring
     from node.web import app, serve
 

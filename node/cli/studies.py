@@ -1,4 +1,4 @@
-"""`studies`, `study`, `resend`: what came in, how far it is, and once more for what did not arrive."""
+"""`studies`, `study`, `resend`, `retry`: what came in, how far it is, and once more for what failed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=_PANEL)(studies)
     app.command(rich_help_panel=_PANEL)(study)
     app.command(rich_help_panel=_PANEL)(resend)
+    app.command(rich_help_panel=_PANEL)(retry)
 
 
 def open_database(ctx: typer.Context) -> Database:
@@ -136,4 +137,33 @@ def resend(
     count = deliver.resend(open_database(ctx), study_instance_uid=uid or None, peer_aet=to or None, actor=person())
     say(f"{count} result{'s' if count != 1 else ''} will be sent again" if count else "no dead letter fits")
     if not count:
+        raise typer.Exit(1)
+
+
+def retry(
+    ctx: typer.Context,
+    uid: str = typer.Argument(..., help="Study Instance UID."),
+    as_json: bool = JSON,
+) -> None:
+    """Run again what failed in a study, analyses and report, once the cause has been mended.
+
+    A failed analysis is done again in a new revision of the study, whose report replaces the earlier one.
+
+    \b
+    pacsnode --home DIR retry 1.2.3.4
+    """
+    from node.cli.words import person
+    from node.jobs import again
+
+    found = again.retry(open_database(ctx), homes.load(ctx.obj), uid, actor=person())
+    if as_json:
+        print_json(found)
+    elif found.queued:
+        say(found.reason)
+        for one in found.queued:
+            of_series = f" of series {one.series_instance_uid}" if one.series_instance_uid else ""
+            say(f"  queued in revision {one.revision}: {one.pipeline}{of_series}")
+    else:
+        complain(found.reason)
+    if not found.queued:
         raise typer.Exit(1)

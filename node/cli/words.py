@@ -17,6 +17,7 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from node.errors import (
     AnalysisFailed,
@@ -89,9 +90,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     out.print(drawn)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Text:
     # text from DICOM headers is never markup
-    return "" if value is None else str(value).replace("[", "\\[")
+    return Text("" if value is None else str(value))
 
 
 def print_json(value: Any) -> None:
@@ -155,17 +156,22 @@ def moment(text: str, *, option: str) -> str:
     """
     if not text:
         return ""
-    ago = _AGO.fullmatch(text.strip())
-    if ago:
-        at = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
-    else:
-        try:
-            at = dt.datetime.fromisoformat(text)
-        except ValueError as exc:
-            raise typer.BadParameter(
-                f"{option} {text!r}: give how long ago (30min, 2h, 7d) or a date or time like 2026-01-31T07:10"
-            ) from exc
-    return at.astimezone(dt.UTC).isoformat(timespec="microseconds")
+    try:
+        return _moment(text.strip()).astimezone(dt.UTC).isoformat(timespec="microseconds")
+    except OverflowError as exc:
+        raise typer.BadParameter(f"{option} {text!r}: too long ago, or too far ahead, to be a date") from exc
+    except ValueError as exc:
+        raise typer.BadParameter(
+            f"{option} {text!r}: give how long ago (30min, 2h, 7d) or a date or time like 2026-01-31T07:10"
+        ) from exc
+
+
+def _moment(text: str) -> dt.datetime:
+    """raises   ValueError, OverflowError"""
+    ago = _AGO.fullmatch(text)
+    if ago is None:
+        return dt.datetime.fromisoformat(text)
+    return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
 
 
 def person() -> str:

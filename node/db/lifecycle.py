@@ -1,4 +1,7 @@
-"""The legal moves of every state, as one table. States never run backwards; queries move rows by this table only."""
+"""The legal moves of every state, as one table; queries move rows by this table only.
+
+States never run backwards, except where a person asks for what failed to be done again.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
-    FAILED = "failed"  # attempts used up, or an error that another attempt cannot mend
+    FAILED = "failed"  # attempts used up, or an error that another attempt cannot mend; may be asked for again
 
 
 class DeliveryState(StrEnum):
@@ -46,7 +49,7 @@ MOVES: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
         JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED}),
         JobState.RUNNING: frozenset({JobState.QUEUED, JobState.DONE, JobState.FAILED}),
         JobState.DONE: frozenset(),
-        JobState.FAILED: frozenset(),
+        JobState.FAILED: frozenset({JobState.QUEUED}),
     },
     DeliveryState: {
         DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.DEAD}),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -36,7 +38,9 @@ def routes(session: Session) -> list[Route]:
 
 
 def replace_site(session: Session, site: Site, *, at: dt.datetime) -> dict[str, list[str]]:
-    """Make the rows what the file says; returns {"added", "changed", "removed"} AE titles."""
+    """Make the rows what the file says; returns {"added", "changed", "removed"} AE titles, {"routes"} sources,
+    and the {"fields"} of all of these that are not as they were: each with its old and its new value.
+    """
     old = {row.aet: row for row in session.scalars(select(PeerRow))}
     new = {peer.aet: peer.model_dump(mode="json") for peer in site.peers}
     change: dict[str, list[str]] = {
@@ -44,6 +48,7 @@ def replace_site(session: Session, site: Site, *, at: dt.datetime) -> dict[str, 
         "changed": sorted(aet for aet in new.keys() & old.keys() if old[aet].config != new[aet]),
         "removed": sorted(old.keys() - new.keys()),
     }
+    change["fields"] = list(_differences({aet: row.config for aet, row in old.items()}, new, Peer(aet="-", host="")))
     for aet in change["removed"]:
         session.delete(old[aet])
     for aet in change["changed"]:
@@ -54,9 +59,26 @@ def replace_site(session: Session, site: Site, *, at: dt.datetime) -> dict[str, 
     before = {row.source: row.config for row in session.scalars(select(RouteRow))}
     after = {route.source: route.model_dump(mode="json", by_alias=True) for route in site.routes}
     change["routes"] = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    change["fields"] += _differences(before, after, Route.model_validate({"from": "*", "to": ()}), prefix="route from ")
     session.execute(delete(RouteRow))
     session.add_all(RouteRow(source=source, config=config) for source, config in after.items())
     return change
+
+
+def _differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], default: Peer | Route, *, prefix: str = ""
+) -> Iterator[str]:
+    """ "PACS port: 104 → 11112". What is added or removed differs from what such a row is by default."""
+    usual = default.model_dump(mode="json", by_alias=True)
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name, usual), after.get(name, usual)
+        for field in sorted(usual.keys() - {"aet", "from"}):
+            if old.get(field) != new.get(field):
+                yield f"{prefix}{name} {field}: {_in_words(old.get(field))} → {_in_words(new.get(field))}"
+
+
+def _in_words(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def note_failure(session: Session, aet: str, *, limit: int, open_until: dt.datetime) -> bool:

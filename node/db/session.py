@@ -47,10 +47,13 @@ class Database:
 
 
 def _engine(url: str) -> Engine:
+    """Its errors show no parameters of statements: they hold patient data, and errors go into logs."""
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
     # connections are kept: closing the last one would make SQLite write its whole log back, at every transaction
-    engine = create_engine(url, max_overflow=-1, connect_args={"timeout": 60, "check_same_thread": False})
+    engine = create_engine(
+        url, max_overflow=-1, hide_parameters=True, connect_args={"timeout": 60, "check_same_thread": False}
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

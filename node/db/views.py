@@ -1,15 +1,18 @@
-"""Read-only statements for people: which studies there are and how far each is."""
+"""Read-only statements for people: which studies there are, how far each is, what waits too long and what failed."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session, aliased
 
+from node.db import peers, receiving
 from node.db.lifecycle import FINISHED_JOB, DeliveryState, JobState, RevisionState
 from node.db.tables import (
     DeliveryRow,
@@ -19,6 +22,8 @@ from node.db.tables import (
     SeriesRow,
     StudyRow,
 )
+from node.db.work import REPORT
+from node.settings import Completion
 
 UNFINISHED = (RevisionState.RECEIVING, RevisionState.COMPLETE, RevisionState.PLANNED, RevisionState.REPORTED)
 
@@ -151,3 +156,110 @@ def derived_series(session: Session, modality: str) -> dict[str, str]:
         .distinct()
     ).all()
     return {str(derived): str(source) for derived, source in rows}
+
+
+class Stage(StrEnum):
+    """What work may wait for, in words."""
+
+    CLOSE = "studies to be closed"
+    PLAN = "studies to be planned"
+    RUN = "jobs to be run"
+    TAKE_BACK = "jobs to be taken back from a silent worker"
+    DELIVER = "results to be delivered"
+
+
+@dataclass(frozen=True)
+class Overdue:
+    """Work of one stage that has waited past the limit."""
+
+    stage: Stage
+    count: int
+    since: dt.datetime
+    """When the oldest of it was due."""
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.count}, the oldest due since {self.since:%Y-%m-%d %H:%M} UTC"
+
+
+def overdue(session: Session, *, before: dt.datetime) -> list[Overdue]:
+    """Stages with work that was due before then, and is still not done."""
+    undelivered = [DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.SENT]
+    found = [
+        _overdue_to_close(session, before),
+        _oldest(session, Stage.PLAN, RevisionRow.completed_at, RevisionRow.state == RevisionState.COMPLETE, before),
+        _oldest(session, Stage.RUN, JobRow.queued_at, JobRow.state == JobState.QUEUED, before),
+        _oldest(session, Stage.TAKE_BACK, JobRow.lease_until, JobRow.state == JobState.RUNNING, before),
+        _oldest(session, Stage.DELIVER, DeliveryRow.created_at, DeliveryRow.state.in_(undelivered), before),
+    ]
+    return [one for one in found if one is not None]
+
+
+def _oldest(
+    session: Session, stage: Stage, since: Any, waits: ColumnElement[bool], before: dt.datetime
+) -> Overdue | None:
+    count, first = session.execute(select(func.count(), func.min(since)).where(waits, since < before)).one()
+    return Overdue(stage, count, first) if count else None
+
+
+def _overdue_to_close(session: Session, before: dt.datetime) -> Overdue | None:
+    """The completion rule of its peer says when a revision is due."""
+    rules = {peer.aet: peer.completion for peer in peers.peers(session)}
+    due = []
+    for row in receiving.revisions_in(session, RevisionState.RECEIVING):
+        rule = rules.get(row.source_aet, Completion())
+        quiet, deadline = dt.timedelta(seconds=rule.quiet_s), dt.timedelta(seconds=rule.deadline_s)
+        due.append(min(row.last_image_at + quiet, row.first_image_at + deadline))
+    late = [at for at in due if at < before]
+    return Overdue(Stage.CLOSE, len(late), min(late)) if late else None
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What has failed for good in the newest revision of any study, so that somebody should do something."""
+
+    reports: Sequence[str]
+    """Study Instance UIDs: nothing was sent for these."""
+    analyses: Sequence[str]
+    """Study Instance UIDs: their reports say that an analysis failed."""
+    dead_letters: Mapping[str, int]
+    """By peer; what a peer is no longer to be given is not missed."""
+
+
+def failures(session: Session) -> Failures:
+    jobs = session.execute(
+        select(RevisionRow.study_instance_uid, JobRow.pipeline)
+        .join(JobRow, JobRow.revision_id == RevisionRow.id)
+        .where(JobRow.state == JobState.FAILED, _is_newest())
+        .order_by(RevisionRow.id)
+    ).all()
+    return Failures(
+        reports=[uid for uid, pipeline in jobs if pipeline == REPORT],
+        analyses=list(dict.fromkeys(uid for uid, pipeline in jobs if pipeline != REPORT)),
+        dead_letters=_dead_letters(session),
+    )
+
+
+def _is_newest() -> ColumnElement[bool]:
+    later = aliased(RevisionRow)
+    return ~(
+        select(later.id)
+        .where(later.study_instance_uid == RevisionRow.study_instance_uid, later.number > RevisionRow.number)
+        .exists()
+    )
+
+
+def _dead_letters(session: Session) -> Mapping[str, int]:
+    takes = {peer.aet: peer.takes for peer in peers.peers(session) if peer.may_receive}
+    rows = session.execute(
+        select(DeliveryRow.peer_aet, ResultRow.kind, func.count())
+        .join(ResultRow, ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid)
+        .join(RevisionRow, RevisionRow.id == DeliveryRow.revision_id)
+        .where(DeliveryRow.state == DeliveryState.DEAD, _is_newest())
+        .group_by(DeliveryRow.peer_aet, ResultRow.kind)
+        .order_by(DeliveryRow.peer_aet)
+    ).all()
+    missed: Counter[str] = Counter()
+    for aet, kind, count in rows:
+        if kind in takes.get(aet, ()):
+            missed[aet] += count
+    return missed

@@ -17,7 +17,7 @@ from node.web import health, metrics, quality
 _HOME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>pacsnode</title>
 <p>pacsnode {version}, AE title {aet}: a PACS processing node. Research use, not a medical device.
 <a href="/quality">image quality</a> <a href="/healthz">health</a>
-<a href="/readyz">readiness</a> <a href="/metrics">metrics</a></p></html>
+<a href="/readyz">readiness</a> <a href="/workz">work</a> <a href="/metrics">metrics</a></p></html>
 """
 
 
@@ -38,13 +38,23 @@ def make_app(settings: Settings, *, database: Database, archive: Archive, ping_b
 
     @app.get("/readyz")
     def readyz() -> JSONResponse:
-        """200 where the node can take and work on studies, else 503 with the reasons."""
+        """200 where the node can take studies, else 503 with the reasons: whether to send it any."""
         reasons = {name: reason for name, probe in probes.items() if (reason := probe()) is not None}
         body = {
             "status": "not ready" if reasons else "ready",
             "parts": {name: reasons.get(name, "ok") for name in probes},
         }
         return JSONResponse(body, status_code=503 if reasons else 200, headers={"Cache-Control": "no-store"})
+
+    @app.get("/workz")
+    def workz() -> JSONResponse:
+        """200 where what was taken gets done in time, else 503 with what waits or failed: whether to call somebody.
+
+        Not for a load balancer or a liveness probe: neither turning studies away nor a new start would help.
+        """
+        found = health.standstill(settings, database)
+        body = {"status": "stands still" if found else "ok", "found": found}
+        return JSONResponse(body, status_code=503 if found else 200, headers={"Cache-Control": "no-store"})
 
     @app.get("/metrics")
     def scrape() -> Response:

@@ -1,13 +1,18 @@
-"""Can the node do its work now? Each part is tried; what does not answer is said in words."""
+"""Can the node take studies, and does work get done? Each part is asked; what is wrong is said in words.
+
+The two are told apart, since who asks does other things with them: a node that is not ready should be sent nothing,
+one whose work stands still should be sent all the same (it keeps what it takes), and looked after.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import socket
 from collections.abc import Callable, Mapping
 
 from node.archive import Archive
-from node.db import readiness
+from node.db import readiness, views
 from node.db.session import Database
 from node.settings import Settings
 
@@ -29,6 +34,21 @@ def probes(
         "receiver": lambda: _receiver(settings),
         "archive": lambda: _archive(archive),
     }
+
+
+def standstill(settings: Settings, database: Database) -> Mapping[str, str]:
+    """What does not get done, by name; empty where all does. Names no study: others may look on."""
+    lack = readiness.lack(database)
+    if lack is not None:
+        return {"database": lack}
+    limit = dt.timedelta(seconds=settings.overdue_s)
+    with database.read() as session:
+        late = views.overdue(session, before=dt.datetime.now(dt.UTC) - limit)
+        failed = views.failures(session)
+    found = {one.stage.name.lower(): str(one) for one in late}
+    if failed.reports:
+        found["report"] = f"studies whose report failed: {len(failed.reports)} (see `pacsnode check`)"
+    return found
 
 
 def _broker(ping: Callable[[], None]) -> str | None:

@@ -23,7 +23,9 @@ sys.argv = ["pacsnode", *sys.argv[1:]]
 main()
 """
 PROCESSES = ["up", "receive", "infer", "deliver", "clock", "web", "migrate"]
-QUESTIONS = ["check", "demo", "studies", "study", "resend", "audit", "quality", "send", "train", "evaluate", "peers"]
+QUESTIONS = [
+    *("check", "demo", "studies", "study", "resend", "retry", "audit", "quality", "send", "train", "evaluate", "peers"),
+]
 
 
 def without_torch(*arguments: str | Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
@@ -42,8 +44,8 @@ def test_every_command_is_listed_and_explains_itself(run, command: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *(["up"], ["check"], ["demo"], ["studies"], ["study"], ["resend"], ["audit"], ["audit", "verify"]),
-        *(["quality"], ["send"]),
+        *(["up"], ["check"], ["demo"], ["studies"], ["study"], ["resend"], ["retry"], ["audit"]),
+        *(["audit", "verify"], ["quality"], ["send"]),
         *(["peers", "apply"], ["peers", "list"], ["peers", "echo"], ["train", "lidnet"], ["evaluate", "lidnet"]),
     ],
 )
@@ -60,6 +62,11 @@ def test_the_help_lists_every_exit_code(run) -> None:
 
 def test_the_version_is_told(run) -> None:
     assert run("--version").stdout.startswith("pacsnode ")
+
+
+def test_what_failed_is_run_again_from_a_machine_whose_torch_is_broken(seeded: Database, home: Path) -> None:
+    done = without_torch("--home", home, "retry", DELIVERED)
+    assert (done.returncode, done.stderr) == (1, "no analysis of revision 1 has failed\n")
 
 
 @pytest.mark.parametrize("command", [["studies"], ["study", DELIVERED], ["audit"], ["peers", "list"]])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from sqlalchemy import text
@@ -40,6 +41,24 @@ def test_verify_says_that_the_chain_holds_and_gives_its_head(run) -> None:
     assert head in result.stdout
     assert run("audit", "verify", "--expect", head).exit_code == 0
     assert run("audit", "verify", "--expect", "f" * 64).exit_code == 1
+
+
+def test_a_part_of_a_head_is_no_head_and_no_sign_of_tampering(run) -> None:
+    head = json.loads(run("audit", "verify", "--json").stdout)["head"]
+    for expect in (head[:4], head[:63], head + "0", "3f9a…", "g" * 64, " "):
+        result = run("audit", "verify", "--expect", expect)
+        assert result.exit_code == 2, expect
+        assert "give the whole head" in " ".join(result.stderr.replace("│", " ").split())
+    assert run("audit", "verify", "--expect", f" {head.upper()}").exit_code == 0
+
+
+def test_the_help_shows_a_whole_head(run) -> None:
+    assert re.search(r"--expect\s+[0-9a-f]{64}\s", run("audit", "verify", "--help").stdout)
+
+
+def test_a_time_before_all_time_is_said(run) -> None:
+    result = run("audit", "--since", "99999999999d")
+    assert (result.exit_code, "too long ago" in result.stderr) == (2, True)
 
 
 def test_verify_finds_a_changed_event(run, seeded: Database) -> None:

@@ -1,19 +1,29 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from network.certificates import Authority
+from node.cli import home as homes
 from node.cli.check import Tried, _judge
 from node.cli.home import free_port
+from node.cli.up import PROCESSES
+from node.db import peers
+from node.db.lifecycle import JobState
 from node.db.session import Database
+from node.db.tables import JobRow, RevisionRow
 from node.dicom.query import EchoReport
 from node.dicom.standin import StandInPacs
 from node.jobs.site import apply_site
-from node.settings import Peer, Site
-from seeded.rows import SITE
+from node.settings import Peer, Settings, Site
+from seeded.rows import INCOMPLETE, RUNNING, SITE
 
 ALL = ("Comprehensive 3D SR", "Comprehensive SR", "Enhanced SR", "SEG", "SC", "CT", "CR", "DX", "GSPS")
 
@@ -52,10 +62,10 @@ def test_a_port_in_use_is_said(run, ports: int, empty: Database) -> None:
         assert "in use" in tried(run)["DICOM port"].found
 
 
-def test_a_peer_that_does_not_answer_is_a_fault(run, ports: int, seeded: Database) -> None:
+def test_a_peer_that_does_not_answer_is_a_fault(run, ports: int, empty: Database) -> None:
     site = SITE.model_dump(mode="json", by_alias=True)
     site["peer"][1]["port"] = free_port("127.0.0.1")
-    apply_site(seeded, Site.model_validate(site), actor="test")
+    apply_site(empty, Site.model_validate(site), actor="test")
     result = run("check", "--no-models")
     assert result.exit_code == 1
     assert "no connection" in result.stdout
@@ -79,6 +89,112 @@ def test_a_peer_that_takes_all_is_in_order(run, ports: int, empty: Database, tmp
 def test_a_full_disk_is_a_fault(run, ports: int, empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACSNODE_DISK_WATERMARK_PERCENT", "0.0001")
     assert "refused (0xA700)" in tried(run)["disk"].found
+
+
+@pytest.fixture
+def gone() -> int:
+    """The id of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_of_a_running_node_every_process_that_does_not_run_is_a_fault(
+    run, ports: int, empty: Database, home: Path, gone: int
+) -> None:
+    settings = Settings.load(home=home)
+    homes.prepare(settings)
+    with homes.sole_owner(settings):
+        for name, pid, said in (("receive", os.getpid(), os.getpid()), ("infer", gone, gone), ("deliver", 1, gone)):
+            (settings.run_dir / f"{name}.pid").write_text(f"{pid}\n", encoding="ascii")
+            (settings.run_dir / f"{name}.ready").write_text(json.dumps({"pid": said}), encoding="ascii")
+        found = tried(run)
+    assert {name: found[name].verdict for name in PROCESSES} == {
+        "receive": "ok",
+        "infer": "fault",
+        "deliver": "fault",
+        "clock": "fault",
+        "web": "fault",
+    }
+    assert "clock.log" in found["clock"].change
+    assert "clock" not in tried(run), "no `up` has this home now: nothing is known of its processes"
+
+
+def test_work_that_waits_too_long_is_a_fault_that_names_who_should_do_it(run, ports: int, seeded: Database) -> None:
+    """The seeded studies are of long ago: one was never closed, one's worker never came back."""
+    found = json.loads(run("check", "--json", "--no-models").stdout)["tried"]
+    work = {one["found"].split(":")[0]: one for one in found if one["what"] == "work"}
+    assert set(work) == {"studies to be closed", "jobs to be taken back from a silent worker"}
+    assert all(one["verdict"] == "fault" and "clock" in one["change"] for one in work.values())
+
+
+def test_work_that_waits_for_a_while_is_in_order(
+    run, ports: int, seeded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PACSNODE_OVERDUE_S", str(10 * 366 * 86400))
+    assert tried(run)["work"].verdict == "ok"
+
+
+def test_what_failed_for_good_is_counted_with_the_command_that_helps(run, ports: int, seeded: Database) -> None:
+    with seeded.write() as session:
+        job = session.query(JobRow).join(RevisionRow).filter_by(study_instance_uid=RUNNING).one()
+        job.state = JobState.FAILED
+        session.add(
+            JobRow(revision_id=job.revision_id, pipeline="report", state=JobState.FAILED, queued_at=job.queued_at)
+        )
+    found = tried(run)
+    assert (found["reports"].verdict, found["analyses"].verdict) == ("fault", "note")
+    assert RUNNING in found["reports"].found
+    assert "pacsnode retry UID" in found["reports"].change
+    dead = found["dead letters to PACS"]
+    assert (dead.verdict, dead.found) == ("fault", "results refused for good: 3")
+    assert "pacsnode resend --to PACS" in dead.change
+    assert INCOMPLETE in run("studies", "--state", "incomplete").stdout
+    assert run("check", "--no-models").exit_code == 1
+
+
+def test_an_open_breaker_is_said(run, ports: int, seeded: Database) -> None:
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    with seeded.write() as session:
+        peers.note_failure(session, "PACS", limit=1, open_until=until)
+    assert "failed associations: 1" in tried(run)["breaker of PACS"].found
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that fit, apart from the port."""
+    authority = Authority(tmp_path / "authority", "Hospital")
+    identity = authority.issue("node")
+    for name, path in (
+        ("CERTIFICATE", identity.certificate),
+        ("KEY", identity.key),
+        ("AUTHORITIES", authority.certificate),
+    ):
+        monkeypatch.setenv(f"PACSNODE_TLS_{name}", str(path))
+
+
+def test_a_tls_port_without_a_certificate_is_a_fault(run, ports: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACSNODE_TLS_PORT", "2762")
+    found = tried(run)["TLS"]
+    assert (found.verdict, "`receive` does not start" in found.found) == ("fault", True)
+
+
+def test_a_certificate_without_a_tls_port_is_a_fault_unless_it_serves_for_sending(
+    run, ports: int, empty: Database, certificate: None
+) -> None:
+    found = tried(run)["TLS"]
+    assert (found.verdict, "nothing listens for TLS" in found.found) == ("fault", True)
+    site = {"peer": [{"aet": "PACS", "host": "127.0.0.1", "port": free_port("127.0.0.1"), "tls": True}]}
+    apply_site(empty, Site.model_validate(site), actor="test")
+    assert tried(run)["TLS"].verdict == "note"
+
+
+def test_a_tls_port_with_its_certificate_is_in_order(
+    run, ports: int, certificate: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PACSNODE_TLS_PORT", str(free_port("127.0.0.1")))
+    found = tried(run)
+    assert (found["TLS"].verdict, found["TLS port"].found.endswith("is free")) == ("ok", True)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.cli.home import free_port
+from node.cli.words import person
 from node.db.session import Database
 from node.dicom.standin import StandInPacs
 
@@ -34,6 +35,29 @@ def test_a_site_file_becomes_rows_once(run, empty: Database, site: Path) -> None
     assert [peer["aet"] for peer in listed["peers"]] == ["PACS"]
     assert listed["routes"][0]["to"] == ["PACS"]
     assert "PACS" in run("peers", "list").stdout
+
+
+def test_the_trail_says_who_changed_what_from_what_to_what(run, empty: Database, site: Path) -> None:
+    text = site.read_text(encoding="utf8")
+    run("peers", "apply", site)
+    old = free_port("127.0.0.1")
+    site.write_text(text.replace('host = "127.0.0.1"', 'host = "127.0.0.2"\ntakes = ["sr"]'), encoding="utf8")
+    assert 'PACS host: "127.0.0.1" → "127.0.0.2"' in run("peers", "apply", site).stdout
+    site.write_text(f'[[peer]]\naet = "CT1"\nhost = "10.0.0.1"\nport = {old}\n', encoding="utf8")
+    run("peers", "apply", site)
+    run("peers", "apply", site)
+    events = json.loads(run("audit", "--action", "config.peers_applied", "--json").stdout)
+    assert [event["actor"] for event in events] == [person()] * 3
+    assert '→ "127.0.0.2"; PACS takes: ' in run("audit", "--action", "config.peers_applied").stdout
+    added, changed, replaced = (event["detail"]["fields"] for event in events)
+    assert 'PACS host: "" → "127.0.0.1"' in added
+    assert changed == [
+        'PACS host: "127.0.0.1" → "127.0.0.2"',
+        'PACS takes: ["sr", "seg", "sc", "derived"] → ["sr"]',
+    ]
+    assert replaced[:2] == ['CT1 host: "" → "10.0.0.1"', f"CT1 port: null → {old}"]
+    assert 'PACS host: "127.0.0.2" → ""' in replaced
+    assert 'route from * to: ["PACS"] → []' in replaced
 
 
 def test_a_site_file_that_cannot_be_right_changes_nothing(run, empty: Database, site: Path) -> None:

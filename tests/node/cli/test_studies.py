@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from node.cli import words
+from node.db.lifecycle import JobState
 from node.db.session import Database
+from node.db.tables import JobRow, RevisionRow, StudyRow
 from seeded.rows import DELIVERED, INCOMPLETE, REFUSAL, RUNNING
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -79,9 +82,45 @@ def test_resend_wants_to_know_what(run) -> None:
     assert "--all" in result.stderr
 
 
+@pytest.fixture
+def failed(seeded: Database) -> str:
+    """The series whose analysis failed in the incomplete study."""
+    with seeded.write() as session:
+        job = session.query(JobRow).join(RevisionRow).filter_by(study_instance_uid=INCOMPLETE).one()
+        job.state = JobState.FAILED
+        return job.series_instance_uid
+
+
+def test_retry_runs_again_what_failed_and_the_trail_names_who_asked(run, failed: str) -> None:
+    result = run("retry", INCOMPLETE)
+    assert result.exit_code == 0
+    assert "its report will replace that of revision 1" in result.stdout
+    assert f"queued in revision 2: low_dose_ct of series {failed}" in result.stdout
+    (event,) = json.loads(run("audit", "--action", "job.requeued", "--json").stdout)
+    assert event["actor"] == words.person()
+    again = run("retry", INCOMPLETE)
+    assert (again.exit_code, "not planned yet" in again.stderr) == (1, True)
+
+
+def test_retry_is_json_for_scripts(run, failed: str) -> None:
+    found = json.loads(run("retry", INCOMPLETE, "--json").stdout)
+    assert found["queued"][0] == {"pipeline": "low_dose_ct", "series_instance_uid": failed, "revision": 2}
+    nothing = run("retry", "9.9", "--json")
+    assert (nothing.exit_code, json.loads(nothing.stdout)["queued"]) == (1, [])
+
+
+@pytest.mark.parametrize("patient", ["AB\\[/12]", "a\\[red]b", "x\\", "[/]"])
+def test_a_patient_id_that_looks_like_markup_does_not_break_the_list(run, seeded: Database, patient: str) -> None:
+    with seeded.write() as session:
+        session.get_one(StudyRow, DELIVERED).patient_id = patient
+    result = run("studies")
+    assert result.exit_code == 0
+    assert f" {patient} " in next(line for line in result.stdout.splitlines() if DELIVERED in line)
+
+
 def test_a_home_without_a_node_is_said_with_its_remedy(run, home: Path) -> None:
     (home / "node.sqlite").unlink()
-    for command in (["studies"], ["study", "1"], ["audit"], ["peers", "list"], ["resend", "--all"]):
+    for command in (["studies"], ["study", "1"], ["audit"], ["peers", "list"], ["resend", "--all"], ["retry", "1"]):
         result = run(*command)
         assert result.exit_code == 2
         assert "holds no database of a node" in result.stderr

@@ -108,6 +108,8 @@ def test_one_ready_line_says_where_everything_is(node: Up) -> None:
 def test_other_commands_need_only_the_home(node: Up) -> None:
     checked = node.run("check", "--no-models")
     assert (checked.exit_code, "`up` runs as process" in checked.stdout) == (0, True)
+    assert f"ok    clock: runs as process {node.pids()['clock']}" in checked.stdout
+    assert node.web("/workz")[0] == 200
     assert "aet CHEST" in node.run("audit", "--action", "node").stdout
 
 

@@ -57,6 +57,12 @@ def test_a_moment_that_is_none_says_what_would_be() -> None:
         words.moment("yesterday-ish", option="--since")
 
 
+@pytest.mark.parametrize("text", ["99999999999d", "9999999w", "1" * 400 + "d", "0001-01-01T00:00+14:00"])
+def test_a_moment_before_all_time_is_said(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="too long ago"):
+        words.moment(text, option="--since")
+
+
 def test_text_from_headers_is_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
     words.table("", ["description"], [["Chest [bold]x[/nope] [/]"]])
     assert "Chest [bold]x[/nope] [/]" in capsys.readouterr().out

@@ -40,8 +40,13 @@ def test_a_revision_never_runs_backwards(data: st.DataObject) -> None:
 
 
 def test_what_is_finished_stays_finished() -> None:
-    for state in (JobState.DONE, JobState.FAILED, DeliveryState.COMMITTED, DeliveryState.REPLACED):
+    for state in (JobState.DONE, DeliveryState.COMMITTED, DeliveryState.REPLACED):
         assert not MOVES[type(state)][state]
+
+
+def test_what_failed_may_only_be_begun_anew() -> None:
+    assert MOVES[JobState][JobState.FAILED] == {JobState.QUEUED}
+    assert MOVES[DeliveryState][DeliveryState.DEAD] == {DeliveryState.WAITING}
 
 
 def test_before_is_the_inverse_of_may_become() -> None:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 
-from node.db import views
+from node.db import receiving, views
+from node.db.lifecycle import DeliveryState, JobState, RevisionState
 from node.db.session import Database
-from node.db.views import StudyLine
-from seeded.rows import DELIVERED, INCOMPLETE, RECEIVING, REFUSAL, RUNNING, seed
+from node.db.tables import DeliveryRow, JobRow, RevisionRow
+from node.db.views import Failures, Overdue, Stage, StudyLine
+from node.jobs.site import apply_site
+from node.settings import Site
+from seeded.rows import DELIVERED, INCOMPLETE, RECEIVING, REFUSAL, RUNNING, SITE, after, seed
 
 
 @pytest.fixture
@@ -66,3 +72,77 @@ def test_names_the_series_that_a_derived_one_was_made_from(seeded: Database) -> 
     with seeded.read() as session:
         assert views.derived_series(session, "CT") == {f"{uid}.8": f"{uid}.1" for uid in (DELIVERED, INCOMPLETE)}
         assert views.derived_series(session, "DX") == {}
+
+
+def overdue(database: Database, before: dt.datetime) -> dict[Stage, Overdue]:
+    with database.read() as session:
+        return {one.stage: one for one in views.overdue(session, before=before)}
+
+
+def test_a_study_is_overdue_from_when_its_peer_s_rule_would_close_it(seeded: Database) -> None:
+    assert Stage.CLOSE not in overdue(seeded, after(332))
+    assert overdue(seeded, after(332.1))[Stage.CLOSE] == Overdue(Stage.CLOSE, 1, after(332))
+    slow = SITE.model_dump(mode="json", by_alias=True)
+    slow["peer"][0]["completion"] = {"quiet_s": 600, "deadline_s": 400}
+    apply_site(seeded, Site.model_validate(slow), actor="test")
+    assert overdue(seeded, after(701))[Stage.CLOSE].since == after(700)
+
+
+def test_each_stage_is_overdue_from_when_its_oldest_work_was_due(seeded: Database) -> None:
+    with seeded.write() as session:
+        planned = session.query(RevisionRow).filter_by(study_instance_uid=RUNNING).one()
+        for number, at in ((1, 500), (2, 400)):
+            series = f"{RUNNING}.7.{number}"
+            session.add(
+                JobRow(revision_id=planned.id, pipeline="low_dose_ct", series_instance_uid=series, queued_at=after(at))
+            )
+        closed = receiving.open_revision(session, DELIVERED, source_aet="CT1", urgent=False, at=after(600))
+        receiving.close_revision(session, closed, at=after(601), because="test")
+        dead = session.query(DeliveryRow).filter_by(state=DeliveryState.DEAD).first()
+        dead.state = DeliveryState.SENT
+    found = overdue(seeded, after(1000))
+    assert {stage: (one.count, one.since) for stage, one in found.items()} == {
+        Stage.CLOSE: (1, after(332)),
+        Stage.PLAN: (1, after(601)),
+        Stage.RUN: (2, after(400)),
+        Stage.TAKE_BACK: (1, after(260)),
+        Stage.DELIVER: (1, after(251)),
+    }
+    assert overdue(seeded, after(250)) == {}
+    assert "jobs to be run: 2, the oldest due since 2026-01-15 07:16 UTC" in str(found[Stage.RUN])
+
+
+def failures(database: Database) -> Failures:
+    with database.read() as session:
+        return views.failures(session)
+
+
+def test_what_failed_counts_in_the_newest_revision_alone(seeded: Database) -> None:
+    with seeded.write() as session:
+        revision = session.query(RevisionRow).filter_by(study_instance_uid=RUNNING).one()
+        for pipeline, series in (("low_dose_ct", "1.9"), ("low_dose_ct", "1.8"), ("report", "")):
+            session.add(
+                JobRow(
+                    revision_id=revision.id,
+                    pipeline=pipeline,
+                    series_instance_uid=series,
+                    state=JobState.FAILED,
+                    queued_at=after(500),
+                )
+            )
+    assert failures(seeded) == Failures([RUNNING], [RUNNING], {"PACS": 3})
+    with seeded.write() as session:
+        for uid in (RUNNING, INCOMPLETE):
+            newer = receiving.open_revision(session, uid, source_aet="CT1", urgent=False, at=after(600))
+            newer.state = RevisionState.DELIVERED
+    assert failures(seeded) == Failures([], [], {})
+
+
+def test_a_dead_letter_that_a_peer_is_no_longer_to_be_given_is_not_missed(seeded: Database) -> None:
+    fewer = SITE.model_dump(mode="json", by_alias=True)
+    fewer["peer"][1]["takes"] = ["sr"]
+    apply_site(seeded, Site.model_validate(fewer), actor="test")
+    assert failures(seeded).dead_letters == {"PACS": 1}
+    del fewer["peer"][1]
+    apply_site(seeded, Site.model_validate({"peer": fewer["peer"]}), actor="test")
+    assert failures(seeded).dead_letters == {}

@@ -9,8 +9,9 @@ def test_the_front_page_says_what_this_is_and_where_to_look(site) -> None:
     assert page.status_code == 200
     assert "not a medical device" in page.text
     assert "&lt;CHEST&gt;" in page.text
-    for path in ("/healthz", "/readyz", "/metrics"):
+    for path in ("/healthz", "/readyz", "/workz", "/metrics"):
         assert f'href="{path}"' in page.text
+    for path in ("/healthz", "/readyz", "/metrics"):
         assert site.client.get(path).status_code == 200
 
 

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import datetime as dt
+
+from sqlalchemy import update
+
 from node.archive import Archive
-from node.db import migrate
+from node.db import migrate, receiving
+from node.db.lifecycle import JobState, RevisionState
+from node.db.tables import JobRow, RevisionRow
 from node.web import health
+from seeded.rows import RECEIVING, RUNNING
 
 
 def readiness(site) -> tuple[int, dict[str, str]]:
@@ -39,3 +46,47 @@ def test_an_archive_without_room_is_named(site) -> None:
     assert "full" in (health._archive(full) or "")
     gone = Archive(site.archive.root / "gone")
     assert "cannot be looked at" in (health._archive(gone) or "")
+
+
+def work(site) -> tuple[int, dict[str, str]]:
+    answer = site.client.get("/workz")
+    return answer.status_code, answer.json()["found"]
+
+
+def catch_up(site, now: dt.datetime) -> None:
+    """As if the seeded studies of long ago had come in just now."""
+    with site.database.write() as session:
+        session.execute(update(JobRow).values(lease_until=now, queued_at=now))
+        session.execute(update(RevisionRow).values(first_image_at=now, last_image_at=now))
+
+
+def test_work_that_gets_done_in_time_is_in_order(site) -> None:
+    catch_up(site, dt.datetime.now(dt.UTC))
+    assert work(site) == (200, {})
+
+
+def test_work_that_stands_still_is_said_but_the_node_goes_on_taking_studies(site) -> None:
+    status, found = work(site)
+    assert status == 503
+    assert set(found) == {"close", "take_back"}
+    assert "2026-01-15" in found["close"]
+    assert RECEIVING not in str(found)
+    assert readiness(site)[0] == 200, "what is sent is kept all the same: turning it away would lose it"
+
+
+def test_a_report_that_failed_for_good_is_said_until_it_is_mended(site) -> None:
+    now = dt.datetime.now(dt.UTC)
+    catch_up(site, now)
+    with site.database.write() as session:
+        revision = session.query(RevisionRow).filter_by(study_instance_uid=RUNNING).one()
+        session.add(JobRow(revision_id=revision.id, pipeline="report", state=JobState.FAILED, queued_at=now))
+    assert work(site) == (503, {"report": "studies whose report failed: 1 (see `pacsnode check`)"})
+    with site.database.write() as session:
+        newer = receiving.open_revision(session, RUNNING, source_aet="CT1", urgent=False, at=now)
+        newer.state = RevisionState.DELIVERED
+    assert work(site)[0] == 200
+
+
+def test_work_without_a_usable_database_is_said(site) -> None:
+    migrate.downgrade(site.database, "base")
+    assert "pacsnode migrate" in work(site)[1]["database"]
