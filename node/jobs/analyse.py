@@ -13,7 +13,7 @@ from node.db import receiving, work
 from node.db.session import Database
 from node.db.tables import InstanceRow, QualityRow
 from node.dicom.read import read_radiograph, read_volume
-from node.dicom.write import SeriesSource, write_images
+from node.dicom.write import SeriesSource, noted, write_images
 from node.errors import NotEligible
 from node.jobs.body import sources_to_body, to_body
 from node.jobs.quality import quality_row
@@ -58,7 +58,8 @@ class Analyst:
             results = tuple(keep_produced(self.archive, attempt, item) for item in produced)
         self._note_models(findings)
         sources = grid.sources if isinstance(grid, Volume) else (grid.source,)
-        said = to_body(replace(findings, quality=None))  # it has a row of its own
+        told = noted(findings, {row.kind for row in results})
+        said = to_body(replace(told, quality=None))  # it has a row of its own
         body = {"findings": said, "sources": sources_to_body(sources), "notes": list(grid.notes)}
         return Outcome("processed", "", results, body, _quality(attempt, findings, sources, rows[0]))
 

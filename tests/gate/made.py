@@ -24,6 +24,7 @@ from node.dicom.write import (
     SeriesSource,
     Stamp,
     StudyEntry,
+    noted,
     write_images,
     write_report,
 )
@@ -294,6 +295,7 @@ def process(
     when = stamp or _new_stamp(study_instance_uid=str(source.first.StudyInstanceUID))
     found = replace(pipeline(grid) if pipeline else findings(grid, lesions=lesions), **changes)
     images = list(write_images(found, grid, source, when))
+    found = noted(found, {image.kind for image in images})
     line = entry(source, found, grid, [image.ref for image in images])
     reports = write_report(study(line), {source.series_instance_uid: source}, when)
     return Run(list(paths), grid, source, when, found, images, reports)

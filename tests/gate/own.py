@@ -47,8 +47,8 @@ def identity(case: Case) -> Iterator[Complaint]:
             yield Complaint("identity", path.name, "series description or number could be one of the scanner")
         if not _names_our_equipment(ds):
             yield Complaint("identity", path.name, "nobody says that this node processed it")
-        if "TimezoneOffsetFromUTC" not in ds:
-            yield Complaint("identity", path.name, "no time zone")
+        if ds.get("TimezoneOffsetFromUTC") != first.get("TimezoneOffsetFromUTC"):
+            yield Complaint("identity", path.name, "another time zone than the source")
         if any(element.tag.is_private for element in ds.iterall()):
             yield Complaint("identity", path.name, "private elements of the source were carried along")
         series_of = (ds.Modality, ds.SeriesNumber, ds.get("SeriesDate"), ds.get("SeriesTime"), ds.SeriesDescription)
@@ -107,7 +107,8 @@ def segmentation(case: Case) -> Iterator[Complaint]:
             where = source.get("ImagePositionPatient")
             if where is not None and not np.allclose(np.array(position, float), np.array(where, float), atol=1e-3):
                 yield Complaint("segmentation", path.name, "a frame lies elsewhere than its source slice")
-            if ds.get("FrameOfReferenceUID") != source.get("FrameOfReferenceUID"):
+            stated = source.get("FrameOfReferenceUID")
+            if stated and ds.get("FrameOfReferenceUID") != stated:
                 yield Complaint("segmentation", path.name, "another frame of reference than the source")
 
 

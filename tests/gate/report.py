@@ -130,7 +130,7 @@ def _segment_volume(seg: Any, number: int) -> float | None:
     if "PixelMeasuresSequence" not in shared:
         return None
     measures = shared.PixelMeasuresSequence[0]
-    step = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness")
+    step = measures.get("SpacingBetweenSlices")  # absent where steps are uneven: then a count of voxels is no volume
     frames = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
     voxels = sum(int(frames[index].sum()) for index in _frames_of(seg, number))
     return voxels * float(step) * float(measures.PixelSpacing[0]) * float(measures.PixelSpacing[1]) if step else None

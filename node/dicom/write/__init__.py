@@ -3,12 +3,13 @@
 objects.py        what goes in and comes out       source.py         headers of received images
 images.py         all images of one run            derived.py        CT, CR, DX images; numbers.py their values
 segmentation.py   lesions as SEG                   presentation.py   their axes as GSPS
+copies.py         what highdicom reads             display.py        windows that can be used
 capture.py        summary page; page.py draws it   maps.py          numbers per pixel, in colour
 report.py         the SR of a study revision       groups.py, evidence.py, content.py   its parts
 sentences.py      what it says in words            headers.py, charset.py, codes.py, tables.py   shared by all
 """
 
-from node.dicom.write.images import write_images
+from node.dicom.write.images import noted, write_images
 from node.dicom.write.objects import Produced, ResultRef, SeriesEntry, Stamp, StudyEntry
 from node.dicom.write.report import write_report
 from node.dicom.write.source import SeriesSource
@@ -20,6 +21,7 @@ __all__ = [
     "SeriesSource",
     "Stamp",
     "StudyEntry",
+    "noted",
     "write_images",
     "write_report",
 ]

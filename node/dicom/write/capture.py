@@ -22,6 +22,7 @@ SOFT_TISSUE_HU = (-160.0, 240.0)
 """Black and white of the CT panels: noise and low contrast show in soft tissue, in a lung window neither does."""
 DIFFERENCE_HU = (-50.0, 50.0)
 TITLE = "AI results - research use only"
+_NO_PICTURES = "No pictures here: the images say that words which may name the patient are burned into them."
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Page:
     instance_number: int = 1
     content: str = "AI_SUMMARY"
     """Fourth value of Image Type."""
+    burned_in: str | None = "NO"
+    """Burned In Annotation: what `burned_in` says of the pictures on the page; "NO" where there are none."""
 
 
 def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp) -> Produced:
@@ -46,9 +49,12 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
     origin = origin_of(findings, source, stamp)
     refs = grid.sources if isinstance(grid, Volume) else (grid.source,)
     numbers = source.image_numbers(refs)
-    panels = _volume_panels(findings, grid, numbers) if isinstance(grid, Volume) else _radiograph_panels(findings, grid)
+    burnt = burned_in(source.frame(refs[len(refs) // 2]))
+    panels = _panels(findings, grid, numbers) if burnt != "YES" else []
     first, rest = sentences.for_page(findings, numbers)
-    lines = [page.Line(stamp.note, "warning"), *(_line(text) for text in first)]
+    lines = [page.Line(stamp.note, "warning")]
+    lines += [page.Line(_NO_PICTURES, "warning")] if burnt == "YES" else []
+    lines += [_line(text) for text in first]
     lines += [page.Line(note, "warning") for note in (*grid.notes, *findings.notes)]
     lines += [_line(text) for text in (*rest, *sentences.of_checks(findings))]
     number = header.get("SeriesNumber")
@@ -67,8 +73,15 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
         series_description=series_description("summary", header, stamp),
         label="AI summary page",
         group=f"{findings.pipeline}/summary/{source.series_instance_uid}",
+        burned_in=burnt if panels else "NO",
     )
     return capture(pixels, page_of_series, header, stamp)
+
+
+def burned_in(header: Any) -> str | None:
+    """What a picture of this image says of annotation that tells who the patient is; None where the image is silent."""
+    stated = str(header.get("BurnedInAnnotation") or "").strip().upper()
+    return stated if stated in ("YES", "NO") else None
 
 
 def capture(pixels: NDArray[np.uint8], which: Page, header: Any, stamp: Stamp) -> Produced:
@@ -113,7 +126,8 @@ def _add_picture(ds: Any, pixels: NDArray[np.uint8], which: Page) -> None:
     ds.ImageType = ["DERIVED", "SECONDARY", "OTHER", which.content]
     ds.InstanceNumber = which.instance_number
     ds.PatientOrientation = None
-    ds.BurnedInAnnotation = "NO"
+    if which.burned_in is not None:
+        ds.BurnedInAnnotation = which.burned_in
     ds.LossyImageCompression = "00"
     ds.SamplesPerPixel = 3
     ds.PhotometricInterpretation = "RGB"
@@ -136,6 +150,10 @@ def _strip(findings: Findings, numbers: Sequence[int]) -> page.Strip | None:
 
 def _line(text: str) -> page.Line:
     return page.Line(text, "warning" if sentences.is_warning(text) else "")
+
+
+def _panels(findings: Findings, grid: Volume | Radiograph, numbers: Sequence[int]) -> list[page.Panel]:
+    return _volume_panels(findings, grid, numbers) if isinstance(grid, Volume) else _radiograph_panels(findings, grid)
 
 
 def _volume_panels(findings: Findings, volume: Volume, numbers: Sequence[int]) -> list[page.Panel]:

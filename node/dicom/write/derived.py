@@ -21,7 +21,7 @@ from node.dicom.write import codes, headers, numbers
 from node.dicom.write.charset import plain
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.source import SeriesSource
-from node.dicom.write.tables import attributes_of, may_be_empty_of
+from node.dicom.write.tables import attributes_of, may_be_empty_of, required_of
 from node.errors import AnalysisFailed
 
 _STALE_KEYWORDS = """
@@ -175,13 +175,23 @@ def _describe(ds: Any, header: Any, image: Image, ref: SourceRef, stamp: Stamp, 
     item.SpatialLocationsPreserved = "YES"
     ds.SourceImageSequence = [item]
     ds.ImageComments = plain(f"AI {image.kind}. {stamp.note}")
-    ds.BurnedInAnnotation = header.get("BurnedInAnnotation") or "NO"
+    _say_what_is_burned_in(ds)
     ds.LossyImageCompression = header.get("LossyImageCompression") or "00"
     if ds.LossyImageCompression != "01":
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             if keyword in ds:
                 del ds[keyword]
     headers.add_contribution(ds, stamp, image.model, pipeline)
+
+
+def _say_what_is_burned_in(ds: Any) -> None:
+    """As received. Where the source is silent, so is this; where the class asks for a value, it is the cautious one."""
+    if ds.get("BurnedInAnnotation"):
+        return
+    ds.pop("BurnedInAnnotation", None)
+    if "BurnedInAnnotation" in required_of(str(ds.SOPClassUID)):
+        ds.BurnedInAnnotation = "YES"
+        ds.ImageComments += " Burned In Annotation is YES because the source does not say."
 
 
 def _add_series(ds: Any, header: Any, image: Image, stamp: Stamp, *, origin: uids.Origin, place: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -41,6 +42,8 @@ _EMPTY_IF_UNKNOWN = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
 )
+_OFFSET = re.compile(r"([+-])([0-9]{2})([0-5][0-9])")
+_EARLIEST, _LATEST = timedelta(hours=-12), timedelta(hours=14)
 
 
 def start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp) -> Any:
@@ -60,7 +63,8 @@ def start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp) 
         ds.SpecificCharacterSet = header.SpecificCharacterSet
     fill_empty(ds, _EMPTY_IF_UNKNOWN)
     made_at = local_time(header, stamp)
-    ds.TimezoneOffsetFromUTC = made_at.strftime("%z")[:5]
+    if _time_zone(header) is not None:  # of the dates and times that are copied, too: never a guess
+        ds.TimezoneOffsetFromUTC = made_at.strftime("%z")
     ds.InstanceCreationDate, ds.InstanceCreationTime = date_of(made_at), time_of(made_at)
     ds.ContentDate, ds.ContentTime = date_of(made_at), time_of(made_at)
     return ds
@@ -139,12 +143,18 @@ def copy_element(element: Any, target: Any) -> None:
 
 
 def local_time(header: Any, stamp: Stamp) -> datetime:
-    """The stamp's moment on the clock that the source's own dates and times were read from."""
-    offset = str(header.get("TimezoneOffsetFromUTC", "") or "").strip()
-    if len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
-        delta = timedelta(hours=int(offset[1:3]), minutes=int(offset[3:]))
-        return stamp.made_at.astimezone(timezone(delta if offset[0] == "+" else -delta))
-    return stamp.made_at
+    """The stamp's moment on the clock of the source; in the stamp's own time zone where the source names none."""
+    return stamp.made_at.astimezone(_time_zone(header) or stamp.made_at.tzinfo)
+
+
+def _time_zone(header: Any) -> timezone | None:
+    """None where the header names none that there is (PS3.3 C.12.1.1.8)."""
+    stated = _OFFSET.fullmatch(str(header.get("TimezoneOffsetFromUTC", "") or "").strip())
+    if stated is None:
+        return None
+    sign, hours, minutes = stated.groups()
+    offset = timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)
+    return timezone(offset) if _EARLIEST <= offset <= _LATEST else None
 
 
 def date_of(moment: datetime) -> str:

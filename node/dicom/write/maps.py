@@ -51,6 +51,7 @@ def _page(
         group=f"{findings.pipeline}/map/{one.kind}/{source.series_instance_uid}",
         instance_number=number,
         content="AI_MAP",
+        burned_in=capture.burned_in(source.of(projection.source)),
     )
     made_at = headers.local_time(header, stamp)
     subtitle = (

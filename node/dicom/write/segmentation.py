@@ -3,74 +3,88 @@
 from __future__ import annotations
 
 import colorsys
-from copy import deepcopy
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import highdicom as hd
 import numpy as np
+from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as CodedTriple
 from pydicom.uid import SegmentationStorage
 from pydicom.valuerep import format_number_as_ds
 
-from models.contract import BoolArray, Code, Findings, Lesion, Radiograph, Volume
+from models.contract import BoolArray, Code, Findings, Lesion, Radiograph, SourceRef, Volume
 from node.dicom import uids
-from node.dicom.write import headers
-from node.dicom.write.charset import UTF8, plain
+from node.dicom.write import copies, headers
+from node.dicom.write.charset import plain
 from node.dicom.write.derived import origin_of, series_description, series_number
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.source import SeriesSource
 from node.errors import AnalysisFailed
 from node.settings import MANUFACTURER, MODEL_NAME, VERSION
 
+LOGGER = logging.getLogger(__name__)
 _TISSUE: Code = ("49755003", "SCT", "Morphologically Abnormal Structure")
 _STEP_TOLERANCE = 0.01
-_OF_NO_USE_TO_THE_LIBRARY = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
-    *("StudyTime", "ReferringPhysicianName"),
-)
-_NEEDED = ("PositionReferenceIndicator", "Manufacturer", "SeriesNumber")
 
 
-def lesion_segmentation(findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp) -> Produced:
+def lesion_segmentation(
+    findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp
+) -> Produced | None:
     """One segment per lesion, in their order; only frames with a lesion in them are kept.
 
+    None where the library refuses the headers, which is logged.
     Raises AnalysisFailed where a mask is empty or off the grid, slices are of two patients or studies, or headers and
     grid disagree about positions: the library would put the masks on other slices without a word.
     """
     shape = grid.voxels.shape if isinstance(grid, Volume) else (1, *grid.pixels.shape)
     masks = [_mask(lesion, shape) for lesion in findings.lesions]
-    refs = grid.sources if isinstance(grid, Volume) else (grid.source,)
+    used = [index for index in range(shape[0]) if any(mask[index].any() for mask in masks)]
+    frames = np.stack([[mask[index] for index in used] for mask in masks], axis=-1)  # (used, Y, X, lesions)
+    named: dict[str, SourceRef] = {}
     if isinstance(grid, Volume):
         _check_geometry(grid, source)
-    used = [index for index in range(shape[0]) if any(mask[index].any() for mask in masks)]
-    if refs[0].frame is not None:
-        images, frames = _multi_frame(refs, masks, source)
+        images, named = copies.slices(grid, used, source)
     else:
-        images = [completed(source.of(refs[index])) for index in used]
-        frames = np.stack([[mask[index] for index in used] for mask in masks], axis=-1)  # (used, Y, X, lesions)
-    header = source.of(refs[0])
+        images = [copies.image(source.of(grid.source))]
     origin = origin_of(findings, source, stamp)
-    built = hd.seg.Segmentation(
-        source_images=images,
-        pixel_array=frames,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(number, lesion, findings, stamp) for number, lesion in _numbered(findings)],
-        series_instance_uid=uids.series_uid(origin, "seg"),
-        series_number=series_number(header, stamp, 2),
-        sop_instance_uid=uids.instance_uid(origin, "seg"),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL_NAME,
-        software_versions=VERSION,
-        device_serial_number=stamp.station_name[:64],
-        content_description=plain(f"AI lesions, {findings.pipeline}")[:64],
-        content_creator_name="NODE^",
-        content_label="AI_LESIONS",
-        omit_empty_frames=True,
-    )
+    built = _built(images, frames, findings, origin, stamp)
+    if built is None:
+        return None
+    _name_frames(built, named, source)
+    header = source.of(grid.sources[0] if isinstance(grid, Volume) else grid.source)
     ds = _dressed(built, header, findings, origin, stamp)
-    _set_measures(ds, grid, header)
+    if isinstance(grid, Volume):
+        _set_step(ds, grid)
     return _produced(ds, findings, source)
+
+
+def _built(images: list[Any], frames: BoolArray, findings: Findings, origin: uids.Origin, stamp: Stamp) -> Any | None:
+    """The library's object; series number and description are not yet ours."""
+    segments = [_segment(number, lesion, findings, stamp) for number, lesion in _numbered(findings)]
+    try:
+        return hd.seg.Segmentation(
+            source_images=images,
+            pixel_array=frames,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=segments,
+            series_instance_uid=uids.series_uid(origin, "seg"),
+            series_number=1,
+            sop_instance_uid=uids.instance_uid(origin, "seg"),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=MODEL_NAME,
+            software_versions=VERSION,
+            device_serial_number=stamp.station_name[:64],
+            content_description=plain(f"AI lesions, {findings.pipeline}")[:64],
+            content_creator_name="NODE^",
+            content_label="AI_LESIONS",
+            omit_empty_frames=True,
+        )
+    except copies.REFUSALS as refusal:
+        LOGGER.warning("series %s: no segmentation is written: %s", images[0].SeriesInstanceUID, refusal)
+        return None
 
 
 def _numbered(findings: Findings) -> list[tuple[int, Lesion]]:
@@ -87,42 +101,36 @@ def _mask(lesion: Lesion, shape: tuple[int, ...]) -> BoolArray:
 
 
 def _check_geometry(volume: Volume, source: SeriesSource) -> None:
-    first = source.frame(volume.sources[0])
-    for index, ref in enumerate(volume.sources):
-        header = source.frame(ref)
-        for keyword in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
-            if str(header.get(keyword, "")) != str(first.get(keyword, "")):
-                raise AnalysisFailed(f"slices of one volume differ in {keyword}")
-        position = np.asarray(header.get("ImagePositionPatient"), dtype=float)
-        if not np.allclose(position, volume.slice_origins_mm[index], atol=_STEP_TOLERANCE):
+    """A value that is stated nowhere contradicts nothing."""
+    frames = [source.frame(ref) for ref in volume.sources]
+    for keyword in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        if len({str(frame.get(keyword) or "") for frame in frames} - {""}) > 1:
+            raise AnalysisFailed(f"slices of one volume differ in {keyword}")
+    for ref, frame, origin_mm in zip(volume.sources, frames, volume.slice_origins_mm, strict=True):
+        position = np.asarray(frame.get("ImagePositionPatient"), dtype=float)
+        if not np.allclose(position, origin_mm, atol=_STEP_TOLERANCE):
             raise AnalysisFailed(f"slice position of {ref.instance_uid} differs between header and volume")
 
 
-def _multi_frame(refs: Any, masks: list[BoolArray], source: SeriesSource) -> tuple[list[Any], Any]:
-    """Masks in the order of the frames of the one multi-frame image that they came from."""
-    if len({ref.instance_uid for ref in refs}) != 1:
-        raise AnalysisFailed("a volume from several multi-frame images cannot be segmented in one object")
-    header = source.of(refs[0])
-    frames = np.zeros((int(header.NumberOfFrames), *masks[0].shape[1:], len(masks)), dtype=bool)
-    for index, ref in enumerate(refs):
-        for number, mask in enumerate(masks):
-            frames[ref.frame - 1, ..., number] = mask[index]
-    return [completed(header)], frames
-
-
-def completed(header: Any) -> Any:
-    """A copy with what the library asks for, and without the patient: it warns of odd names, in words that hold them.
-
-    Patient and study come from the source again when the object is dressed.
-    """
-    completed = deepcopy(header)
-    for keyword in _OF_NO_USE_TO_THE_LIBRARY:
-        setattr(completed, keyword, None)
-    completed.SpecificCharacterSet = UTF8
-    headers.fill_empty(completed, _NEEDED)
-    if "ImagePositionPatient" in completed and not completed.get("FrameOfReferenceUID"):
-        completed.FrameOfReferenceUID = uids.frame_of_reference_uid(str(header.SeriesInstanceUID))
-    return completed
+def _name_frames(built: Any, named: Mapping[str, SourceRef], source: SeriesSource) -> None:
+    """The frames of multi-frame images in place of the images that the library took them for."""
+    frames = {uid: ref for uid, ref in named.items() if ref.frame is not None}
+    if not frames:
+        return
+    for group in built.PerFrameFunctionalGroupsSequence:
+        for item in group.DerivationImageSequence[0].SourceImageSequence:
+            ref = frames[str(item.ReferencedSOPInstanceUID)]
+            item.ReferencedSOPClassUID = source.of(ref).SOPClassUID
+            item.ReferencedSOPInstanceUID = ref.instance_uid
+            item.ReferencedFrameNumber = ref.frame
+    images = []
+    for uid in dict.fromkeys(ref.instance_uid for ref in frames.values()):
+        image = Dataset()
+        image.ReferencedSOPClassUID = source.headers[uid].SOPClassUID
+        image.ReferencedSOPInstanceUID = uid
+        images.append(image)
+    built.SourceImageSequence = images
+    built.ReferencedSeriesSequence[0].ReferencedInstanceSequence = images
 
 
 def _segment(number: int, lesion: Lesion, findings: Findings, stamp: Stamp) -> Any:
@@ -163,7 +171,7 @@ def _dressed(built: Any, header: Any, findings: Findings, origin: uids.Origin, s
     headers.add_series(
         ds,
         uid=str(built.SeriesInstanceUID),
-        number=int(built.SeriesNumber),
+        number=series_number(header, stamp, 2),
         modality="SEG",
         description=series_description("lesions", header, stamp),
     )
@@ -180,21 +188,15 @@ def _dressed(built: Any, header: Any, findings: Findings, origin: uids.Origin, s
     return ds
 
 
-def _set_measures(ds: Any, grid: Volume | Radiograph, header: Any) -> None:
-    """Step and thickness of the whole stack: from the slices with a lesion alone the library takes a wrong step.
-
-    Of a radiograph the library writes measures without a thickness, and then refuses to read them: there are none.
-    """
-    shared = ds.SharedFunctionalGroupsSequence[0]
-    if isinstance(grid, Radiograph):
-        if "PixelMeasuresSequence" in shared:
-            del shared.PixelMeasuresSequence
+def _set_step(ds: Any, volume: Volume) -> None:
+    """That of the whole stack, not of the slices with a lesion as the library has it; none where steps are uneven."""
+    [measures] = ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    if volume.even_steps:
+        measures.SpacingBetweenSlices = format_number_as_ds(volume.spacing_zyx_mm[0])
         return
-    step = grid.spacing_zyx_mm[0]
-    thickness = header.get("SliceThickness")
-    measures = shared.PixelMeasuresSequence[0]
-    measures.SliceThickness = format_number_as_ds(step if thickness in (None, "") else float(thickness))
-    measures.SpacingBetweenSlices = format_number_as_ds(step)
+    for item, keyword in ((measures, "SpacingBetweenSlices"), (ds, "DimensionOrganizationType")):
+        if keyword in item:
+            del item[keyword]
 
 
 def _produced(ds: Any, findings: Findings, source: SeriesSource) -> Produced:

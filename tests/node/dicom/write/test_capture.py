@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gate import made
+from gate.gate import complaints
 from node.dicom.write import page
 
 
@@ -14,13 +15,35 @@ def _page(run: Any, read_back: Any) -> Any:
     return read_back(next(result for result in run.images if result.kind == "sc"))
 
 
-def test_the_page_is_a_colour_image_without_the_patient_burned_in(ct_run: Any, read_back: Any) -> None:
+def test_the_page_is_a_colour_image(ct_run: Any, read_back: Any) -> None:
     ds = _page(ct_run, read_back)
-    assert ds.BurnedInAnnotation == "NO"
     assert ds.ConversionType == "WSD"
     assert ds.SeriesDescription == "AI summary CT Thorax 2.5 B40f"
     assert ds.SeriesNumber == 9031
     assert ds.pixel_array.shape == (1050, 1200, 3)
+
+
+@pytest.mark.parametrize("stated", ["NO", None, ""])
+def test_what_is_burned_in_is_what_the_pictured_image_says(
+    stated: str | None, run_of: Any, read_back: Any, tmp_path: Path
+) -> None:
+    run = run_of(
+        made.radiograph(tmp_path, sop_class=made.CR, **({} if stated is None else {"BurnedInAnnotation": stated}))
+    )
+    ds = _page(run, read_back)
+    assert ds.get("BurnedInAnnotation") == (stated or None)
+    assert ds.pixel_array[130:300, 40:300].std() > 10
+
+
+def test_pictures_with_words_burned_in_are_kept_off_the_page(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    run = run_of(made.radiograph(tmp_path / "in", BurnedInAnnotation="YES"))
+    ds = _page(run, read_back)
+    assert ds.BurnedInAnnotation == "NO"
+    quiet = run_of(made.radiograph(tmp_path / "other", shape=(64, 31), BurnedInAnnotation="YES"))
+    assert np.array_equal(ds.pixel_array, _page(quiet, read_back).pixel_array), "no pixel is of the radiograph"
+    amber = (ds.pixel_array == (255, 196, 80)).all(axis=-1)
+    assert amber[112:].any(), "it is said why"
+    assert complaints(made.keep(tmp_path / "out", run.results), run.paths) == []
 
 
 def test_the_name_of_the_patient_changes_no_pixel(run_of: Any, read_back: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pydicom
 import pytest
 
 from gate import made
+from gate.gate import complaints
 from node.dicom.read import read_radiograph, read_volume
 from node.dicom.write import SeriesSource, write_images
 from node.errors import AnalysisFailed
@@ -26,6 +27,28 @@ def test_a_viewer_cannot_take_it_for_the_original(ct_run: Any, read_back: Any) -
         assert "Research use only" in ds.ImageComments
         assert "ab" * 32 in ds.DerivationDescription
         assert "HU bias in soft tissue: 0.3 HU" in ds.DerivationDescription
+
+
+@pytest.mark.parametrize("stated", ["YES", "NO", None, ""])
+def test_what_is_burned_in_is_what_the_source_says(
+    stated: str | None, run_of: Any, read_back: Any, tmp_path: Path
+) -> None:
+    said = {} if stated is None else {"BurnedInAnnotation": stated}
+    for paths in (made.ct_series(tmp_path / "ct", **said), made.radiograph(tmp_path / "cr", sop_class=made.CR, **said)):
+        for ds in _derived(run_of(paths), read_back):
+            assert ds.get("BurnedInAnnotation") == (stated or None)
+
+
+@pytest.mark.parametrize(("stated", "written"), [("YES", "YES"), ("NO", "NO"), (None, "YES"), ("", "YES")])
+def test_a_class_that_asks_what_is_burned_in_gets_the_cautious_answer(
+    stated: str | None, written: str, run_of: Any, read_back: Any, tmp_path: Path
+) -> None:
+    run = run_of(made.radiograph(tmp_path / "in", BurnedInAnnotation=stated))
+    [ds] = _derived(run, read_back)
+    assert ds.BurnedInAnnotation == written
+    assert ("does not say" in ds.ImageComments) == (not stated)
+    [result] = [result for result in run.images if result.kind == "derived"]
+    assert complaints(made.keep(tmp_path / "out", [result]), run.paths, checks=("iod", "strict", "derived")) == []
 
 
 def test_values_are_those_of_the_network_to_half_a_unit(ct_run: Any, read_back: Any) -> None:

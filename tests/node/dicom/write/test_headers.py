@@ -57,11 +57,20 @@ def test_patient_and_study_are_copied_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("offset", "written", "time"),
-    [("-0500", "-0500", "063456.123456"), (None, "+0100", "123456.123456"), ("odd", "+0100", "123456.123456")],
+    [
+        ("-0500", "-0500", "063456.123456"),
+        ("+0545", "+0545", "171956.123456"),
+        (None, None, "123456.123456"),
+        ("", None, "123456.123456"),
+        ("odd", None, "123456.123456"),
+        ("+9900", None, "123456.123456"),
+        ("+0170", None, "123456.123456"),
+    ],
 )
-def test_our_times_are_on_the_clock_of_the_source(offset: str | None, written: str, time: str) -> None:
-    ds = _start(_header() if offset is None else _header(TimezoneOffsetFromUTC=offset))
-    assert (ds.TimezoneOffsetFromUTC, ds.ContentTime) == (written, time)
+def test_our_times_are_on_the_clock_of_the_source(offset: str | None, written: str | None, time: str) -> None:
+    """Where it names no time zone neither do we: its own times, which stand beside ours, would be moved by ours."""
+    ds = _start(_header(StudyTime="101112", **({} if offset is None else {"TimezoneOffsetFromUTC": offset})))
+    assert (ds.get("TimezoneOffsetFromUTC"), ds.ContentTime, ds.StudyTime) == (written, time, "101112")
 
 
 def test_midnight_between_two_time_zones_moves_the_date() -> None:

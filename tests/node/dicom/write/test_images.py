@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gate import made
-from gate.gate import complaints
+from gate import made, quirks
+from gate.files import items
+from gate.gate import OWN, complaints
 from node.dicom.read import read_volume
 from node.dicom.write import SeriesSource, write_images
 from node.errors import AnalysisFailed
@@ -55,6 +56,85 @@ def test_the_gate_has_nothing_against_results_of_radiographs(name: str, run_of: 
 def test_the_gate_has_nothing_against_results_of_enhanced_ct(run_of: Any, tmp_path: Path) -> None:
     run = run_of(made.enhanced_ct(tmp_path / "in"), lesions=1)
     assert complaints(made.keep(tmp_path / "out", run.results), run.paths) == []
+
+
+def words(report: Any) -> str:
+    return " ".join(str(item.get("TextValue", "")) for item in items(report))
+
+
+def _nothing_is_lost(run: made.Run, folder: Path) -> None:
+    """Every result is there, valid where it is not a copy of the fault itself, and refers to what is there."""
+    derived = ["derived"] * len(run.grid.sources)
+    assert [result.kind for result in run.images] == [*derived, "seg", "gsps", "sc"]
+    checks = ("segread", "hdread", "refs", "segmentation", "codes", "layout", "values")
+    assert complaints(made.keep(folder / "all", run.results), run.paths, checks=checks) == []
+    of_lesions = [result for result in run.images if result.kind in ("seg", "gsps")]
+    assert complaints(made.keep(folder / "lesions", of_lesions), run.paths, checks=("iod", "strict")) == []
+
+
+@pytest.mark.parametrize("fault", quirks.SINGLE_FRAME)
+def test_a_quirk_of_the_headers_costs_no_result(fault: str, run_of: Any, tmp_path: Path) -> None:
+    paths = quirks.plant(quirks.SINGLE_FRAME[fault], made.ct_series(tmp_path / "in", slices=4))
+    _nothing_is_lost(run_of(paths, lesions=1), tmp_path)
+
+
+@pytest.mark.parametrize("fault", quirks.MULTI_FRAME)
+def test_a_quirk_of_a_multi_frame_header_costs_no_result(fault: str, run_of: Any, tmp_path: Path) -> None:
+    paths = quirks.plant(quirks.MULTI_FRAME[fault], made.enhanced_ct(tmp_path / "in"))
+    _nothing_is_lost(run_of(paths, lesions=1), tmp_path)
+
+
+def test_a_volume_of_two_multi_frame_images_names_frames_of_both(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    def lower(ds: Any, _index: int) -> None:
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{made.ROOT}.2.4.2"
+        for frame in ds.PerFrameFunctionalGroupsSequence:
+            frame.PlanePositionSequence[0].ImagePositionPatient[2] -= 5
+
+    paths = made.enhanced_ct(tmp_path / "upper", slices=2)
+    paths += quirks.plant(lower, made.enhanced_ct(tmp_path / "lower", slices=2))
+    run = run_of(paths, lesions=1)  # on slices 1 and 2: the last of the one image and the first of the other
+    assert [result.kind for result in run.images] == ["derived"] * 4 + ["seg", "gsps", "sc"]
+    segmentation = read_back(run.images[4])
+    assert len(segmentation.SourceImageSequence) == 2
+    named = [
+        group.DerivationImageSequence[0].SourceImageSequence[0]
+        for group in segmentation.PerFrameFunctionalGroupsSequence
+    ]
+    found = {(str(item.ReferencedSOPInstanceUID), int(item.ReferencedFrameNumber)) for item in named}
+    assert found == {(ref.instance_uid, ref.frame) for ref in run.grid.sources[1:3]}
+    assert complaints(made.keep(tmp_path / "out", run.results), run.paths) == []
+
+
+@pytest.mark.parametrize(
+    ("library", "kind", "note"),
+    [
+        ("seg.Segmentation", "seg", "no segmentation"),
+        ("pr.GrayscaleSoftcopyPresentationState", "gsps", "no presentation state"),
+    ],
+)
+@pytest.mark.parametrize("refusal", [ValueError, TypeError, AttributeError])
+def test_what_the_library_refuses_is_left_out_alone_and_said(
+    library: str,
+    kind: str,
+    note: str,
+    refusal: type[Exception],
+    run_of: Any,
+    read_back: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(**_given: Any) -> None:
+        raise refusal("this header")
+
+    monkeypatch.setattr(f"highdicom.{library}", refuse)
+    run = run_of(made.ct_series(tmp_path / "in"), lesions=2)
+    left = [each for each in ("seg", "gsps") if each != kind]
+    assert [result.kind for result in run.images] == ["derived"] * 5 + left + ["sc"]
+    assert note in words(read_back(run.reports[0]))
+    assert any(note in line for line in run.findings.notes)
+    assert "this header" in caplog.text
+    assert complaints(made.keep(tmp_path / "out", run.results), run.paths, checks=OWN) == []
 
 
 def test_a_second_run_makes_the_same_bytes(run_of: Any, tmp_path: Path) -> None:

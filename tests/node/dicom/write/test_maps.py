@@ -54,6 +54,14 @@ def test_maps_are_two_pages_of_a_series_of_their_own(tmp_path: Path, read_back: 
     assert len({one.group for one in produced}) == 4
 
 
+@pytest.mark.parametrize("stated", ["YES", "NO", None])
+def test_what_is_burned_in_is_what_the_radiograph_says(stated: str | None, tmp_path: Path, read_back: Any) -> None:
+    said = {} if stated is None else {"BurnedInAnnotation": stated}
+    _, produced = results(tmp_path, sop_class=made.CR, **said)
+    pages = [read_back(one) for one in produced if one.label.endswith("map")]
+    assert [ds.get("BurnedInAnnotation") for ds in pages] == [stated, stated]
+
+
 def test_the_map_is_drawn_in_colour_where_something_changed(tmp_path: Path, read_back: Any) -> None:
     paths, image, findings = restored(tmp_path)
     change = np.zeros_like(image.pixels)

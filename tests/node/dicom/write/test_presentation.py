@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gate import made
+from gate import made, quirks
 from gate.gate import complaints
 from node.dicom.marks.gsps import read_presentation
 from node.dicom.marks.mark import Lines
@@ -98,6 +99,58 @@ def test_a_frame_of_a_multi_frame_image_is_named(run_of: Any, read_back: Any, tm
     (annotation,) = read_back(states(run)[0]).GraphicAnnotationSequence
     frame = run.grid.sources[run.findings.lesions[0].slice_index].frame
     assert annotation.ReferencedImageSequence[0].ReferencedFrameNumber == frame
+
+
+def test_a_multi_frame_image_is_shown_as_its_marked_frames_say(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    """The rescale of one frame must not be taken for that of the others."""
+    fault = quirks.MULTI_FRAME["another rescale per frame"]
+    run = run_of(quirks.plant(fault, made.enhanced_ct(tmp_path)), lesions=1)
+    ds = read_back(states(run)[0])
+    frame = run.grid.sources[run.findings.lesions[0].slice_index].frame
+    assert (ds.RescaleSlope, ds.RescaleIntercept) == (1, -1024 - (frame - 1))
+    [image] = ds.ReferencedSeriesSequence[0].ReferencedImageSequence
+    assert image.ReferencedFrameNumber == frame
+    assert ds.SoftcopyVOILUTSequence[0].WindowWidth == 400
+
+
+def test_an_image_without_a_window_that_can_be_used_gets_none(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    paths = quirks.plant(quirks.says(WindowCenter=0, WindowWidth=0), made.ct_series(tmp_path))
+    ds = read_back(states(run_of(paths, lesions=1))[0])
+    assert "SoftcopyVOILUTSequence" not in ds
+    assert (ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType) == (1, -1024, "HU")
+
+
+def test_marked_images_of_different_windows_keep_their_own(tmp_path: Path, read_back: Any) -> None:
+    paths = made.ct_series(tmp_path)
+    quirks.plant(quirks.on_one(3, quirks.says(WindowCenter=70, WindowWidth=700)), paths)
+    volume = read_volume(paths)
+    first, second = made.lesion(volume, 0), replace(made.lesion(volume, 1), slice_index=3)
+    findings = replace(made.findings(volume), images=(), lesions=(first, second), measurements=())
+    written = write_images(findings, volume, SeriesSource.load(paths), made.stamp())
+    [state] = [read_back(result) for result in written if result.kind == "gsps"]
+    one, other = state.SoftcopyVOILUTSequence
+    assert (list(one.WindowWidth), other.WindowWidth) == ([400, 1500], 700)
+    for item, lesion in ((one, first), (other, second)):
+        [image] = item.ReferencedImageSequence
+        assert image.ReferencedSOPInstanceUID == volume.sources[lesion.slice_index].instance_uid
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_table_for_display_stays_beside_the_window(syntax: str, run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    table = pydicom.Dataset()
+    table.add_new("LUTDescriptor", "US", [4096, 0, 16])
+    table.add_new("LUTData", "OW", (16 * np.arange(4096, dtype="<u2")).tobytes())
+    [path] = made.radiograph(tmp_path / "in", VOILUTSequence=[table])
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = syntax
+    pydicom.dcmwrite(
+        path, ds, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True, enforce_file_format=True
+    )
+    run = run_of([path], lesions=1)
+    [item] = read_back(states(run)[0]).SoftcopyVOILUTSequence
+    assert (item.WindowCenter, item.WindowWidth) == (2000, 3000)
+    assert item.VOILUTSequence[0].LUTData == table.LUTData
+    assert complaints(made.keep(tmp_path / "out", states(run)), run.paths) == []
 
 
 def test_an_inverted_radiograph_stays_inverted(run_of: Any, read_back: Any, tmp_path: Path) -> None:

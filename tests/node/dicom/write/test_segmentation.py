@@ -8,7 +8,8 @@ import highdicom as hd
 import numpy as np
 import pytest
 
-from gate import made
+from gate import made, quirks
+from gate.gate import complaints
 from node.dicom.read import read_volume
 from node.dicom.write import SeriesSource, write_images
 from node.errors import AnalysisFailed
@@ -85,6 +86,28 @@ def test_refuses_slices_of_two_patients(tmp_path: Path) -> None:
     findings = replace(made.findings(volume, lesions=1), images=())
     with pytest.raises(AnalysisFailed, match="PatientID"):
         list(write_images(findings, volume, source, made.stamp()))
+
+
+UNEVEN_MM = (0, 1, 2, 3, 4, 5, 10, 15, 20)
+
+
+def test_between_uneven_steps_there_is_no_spacing(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    def move(ds: Any, index: int) -> None:
+        ds.ImagePositionPatient = [-20, -30, UNEVEN_MM[index]]
+
+    run = run_of(quirks.plant(move, made.ct_series(tmp_path / "in", slices=9)), lesions=1)
+    assert not run.grid.even_steps
+    ds = read_back(_segmentation(run))
+    [measures] = ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert "SpacingBetweenSlices" not in measures
+    assert "DimensionOrganizationType" not in ds
+    assert measures.SliceThickness == 2.5
+    assert complaints(made.keep(tmp_path / "out", run.results), run.paths) == []
+
+
+def test_even_steps_are_those_of_the_whole_stack(ct_run: Any, read_back: Any) -> None:
+    [measures] = read_back(_segmentation(ct_run)).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.SpacingBetweenSlices == 2.5
 
 
 def test_refuses_positions_that_differ_from_the_headers(tmp_path: Path) -> None:
