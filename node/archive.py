@@ -7,15 +7,17 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from node.errors import OutOfResources, ResultLost
 
 _UID = re.compile(r"[0-9.]{1,64}")
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 class Archive:
-    """A folder with `spool` (on its way in), `received` and `results`; one file system.
+    """A folder with `spool` (on its way in, by receiver), `received` and `results`; one file system.
 
     Paths given out and taken are relative to the root, so the folder can be moved.
     """
@@ -34,12 +36,9 @@ class Archive:
         for name in ("spool", "received", "results"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
-    def clear_spool(self) -> int:
-        """Remove what a killed receiver left half received; nobody was told that it was kept."""
-        left = list(self.spool.glob("*"))
-        for path in left:
-            path.unlink(missing_ok=True)
-        return len(left)
+    def spool_of(self, receiver: str) -> Path:
+        """The folder into which this receiver takes, and which it alone clears: others take at the same time."""
+        return self.spool / _NOT_IN_A_NAME.sub("-", receiver)
 
     def path(self, relative: str) -> Path:
         return self.root / relative
@@ -82,17 +81,10 @@ class Archive:
         digest = hashlib.sha256(data).hexdigest()
         relative = Path("results") / _part(study) / str(revision) / f"{_part(instance)}-{digest[:16]}.dcm"
         target = self.root / relative
-        if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == digest:
-            return str(relative), digest
         try:
-            _make_durable_folder(target.parent, self.root)
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, target)
-            _sync_folder(target.parent)
+            if not (target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == digest):
+                _make_durable_folder(target.parent, self.root)
+                _write_whole(data, target)
         except OSError as exc:
             raise OutOfResources(f"the archive cannot keep a result: {exc.strerror}") from exc
         return str(relative), digest
@@ -119,6 +111,22 @@ def _make_durable_folder(folder: Path, root: Path) -> None:
     _make_durable_folder(folder.parent, root)
     folder.mkdir(exist_ok=True)
     _sync_folder(folder.parent)
+
+
+def _write_whole(data: bytes, target: Path) -> None:
+    """All of it under that name, or nothing under any."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except OSError:
+        with suppress(OSError):  # a disk that fails may fail here too: the first failure is told
+            os.unlink(name)
+        raise
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

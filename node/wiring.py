@@ -64,7 +64,7 @@ def receive(node: Node, stop: threading.Event, on_ready: Callable[[int], None]) 
 
     desk = ReceivingDesk(node.settings, node.database, node.archive)
     desk.open()
-    scp = StorageScp(node.settings, desk, node.archive.spool)
+    scp = StorageScp(node.settings, desk, desk.spool)
     try:
         on_ready(scp.start())
         stop.wait()

@@ -6,10 +6,10 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Integer, cast, func, or_, select, update
+from sqlalchemy import Integer, and_, cast, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from node.db.lifecycle import FINISHED_DELIVERY, DeliveryState, before
+from node.db.lifecycle import FINISHED_DELIVERY, DeliveryState, RevisionState, before
 from node.db.tables import DeliveryRow, PeerRow, ResultRow, RevisionRow
 
 
@@ -137,11 +137,14 @@ def to_prove(session: Session, *, revision_id: int, peer_aet: str, now: dt.datet
     ).all()
 
 
-def await_report(session: Session, rows: Sequence[DeliveryRow], *, transaction_uid: str, until: dt.datetime) -> None:
+def await_report(
+    session: Session, rows: Sequence[DeliveryRow], *, transaction_uid: str, until: dt.datetime, **more: str
+) -> None:
+    """No proof is looked for before then, unless the peer reports on this transaction."""
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.id.in_([row.id for row in rows]), DeliveryRow.state == DeliveryState.SENT)
-        .values(transaction_uid=transaction_uid, not_before=until)
+        .values(transaction_uid=transaction_uid, not_before=until, **more)
         .execution_options(synchronize_session="fetch")
     )
 
@@ -157,7 +160,7 @@ def lapsed(session: Session, now: dt.datetime) -> Sequence[DeliveryRow]:
 
 
 def open_count(session: Session, revision_id: int) -> tuple[int, int]:
-    """(not finished, dead) of a revision."""
+    """(not finished, dead) of a revision. For sure only under `receiving.lock_revision`."""
     unfinished = session.scalar(
         select(func.count()).where(
             DeliveryRow.revision_id == revision_id, DeliveryRow.state.not_in(list(FINISHED_DELIVERY))
@@ -167,6 +170,17 @@ def open_count(session: Session, revision_id: int) -> tuple[int, int]:
         select(func.count()).where(DeliveryRow.revision_id == revision_id, DeliveryRow.state == DeliveryState.DEAD)
     )
     return unfinished or 0, dead or 0
+
+
+def ended_unnoticed(session: Session) -> Sequence[int]:
+    """Revisions whose deliveries have all ended, and that nobody has moved on, which should not be."""
+    of_it = DeliveryRow.revision_id == RevisionRow.id
+    is_open = exists().where(of_it, DeliveryRow.state.not_in(list(FINISHED_DELIVERY)))
+    is_dead = exists().where(of_it, DeliveryRow.state == DeliveryState.DEAD)
+    due = or_(
+        RevisionRow.state == RevisionState.REPORTED, and_(RevisionRow.state == RevisionState.INCOMPLETE, ~is_dead)
+    )
+    return session.scalars(select(RevisionRow.id).where(due, ~is_open).order_by(RevisionRow.id)).all()
 
 
 def dead(session: Session, *, study_instance_uid: str | None, peer_aet: str | None) -> Sequence[DeliveryRow]:

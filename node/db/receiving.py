@@ -86,6 +86,15 @@ def revision(session: Session, revision_id: int) -> RevisionRow:
     return session.get_one(RevisionRow, revision_id)
 
 
+def lock_revision(session: Session, revision_id: int) -> None:
+    """Ours until this transaction ends: who counts what belongs to it sees what others have committed, or they wait.
+
+    Not against those who only refer to it: two transactions that have both just added a row of it, and each want it
+    then, would wait for each other (PostgreSQL; SQLite has one writer at a time).
+    """
+    session.execute(select(RevisionRow.id).where(RevisionRow.id == revision_id).with_for_update(key_share=True))
+
+
 def receiving_revision(session: Session, study_instance_uid: str) -> RevisionRow | None:
     """The revision that still takes images, locked against being closed meanwhile."""
     return session.scalar(

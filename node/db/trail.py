@@ -70,9 +70,17 @@ def find(session: Session, question: Question) -> list[AuditEventRow]:
     return list(reversed(rows))
 
 
-def walk(session: Session) -> Iterator[AuditEventRow]:
-    """The whole chain in order."""
-    yield from session.scalars(select(AuditEventRow).order_by(AuditEventRow.number).execution_options(yield_per=1000))
+def walk(session: Session, *, up_to: int) -> Iterator[AuditEventRow]:
+    """The chain in order, up to this event: on PostgreSQL each statement sees what was committed before it began."""
+    query = select(AuditEventRow).where(AuditEventRow.number <= up_to).order_by(AuditEventRow.number)
+    yield from session.scalars(query.execution_options(yield_per=1000))
+
+
+def behind_head(session: Session) -> int:
+    """Events behind the head, where there can be none: one statement, so head and events are of one moment."""
+    head_number = select(AuditHeadRow.number).where(AuditHeadRow.id == 1).scalar_subquery()
+    query = select(func.count()).select_from(AuditEventRow).where(AuditEventRow.number > head_number)
+    return session.scalar(query) or 0
 
 
 def count(session: Session) -> int:

@@ -6,10 +6,10 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select, update
+from sqlalchemy import Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from node.db.lifecycle import JobState
+from node.db.lifecycle import FINISHED_JOB, JobState, RevisionState
 from node.db.tables import FindingRow, InstanceRow, JobRow, ModelVersionRow, ResultRow, RevisionRow
 
 REPORT = "report"
@@ -93,12 +93,24 @@ def finish(session: Session, job_id: int, attempt: int, state: JobState, **value
     return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
-def give_back(session: Session, job_id: int, attempt: int, *, not_before: dt.datetime, reason: str) -> bool:
-    """RUNNING → QUEUED for another attempt."""
+def give_back(
+    session: Session, job_id: int, attempt: int, *, not_before: dt.datetime, reason: str, counted: bool = True
+) -> bool:
+    """RUNNING → QUEUED for another attempt. Not counted: the next one has the same number.
+
+    Only the holder of an attempt may not count it: the number is what tells a worker that lost its lease from the next.
+    """
     done = session.execute(
         update(JobRow)
         .where(_mine(job_id, attempt))
-        .values(state=JobState.QUEUED, lease_until=None, not_before=not_before, woken_at=None, reason=reason)
+        .values(
+            state=JobState.QUEUED,
+            attempt=attempt if counted else attempt - 1,
+            lease_until=None,
+            not_before=not_before,
+            woken_at=None,
+            reason=reason,
+        )
         .execution_options(synchronize_session="fetch")
     )
     return bool(done.rowcount)  # type: ignore[attr-defined]
@@ -123,6 +135,28 @@ def mark_woken(session: Session, job_ids: Sequence[int], *, at: dt.datetime) -> 
 
 def jobs_of(session: Session, revision_id: int) -> Sequence[JobRow]:
     return session.scalars(select(JobRow).where(JobRow.revision_id == revision_id).order_by(JobRow.id)).all()
+
+
+def _open_analysis() -> Any:
+    return and_(
+        JobRow.revision_id == RevisionRow.id, JobRow.pipeline != REPORT, JobRow.state.not_in(list(FINISHED_JOB))
+    )
+
+
+def all_analysed(session: Session, revision_id: int) -> bool:
+    """Whether every analysis of the revision has ended. For sure only under `receiving.lock_revision`."""
+    query = select(RevisionRow.id).where(RevisionRow.id == revision_id, ~exists().where(_open_analysis()))
+    return session.scalar(query) is not None
+
+
+def without_report(session: Session) -> Sequence[int]:
+    """Planned revisions whose analyses have ended and that have no report job, which should not be."""
+    query = select(RevisionRow.id).where(
+        RevisionRow.state == RevisionState.PLANNED,
+        ~exists().where(_open_analysis()),
+        ~exists().where(JobRow.revision_id == RevisionRow.id, JobRow.pipeline == REPORT),
+    )
+    return session.scalars(query.order_by(RevisionRow.id)).all()
 
 
 def earlier_job(session: Session, revision: RevisionRow, *, pipeline: str, series_instance_uid: str) -> JobRow | None:

@@ -23,6 +23,7 @@ from node.dicom.commit import CommitmentReport, request_commitment
 from node.dicom.query import find_instances
 from node.dicom.send import Outgoing, Sent, send
 from node.errors import NoCommonContext, NodeError, PeerBusy, PeerUnreachable, Permanent, ResultLost, Transient
+from node.jobs import patience
 from node.jobs.record import now, record
 from node.settings import Peer, Settings
 
@@ -55,9 +56,12 @@ class Deliverer:
             )
             results = {row.sop_instance_uid: deliveries.result(session, row.sop_instance_uid) for row in rows}
             if peer is None or peer.port is None:
+                unproved = deliveries.to_prove(session, revision_id=revision_id, peer_aet=peer_aet, now=now())
                 reason = f"peer {peer_aet} is no longer configured to receive"
                 for row in rows:
                     self._bury(session, row, reason)
+                for row in unproved:
+                    self._bury(session, row, f"sent, but never proved to be stored: {reason}", status=row.status)
                 self._finish(session, revision_id)
                 return
         if rows:
@@ -77,8 +81,10 @@ class Deliverer:
         with self.database.write() as session:
             for row in rows:
                 outcome = outcomes[row.sop_instance_uid]
-                if unreachable is None and isinstance(outcome.error, PeerUnreachable):
-                    self._put_back(session, row, outcome.error)
+                if isinstance(outcome.error, Transient) and outcome.error is unreachable:
+                    self._put_back(session, row, outcome.error, patience.after_trouble(self.settings, row.created_at))
+                elif isinstance(outcome.error, PeerUnreachable):  # one of several breaks in one go
+                    self._put_back(session, row, outcome.error, dt.timedelta(seconds=self.settings.retry_first_s))
                 else:
                     self._settle(session, row, results[row.sop_instance_uid], outcome, peer)
             self._note_peer(session, peer, unreachable)
@@ -154,10 +160,9 @@ class Deliverer:
         """One outcome of one object."""
         if sent.error is None:
             grace = now() + dt.timedelta(seconds=_PROOF_GRACE_S)
-            reason = "" if not sent.status else f"accepted with warning 0x{sent.status:04X}"
             moved = deliveries.move(
-                session, row, DeliveryState.SENT, sent_at=now(), status=sent.status, reason=reason, not_before=grace,
-                transaction_uid=None,
+                session, row, DeliveryState.SENT, sent_at=now(), status=sent.status, reason=_remark(sent.status),
+                not_before=grace, transaction_uid=None,
             )  # fmt: skip
             if moved:
                 self._record(session, Action.DELIVERY_SENT, row, status=sent.status)
@@ -169,24 +174,36 @@ class Deliverer:
             self._bury(session, row, sent.error.reason, status=sent.status)
 
     def _defer(self, session: Session, row: DeliveryRow, error: NodeError, *, status: int | None = None) -> None:
-        """Try again later. A peer that is away may stay away for days; an object that it keeps refusing may not."""
-        if row.attempt >= self.settings.delivery_attempts and not isinstance(error, PeerUnreachable):
+        """Try again later, but not for ever: the peer was there, and did not take or keep the object."""
+        if row.attempt >= self.settings.delivery_attempts:
             self._bury(session, row, f"{error.reason} (gave up after {row.attempt} attempts)", status=status)
             return
-        wait_s = min(self.settings.retry_first_s * 2 ** min(row.attempt - 1, 20), self.settings.retry_most_s)
-        later = now() + dt.timedelta(seconds=wait_s)
-        if deliveries.move(session, row, DeliveryState.WAITING, not_before=later, status=status, reason=error.reason):
+        wait = patience.after_failures(self.settings, row.attempt)
+        self._wait(session, row, error, wait, attempt=row.attempt, status=status)
+
+    def _put_back(self, session: Session, row: DeliveryRow, error: NodeError, wait: dt.timedelta) -> None:
+        """It was not tried: no attempt is counted, however long the peer is away, and it goes first the next time."""
+        self._wait(session, row, error, wait, attempt=row.attempt - 1, status=row.status)
+
+    def _wait(
+        self,
+        session: Session,
+        row: DeliveryRow,
+        error: NodeError,
+        wait: dt.timedelta,
+        *,
+        attempt: int,
+        status: int | None,
+    ) -> None:
+        moved = deliveries.move(
+            session, row, DeliveryState.WAITING, not_before=now() + wait, attempt=attempt, status=status,
+            reason=error.reason,
+        )  # fmt: skip
+        if moved:
             self._record(
                 session, Action.DELIVERY_DEFERRED, row, outcome=FAILED_FOR_NOW, status=status, reason=error.reason,
-                again_in_s=wait_s,
+                again_in_s=wait.total_seconds(),
             )  # fmt: skip
-
-    def _put_back(self, session: Session, row: DeliveryRow, error: NodeError) -> None:
-        """It was not tried: no attempt is counted, and it goes first the next time."""
-        soon = now() + dt.timedelta(seconds=self.settings.retry_first_s)
-        deliveries.move(
-            session, row, DeliveryState.WAITING, not_before=soon, attempt=row.attempt - 1, reason=error.reason
-        )
 
     def _bury(self, session: Session, row: DeliveryRow, reason: str, *, status: int | None = None) -> None:
         if deliveries.move(session, row, DeliveryState.DEAD, status=status, reason=reason):
@@ -236,8 +253,7 @@ class Deliverer:
         transaction_uid = f"2.25.{uuid.uuid4().int}"
         with self.database.write() as session:
             # first the row, then the request: the report may come before the request returns
-            until = now() + dt.timedelta(seconds=self.settings.commitment_wait_s)
-            deliveries.await_report(session, rows, transaction_uid=transaction_uid, until=until)
+            self._await(session, rows, transaction_uid)
             classes = {row.sop_instance_uid: deliveries.result(session, row.sop_instance_uid) for row in rows}
         references = [(result.sop_class_uid, uid) for uid, result in classes.items()]
         try:
@@ -250,6 +266,10 @@ class Deliverer:
         if report is not None:
             apply_report(self.database, self.settings, report, actor=self.actor)
 
+    def _await(self, session: Session, rows: Sequence[DeliveryRow], transaction_uid: str, **more: str) -> None:
+        until = now() + dt.timedelta(seconds=self.settings.commitment_wait_s)
+        deliveries.await_report(session, rows, transaction_uid=transaction_uid, until=until, **more)
+
     def _query(self, peer: Peer, rows: Sequence[DeliveryRow]) -> None:
         """Where commitment is not to be had: ask whether the objects are there."""
         with self.database.read() as session:
@@ -259,13 +279,12 @@ class Deliverer:
         proof = "query"
         try:
             found = find_instances(self.settings, peer, revision.study_instance_uid, series)
-        except Permanent:
+        except NoCommonContext:
             # neither service: the C-STORE status is all there will ever be, and the timeline says so
             proof, found = "C-STORE status only", set(results)
-        except Transient:
+        except (Transient, Permanent) as exc:  # it offers the service and did not answer: nothing is proved
             with self.database.write() as session:
-                until = now() + dt.timedelta(seconds=self.settings.commitment_wait_s)
-                deliveries.await_report(session, rows, transaction_uid=f"2.25.{uuid.uuid4().int}", until=until)
+                self._await(session, rows, f"2.25.{uuid.uuid4().int}", reason=f"not proved to be stored: {exc.reason}")
             return
         with self.database.write() as session:
             for row in rows:
@@ -315,8 +334,13 @@ def _record(
 
 
 def _commit(session: Session, row: DeliveryRow, proof: str, actor: str) -> None:
-    if deliveries.move(session, row, DeliveryState.COMMITTED, committed_at=now(), proof=proof):
+    remark = _remark(row.status)  # why it was not proved before is over
+    if deliveries.move(session, row, DeliveryState.COMMITTED, committed_at=now(), proof=proof, reason=remark):
         _record(session, Action.DELIVERY_COMMITTED, row, actor, proof=proof)
+
+
+def _remark(status: int | None) -> str:
+    return f"accepted with warning 0x{status:04X}" if status else ""
 
 
 def apply_report(
@@ -341,6 +365,7 @@ def apply_report(
 
 def finish_revision(session: Session, revision_id: int, actor: str) -> None:
     """REPORTED → DELIVERED or INCOMPLETE, once nothing of it is on its way."""
+    receiving.lock_revision(session, revision_id)  # of two peers that commit the last two objects one sees both
     unfinished, dead = deliveries.open_count(session, revision_id)
     if unfinished:
         return

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from node.audit.events import Action
 from node.db import peers, receiving, work
-from node.db.lifecycle import FINISHED_JOB, RevisionState
+from node.db.lifecycle import RevisionState
 from node.db.session import Database
 from node.db.tables import InstanceRow, JobRow, RevisionRow
 from node.dicom.header import InstanceHeader
@@ -104,8 +104,8 @@ def _decide(
 
 def queue_report_if_ready(session: Session, revision: RevisionRow) -> None:
     """Once every analysis of the revision has ended, its report is due. Adding it twice does nothing."""
-    jobs = work.jobs_of(session, revision.id)
-    if all(job.state in FINISHED_JOB for job in jobs if job.pipeline != work.REPORT):
+    receiving.lock_revision(session, revision.id)  # of two workers that end the last two analyses one sees both ended
+    if work.all_analysed(session, revision.id):
         work.add_job(
             session,
             JobRow(revision_id=revision.id, pipeline=work.REPORT, urgent=revision.urgent, queued_at=now()),

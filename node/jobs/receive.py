@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Sequence
 
@@ -13,10 +14,10 @@ from node.db.tables import AssociationRow
 from node.dicom.commit import CommitmentReport
 from node.dicom.header import read_header
 from node.dicom.receive import Arrival, Caller
-from node.errors import NodeError, Refused, UnknownCaller, WrongCalledTitle, WrongClass
+from node.errors import NodeError, OutOfResources, Refused, UnknownCaller, WrongCalledTitle, WrongClass
 from node.jobs import deliver
 from node.jobs.entry import Entries, Entry
-from node.jobs.record import now, process_name, record
+from node.jobs.record import now, record
 from node.settings import Peer, Settings
 
 _HIGH = 1  # DIMSE priority, PS3.7 E.1-1
@@ -29,15 +30,15 @@ class ReceivingDesk:
         self._settings = settings
         self._database = database
         self._archive = archive
-        self._receiver = f"{process_name('receive').split(':')[0]}:{settings.port}"
+        self._receiver = f"receive@{socket.gethostname()}:{settings.port}"
+        self.spool = archive.spool_of(f"{socket.gethostname()}:{settings.port}")
         self._entries = Entries(database, actor=self._receiver)
         self._senders: dict[str, Peer] = {}
         """The peer of each open association, as it was when it was admitted."""
 
     def open(self) -> None:
-        """Clear up behind a receiver that was killed, and begin to take."""
+        """Clear up behind a receiver that was killed, and begin to take. (The SCP clears the spool.)"""
         self._archive.prepare()
-        self._archive.clear_spool()
         with self._database.write() as session:
             for row in receiving.close_abandoned_associations(session, receiver=self._receiver, at=now()):
                 record(
@@ -64,9 +65,10 @@ class ReceivingDesk:
             "called_aet": caller.called_aet,
             "tls_subject": caller.tls_subject,
         }
-        with self._database.write() as session:
+        with self._database.read() as session:
             peer = peers.peer(session, caller.calling_aet)
-            refusal = self._why_not(peer, caller)
+        refusal = self._why_not(peer, caller)  # may ask a slow name server: within no transaction
+        with self._database.write() as session:
             row = AssociationRow(
                 id=association,
                 calling_aet=caller.calling_aet,
@@ -100,7 +102,13 @@ class ReceivingDesk:
             return WrongCalledTitle(f"called AE title {caller.called_aet!r} is not {self._settings.aet!r}")
         if peer is None:
             return UnknownCaller(f"no peer {caller.calling_aet!r} is registered")
-        if not peer.calls_from(caller.host):
+        try:
+            is_known = peer.calls_from(caller.host)
+        except OSError as exc:
+            return UnknownCaller(
+                f"the name {peer.host} of peer {caller.calling_aet!r} could not be resolved ({exc.strerror or exc})"
+            )
+        if not is_known:
             return UnknownCaller(f"peer {caller.calling_aet!r} is registered for {peer.host}, not {caller.host}")
         return None
 
@@ -157,6 +165,10 @@ class ReceivingDesk:
         except NodeError as exc:
             self._note(Action.INSTANCE_REFUSED, arrival.association, arrival.sop_instance_uid, exc.reason)
             raise
+        except OSError as exc:
+            reason = f"the object could not be read again ({exc.strerror})"
+            self.lost(arrival.association, arrival.sop_instance_uid, reason)
+            raise OutOfResources(reason) from exc
         self._entries.enter(entry)
 
     def _prepare(self, arrival: Arrival) -> Entry:

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
 from node.archive import Archive
 from node.audit.events import FAILED, FAILED_FOR_NOW, Action
 from node.db import quality, receiving, work
@@ -22,12 +25,16 @@ from node.db.lifecycle import JobState
 from node.db.session import Database
 from node.db.tables import JobRow, QualityRow, ResultRow, RevisionRow
 from node.dicom.write import Produced
-from node.errors import NodeError, NotEligible, Transient
+from node.errors import NodeError, NotEligible, OutOfResources, Transient
+from node.jobs import patience
 from node.jobs.plan import queue_report_if_ready
 from node.jobs.record import now, record
 from node.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_MOST_HICCUP = dt.timedelta(days=1)
+"""A file that cannot be read for longer is lost, and the reader is told."""
 
 
 @dataclass
@@ -57,18 +64,25 @@ class Attempt:
     def _renew(self) -> None:
         pause_s = min(1.0, self.lease_s / 4)
         while not self._over.wait(pause_s):
-            with self.database.write() as session:
-                until = now() + dt.timedelta(seconds=self.lease_s)
-                still_ours = work.renew(
-                    session,
-                    self.job.id,
-                    self.job.attempt,
-                    lease_until=until,
-                    progress=round(self._progress, 3),
-                    step=self._step,
-                )
+            try:
+                still_ours = self._renew_once()
+            except SQLAlchemyError as exc:  # the lease is longer than a pause: it may be renewed before it is over
+                log.warning("job %d: the lease was not renewed (%s)", self.job.id, type(exc).__name__)
+                continue
             if not still_ours:
                 return  # the result is refused at the end; nothing else to do here
+
+    def _renew_once(self) -> bool:
+        """False where the job is no longer ours."""
+        with self.database.write() as session:
+            return work.renew(
+                session,
+                self.job.id,
+                self.job.attempt,
+                lease_until=now() + dt.timedelta(seconds=self.lease_s),
+                progress=round(self._progress, 3),
+                step=self._step,
+            )
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[int, int], None]]:
@@ -182,14 +196,15 @@ class Worker:
         job = attempt.job
         reason = exc.reason if isinstance(exc, NodeError) else f"{type(exc).__name__} in step {attempt._step!r}"
         log.error("job %d attempt %d broke: %s", job.id, job.attempt, reason, exc_info=exc)
-        last = job.attempt >= self._settings.max_attempts and not isinstance(exc, Transient)
         with self._database.write() as session:
-            if last:
+            if _passes(exc, job):
+                wait = patience.after_trouble(self._settings, job.queued_at)
+                put_back(session, job, attempt.revision, reason, actor=self._actor, wait=wait, counted=False)
+            elif may_be_tried_again(self._settings, job):
+                wait = patience.after_failures(self._settings, job.attempt)
+                put_back(session, job, attempt.revision, reason, actor=self._actor, wait=wait)
+            else:
                 fail_job(session, job, attempt.revision, reason, actor=self._actor)
-                return
-            later = now() + dt.timedelta(seconds=self._settings.retry_first_s * 2 ** min(job.attempt - 1, 8))
-            if work.give_back(session, job.id, job.attempt, not_before=later, reason=reason):
-                self._record(session, Action.JOB_REQUEUED, job, attempt.revision, outcome=FAILED_FOR_NOW, reason=reason)
 
     def _record(
         self, session: Any, action: Action, job: JobRow, revision: RevisionRow, *, outcome: str = "success", **more: Any
@@ -252,11 +267,43 @@ def record_job(
     )
 
 
+def _passes(exc: Exception, job: JobRow) -> bool:
+    """Whether it is the surroundings that failed, not the job: waited for, and not counted as an attempt."""
+    if isinstance(exc, Transient | OutOfResources):
+        return True
+    told = exc if isinstance(exc, OSError) else exc.__cause__
+    is_hiccup = isinstance(told, OSError) and told.errno is not None  # a library's own, of damage, has no number
+    return is_hiccup and now() - job.queued_at < _MOST_HICCUP
+
+
+def may_be_tried_again(settings: Settings, job: JobRow) -> bool:
+    """A report is never given up: nobody else would tell the reader."""
+    return job.pipeline == work.REPORT or job.attempt < settings.max_attempts
+
+
+def put_back(
+    session: Session,
+    job: JobRow,
+    revision: RevisionRow,
+    reason: str,
+    *,
+    actor: str,
+    wait: dt.timedelta = dt.timedelta(0),
+    counted: bool = True,
+) -> None:
+    """Another attempt, after so long."""
+    later = now() + wait
+    if work.give_back(session, job.id, job.attempt, not_before=later, reason=reason, counted=counted):
+        record_job(
+            session, Action.JOB_REQUEUED, job, revision, actor=actor, outcome=FAILED_FOR_NOW, reason=reason,
+            again_in_s=round(wait.total_seconds()),
+        )  # fmt: skip
+
+
 def fail_job(session: Any, job: JobRow, revision: RevisionRow, reason: str, *, actor: str) -> None:
-    """A job that will not be tried again. Its revision still gets a report, which says so."""
+    """An analysis that will not be tried again. Its revision still gets a report, which says so."""
     if work.finish(
         session, job.id, job.attempt, JobState.FAILED, ended_at=now(), outcome="failed", reason=reason, step=""
     ):
         record_job(session, Action.JOB_FAILED, job, revision, actor=actor, outcome=FAILED, reason=reason)
-        if job.pipeline != work.REPORT:
-            queue_report_if_ready(session, receiving.revision(session, revision.id))
+        queue_report_if_ready(session, receiving.revision(session, revision.id))

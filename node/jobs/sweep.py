@@ -13,9 +13,11 @@ from node.db import deliveries, receiving, work
 from node.db.lifecycle import DeliveryState
 from node.db.session import Database
 from node.db.tables import DeliveryRow, JobRow
-from node.jobs import intake
+from node.jobs import intake, patience
+from node.jobs.deliver import finish_revision
+from node.jobs.plan import queue_report_if_ready
 from node.jobs.record import is_dead, now, record
-from node.jobs.run import fail_job, record_job
+from node.jobs.run import fail_job, may_be_tried_again, put_back
 from node.jobs.wake import Waker
 from node.settings import Settings
 
@@ -44,6 +46,7 @@ class Clock:
         intake.complete_due(self._database, actor=self._actor)
         self._take_back_jobs()
         self._take_back_deliveries()
+        self._go_on()
         self._waker.wake()
 
     # -- leases that ran out
@@ -74,16 +77,32 @@ class Clock:
                     detail={"sop_instance_uid": row.sop_instance_uid, "attempt": row.attempt, "reason": reason},
                 )
 
+    # -- what nobody has moved on
+
+    def _go_on(self) -> None:
+        """Whoever ends the last job or delivery of a revision takes its next step; where nobody did, the clock does."""
+        with self._database.read() as session:
+            unreported, ended = work.without_report(session), deliveries.ended_unnoticed(session)
+        for revision_id in unreported:
+            with self._database.write() as session:
+                queue_report_if_ready(session, receiving.revision(session, revision_id))
+        for revision_id in ended:
+            with self._database.write() as session:
+                finish_revision(session, revision_id, self._actor)
+
 
 def take_back(database: Database, settings: Settings, job: JobRow, *, actor: str) -> None:
-    """A job whose worker is gone: another attempt, or, once they are used up, a failure that is told."""
+    """A job whose worker is gone: another attempt; once they are used up, an analysis has failed, which is told."""
     reason = f"worker {job.worker} went silent in step {job.step or 'start'!r}"
     with database.write() as session:
         revision = receiving.revision(session, job.revision_id)
-        if job.attempt >= settings.max_attempts:
+        if job.attempt < settings.max_attempts:
+            put_back(session, job, revision, reason, actor=actor)
+        elif may_be_tried_again(settings, job):  # not at once: it may be what kills its workers
+            wait = patience.after_failures(settings, job.attempt)
+            put_back(session, job, revision, reason, actor=actor, wait=wait)
+        else:
             fail_job(session, job, revision, f"{reason}, {job.attempt} times", actor=actor)
-        elif work.give_back(session, job.id, job.attempt, not_before=now(), reason=reason):
-            record_job(session, Action.JOB_REQUEUED, job, revision, actor=actor, outcome=FAILED_FOR_NOW, reason=reason)
 
 
 def release_dead(database: Database, settings: Settings, *, actor: str) -> None:

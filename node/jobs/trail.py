@@ -47,9 +47,9 @@ def verify(database: Database, *, expect: str | None = None) -> Verdict:
     """Walk the whole chain. `expect` is the digest that an earlier verify printed: it must still be in the chain."""
     seen = False
 
-    def walk() -> Iterator[chain.Sealed]:
+    def walk(up_to: int) -> Iterator[chain.Sealed]:
         nonlocal seen
-        for row in trail.walk(session):
+        for row in trail.walk(session, up_to=up_to):
             seen = seen or row.digest == expect
             yield chain.Sealed(**{field.name: getattr(row, field.name) for field in dataclasses.fields(chain.Sealed)})
 
@@ -57,7 +57,10 @@ def verify(database: Database, *, expect: str | None = None) -> Verdict:
         head = trail.head(session)
         if head is None:
             return Verdict(0, "", ["the trail has no head: the row was removed, or the database was never migrated"])
-        complaints = chain.verify(walk(), head_number=head.number, head_digest=head.digest)
+        complaints = chain.verify(walk(head.number), head_number=head.number, head_digest=head.digest)
+        behind = trail.behind_head(session)
+    if behind:
+        complaints.append(f"events behind the head of the trail: {behind}")
     if expect is not None and not seen and expect != chain.GENESIS:
         complaints.append(f"digest {expect} is no longer in the trail: it was rewritten, or this is another trail")
     return Verdict(head.number, head.digest, complaints)

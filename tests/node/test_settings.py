@@ -70,7 +70,8 @@ def test_a_name_is_looked_up_and_mapped_addresses_are_seen_through() -> None:
 
 
 def test_a_host_that_does_not_resolve_lets_nobody_in() -> None:
-    assert not Peer(aet="CT2", host="no-such-host.invalid").calls_from("127.0.0.1")
+    with pytest.raises(OSError):
+        Peer(aet="CT2", host="no-such-host.invalid").calls_from("127.0.0.1")
 
 
 def test_a_secret_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ class Manners:
     offers_find: bool = True
     store_status: int = 0x0000
     """Answer to each C-STORE; 0x0000 stores."""
+    find_status: int = 0x0000
+    """Answer to each C-FIND instead of its matches, where it is not 0x0000."""
     aborts_after: int | None = None
     """Aborts the association after so many objects of it."""
     aborts_on: str = ""
@@ -129,6 +131,9 @@ class StandIn:
         return self.manners.store_status
 
     def _on_find(self, event: Any) -> Any:
+        if self.manners.find_status:
+            yield self.manners.find_status, None
+            return
         wanted = event.identifier
         uids = [str(uid) for uid in _listed(wanted.get("SOPInstanceUID"))] or list(self.stored)
         for uid in uids:

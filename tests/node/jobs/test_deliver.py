@@ -1,15 +1,19 @@
 """Deliveries against a PACS on a real socket that can be told to misbehave."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from sqlalchemy import select
 
 from node.archive import Archive
 from node.db import deliveries, receiving, work
-from node.db.lifecycle import RevisionState
+from node.db.lifecycle import DeliveryState, RevisionState
 from node.db.session import Database
 from node.db.tables import AuditEventRow, DeliveryRow, JobRow, PeerRow, ResultRow, RevisionRow
 from node.dicom.receive import StorageScp
@@ -17,11 +21,13 @@ from node.jobs.deliver import Deliverer, finish_revision, new_delivery, resend
 from node.jobs.receive import ReceivingDesk
 from node.jobs.record import now
 from node.jobs.site import apply_site
+from node.jobs.sweep import Clock
+from node.jobs.wake import Waker
 from node.settings import Peer, Settings, Site
 from system.dcmtk import Address
 from system.standin import StandIn
 
-from .conftest import PACS, ct_slice
+from .conftest import PACS, SilentBroker, ct_slice
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SC = "1.2.840.10008.5.1.4.1.1.7"
@@ -147,6 +153,36 @@ def test_a_peer_that_offers_neither_is_believed_and_the_proof_says_so(
     assert {row.proof for row in rows(database)} == {"C-STORE status only"}
 
 
+@pytest.mark.parametrize("status", [0xC001, 0xA700])
+def test_a_query_that_fails_proves_nothing_and_is_asked_again(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int, status: int
+) -> None:
+    pacs.manners.offers_commitment = False
+    pacs.manners.find_status = status
+    pacs.start()
+    for _ in range(2):
+        deliverer.deliver(revision_id, pacs.aet)
+        assert {(row.state, row.proof) for row in rows(database)} == {("sent", "")}
+        assert all(f"0x{status:04X}" in row.reason for row in rows(database))
+        time.sleep(0.3)
+    pacs.manners.find_status = 0x0000
+    deliverer.deliver(revision_id, pacs.aet)
+    assert {(row.state, row.proof, row.reason) for row in rows(database)} == {("committed", "query", "")}
+
+
+def test_a_peer_that_will_not_be_asked_any_more_proves_nothing(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    pacs.manners.silent = True
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    pacs.server.ae.require_calling_aet = ["SOMEBODY-ELSE"]
+    time.sleep(0.3)
+    deliverer.deliver(revision_id, pacs.aet)
+    assert {(row.state, row.proof) for row in rows(database)} == {("sent", "")}
+    assert all("rejects the association" in row.reason for row in rows(database))
+
+
 def test_a_commitment_report_that_never_comes_is_replaced_by_a_query(
     database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
 ) -> None:
@@ -241,6 +277,72 @@ def test_a_pacs_that_is_away_opens_its_breaker_and_loses_nothing(
     until(lambda: states(database) == ["committed", "committed"])
 
 
+@contextmanager
+def away(_pacs: StandIn) -> Iterator[None]:
+    """It has not been started."""
+    yield
+
+
+@contextmanager
+def congested(pacs: StandIn) -> Iterator[None]:
+    """It has no association left for us, and says so."""
+    pacs.start()
+    pacs.server.ae.maximum_associations = 1
+    other = AE()
+    other.add_requested_context(Verification)
+    association = other.associate("127.0.0.1", pacs.port)
+    yield
+    association.release()
+    pacs.stop()
+
+
+@pytest.mark.parametrize("trouble", [away, congested])
+def test_a_long_outage_is_not_held_against_the_objects(
+    database: Database,
+    pacs: StandIn,
+    deliverer: Deliverer,
+    revision_id: int,
+    trouble: Callable[[StandIn], AbstractContextManager[None]],
+) -> None:
+    with trouble(pacs):
+        for _ in range(5):  # delivery_attempts is 3
+            close_breaker(database, pacs.aet)
+            deliverer.deliver(revision_id, pacs.aet)
+            time.sleep(0.02)
+    assert {(row.state, row.attempt) for row in rows(database)} == {("waiting", 0)}
+    close_breaker(database, pacs.aet)
+    pacs.manners.store_status = 0xA700  # as a PACS does that has just come back
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    assert {(row.state, row.attempt) for row in rows(database)} == {("waiting", 1)}
+    pacs.manners.store_status = 0x0000
+    time.sleep(0.02)
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: states(database) == ["committed", "committed"])
+
+
+def test_a_peer_that_stays_away_is_tried_less_and_less_often(
+    settings: Settings, database: Database, archive: Archive, pacs: StandIn, revision_id: int
+) -> None:
+    patient = settings.model_copy(update={"retry_first_s": 4000.0, "retry_most_s": 50_000.0})
+    deliverer = Deliverer(patient, database, archive, "test")
+    waits = []
+    for _ in range(6):
+        close_breaker(database, pacs.aet)
+        deliverer.deliver(revision_id, pacs.aet)
+        wait = rows(database)[0].not_before - now()
+        waits.append(wait.total_seconds())
+        with database.write() as session:  # so much time goes by
+            for row in session.scalars(select(DeliveryRow)):
+                row.created_at, row.not_before = row.created_at - wait, now()
+    assert waits == pytest.approx([4000, 4000, 8000, 16_000, 32_000, 50_000], abs=500)
+
+
+def close_breaker(database: Database, aet: str) -> None:
+    with database.write() as session:
+        session.get_one(PeerRow, aet).open_until = None
+
+
 def test_an_abort_in_the_middle_is_taken_up_where_it_broke(
     database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
 ) -> None:
@@ -303,8 +405,6 @@ def test_a_result_whose_file_was_changed_never_leaves(
 def test_two_deliverers_at_once_send_each_object_once(
     database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
 ) -> None:
-    import threading
-
     pacs.start()
     threads = [threading.Thread(target=deliverer.deliver, args=(revision_id, pacs.aet)) for _ in range(4)]
     for thread in threads:
@@ -335,3 +435,78 @@ def test_every_move_of_a_delivery_is_on_record(
     assert actions.count("delivery.sent") == 2
     assert actions.count("delivery.committed") == 2
     assert actions.count("revision.delivered") == 1
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_of_two_transactions_that_commit_the_last_objects_at_once_one_ends_the_revision(
+    database: Database, revision_id: int
+) -> None:
+    both, asked = threading.Barrier(2, timeout=30), threading.Barrier(2, timeout=2)
+
+    def commit(row: DeliveryRow) -> None:
+        with database.write() as session:
+            assert deliveries.move(session, row, DeliveryState.COMMITTED)
+            both.wait()
+            finish_revision(session, revision_id, "test")
+            with suppress(threading.BrokenBarrierError):
+                asked.wait()  # if both may ask at once, neither has committed when the other one does
+
+    sent(database)
+    threads = [threading.Thread(target=commit, args=(row,)) for row in rows(database)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states(database) == ["committed", "committed"]
+    assert revision_state(database) == "delivered"
+
+
+@pytest.mark.parametrize(
+    ("revision", "ends", "expected"),
+    [
+        ("reported", ("committed", "committed"), "delivered"),
+        ("reported", ("committed", "dead"), "incomplete"),
+        ("incomplete", ("committed", "replaced"), "delivered"),
+        ("reported", ("committed", "sent"), "reported"),
+    ],
+)
+def test_the_clock_ends_the_revision_that_nobody_has_ended(
+    settings: Settings,
+    database: Database,
+    revision_id: int,
+    revision: str,
+    ends: tuple[str, str],
+    expected: str,
+) -> None:
+    with database.write() as session:
+        session.get_one(RevisionRow, revision_id).state = revision
+        for row, state in zip(session.scalars(select(DeliveryRow)), ends, strict=True):
+            row.state = state
+    for _ in range(2):
+        Clock(settings, database, Waker(database, SilentBroker()), actor="clock").tick()  # type: ignore[arg-type]
+    assert revision_state(database) == expected
+    with database.read() as session:
+        actions = list(session.scalars(select(AuditEventRow.action)))
+    assert sum(action in ("revision.delivered", "revision.incomplete") for action in actions) == (revision != expected)
+
+
+def sent(database: Database) -> None:
+    """As if both objects had just been sent."""
+    with database.write() as session:
+        for row in session.scalars(select(DeliveryRow)):
+            row.state, row.attempt = DeliveryState.SENT, 1
+
+
+def test_what_was_sent_to_a_peer_that_is_no_longer_configured_becomes_a_dead_letter(
+    database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    sent(database)
+    apply_site(database, Site.model_validate({"peer": [PACS]}), actor="test")
+    deliverer.deliver(revision_id, pacs.aet)
+    assert states(database) == ["dead", "dead"]
+    assert {row.reason for row in rows(database)} == {
+        f"sent, but never proved to be stored: peer {pacs.aet} is no longer configured to receive"
+    }
+    assert revision_state(database) == "incomplete"
+    with database.read() as session:
+        assert deliveries.due_groups(session, now()) == []

@@ -1,19 +1,22 @@
 import dataclasses
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from pydicom.dataset import Dataset
 from sqlalchemy import func, select
 
 from node.archive import Archive
+from node.db import peers
 from node.db.session import Database
 from node.db.tables import AssociationRow, AuditEventRow, ConflictRow, InstanceRow, RevisionRow, StudyRow
 from node.dicom.receive import Arrival
-from node.errors import Conflict, NotUnderstood, UnknownCaller, WrongCalledTitle, WrongClass
+from node.errors import Conflict, NotUnderstood, OutOfResources, UnknownCaller, WrongCalledTitle, WrongClass
 from node.jobs.receive import ReceivingDesk
+from node.jobs.record import now
 from node.jobs.trail import verify
-from node.settings import MANUFACTURER, MODEL_NAME
+from node.settings import MANUFACTURER, MODEL_NAME, Peer, Settings, Site
 
 from .conftest import CALLER, ct_slice
 
@@ -151,13 +154,65 @@ def test_bytes_that_are_no_dicom_are_refused_and_on_record(
 
 
 def test_associations_left_open_by_a_killed_receiver_are_closed_by_the_next(
-    database: Database, desk: ReceivingDesk, archive: Archive, settings: object
+    database: Database, desk: ReceivingDesk, archive: Archive
 ) -> None:
     desk.admit(CALLER)
-    (archive.spool / "half.part").write_bytes(b"half an image")
     second = ReceivingDesk(desk._settings, database, archive)
     second.open()
     second.close()
     with database.read() as session:
         assert session.scalars(select(AssociationRow)).one().outcome == "receiver stopped"
-    assert not list(archive.spool.iterdir())
+
+
+def test_an_object_whose_file_is_gone_is_refused_for_now_and_on_record(
+    database: Database, desk: ReceivingDesk, arrive: Callable[..., Arrival]
+) -> None:
+    arrival = arrive(ct_slice())
+    arrival.path.unlink()
+    with pytest.raises(OutOfResources, match="No such file"):
+        desk.take(arrival)
+    assert actions(database)[-1] == "instance.lost"
+    assert count(database, InstanceRow) == 0
+
+
+@pytest.fixture
+def slow_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A name server that finds nothing, and says so once it may."""
+    may_answer = threading.Event()
+
+    def resolve(*_args: object, **_more: object) -> None:
+        may_answer.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return may_answer
+
+
+def test_a_slow_name_server_holds_up_no_other_write_and_is_named(
+    settings: Settings, database: Database, archive: Archive, slow_resolver: threading.Event
+) -> None:
+    by_name = Peer(aet="ER", host="er.example.org")
+    with database.write() as session:
+        peers.replace_site(session, Site.model_validate({"peer": [by_name]}), at=now())
+    desk = ReceivingDesk(settings, database, archive)
+    refusals: list[UnknownCaller] = []
+
+    def admit() -> None:
+        try:
+            desk.admit(dataclasses.replace(CALLER, calling_aet="ER"))
+        except UnknownCaller as exc:
+            refusals.append(exc)
+
+    def write() -> None:
+        with database.write() as session:
+            peers.note_success(session, "ER")
+
+    threads = [threading.Thread(target=admit), threading.Thread(target=write)]
+    for thread in threads:
+        thread.start()
+        thread.join(3)
+    assert [thread.is_alive() for thread in threads] == [True, False]
+    slow_resolver.set()
+    threads[0].join()
+    assert "the name er.example.org of peer 'ER' could not be resolved" in refusals[0].reason
+    assert actions(database)[-1] == "association.refused"

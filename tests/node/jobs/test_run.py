@@ -4,11 +4,16 @@ import datetime as dt
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.event import listen
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from node.archive import Archive
 from node.audit.events import Action
@@ -18,7 +23,7 @@ from node.db.session import Database
 from node.db.tables import AuditEventRow, JobRow, ResultRow, RevisionRow
 from node.dicom.receive import Arrival
 from node.dicom.write import Produced
-from node.errors import NotEligible, OutOfResources, PeerBusy
+from node.errors import NotEligible, NotUnderstood, OutOfResources, PeerBusy
 from node.jobs.intake import complete_due
 from node.jobs.plan import plan
 from node.jobs.receive import ReceivingDesk
@@ -28,7 +33,7 @@ from node.jobs.sweep import Clock, release_dead
 from node.jobs.wake import Waker
 from node.settings import Settings
 
-from .conftest import ct_slice
+from .conftest import SilentBroker, ct_slice
 
 
 @pytest.fixture
@@ -112,13 +117,106 @@ def test_a_broken_analysis_is_tried_again_and_then_told(settings: Settings, data
     assert actions(database)[-1] == Action.JOB_FAILED
 
 
-@pytest.mark.parametrize("error", [PeerBusy("later"), OutOfResources("disk full")])
-def test_what_passes_is_waited_for(settings: Settings, database: Database, planned: int, error: Exception) -> None:
+def unreadable() -> NotUnderstood:
+    """As the writer says that a source file cannot be read again."""
+    error = NotUnderstood("a source file cannot be read again")
+    error.__cause__ = OSError(5, "Input/output error")
+    return error
+
+
+@pytest.mark.parametrize(
+    "error", [PeerBusy("later"), OutOfResources("disk full"), OSError(116, "Stale file handle"), unreadable()]
+)
+def test_what_passes_is_waited_for_longer_each_time_and_is_no_attempt(
+    settings: Settings, database: Database, planned: int, error: Exception
+) -> None:
+    patient = settings.model_copy(update={"retry_first_s": 40.0, "retry_most_s": 1000.0})
+    troubled = [error] * 8
+
+    def analyse(attempt: Attempt) -> Outcome:
+        assert attempt.job.attempt == 1
+        if troubled:
+            raise troubled.pop()
+        return processed(attempt)
+
+    waits = [wait_of_one_attempt(patient, database, analyse) for _ in range(len(troubled))]
+    assert waits == pytest.approx([40, 40, 80, 160, 320, 640, 1000, 1000], abs=35)
+    assert {job.state for job in jobs(database)} == {"queued"}
+    wait_of_one_attempt(patient, database, analyse)
+    assert [(job.pipeline, job.state) for job in jobs(database)] == [("low_dose_ct", "done"), ("report", "queued")]
+
+
+def wait_of_one_attempt(settings: Settings, database: Database, analyse: Callable[[Attempt], Outcome]) -> float:
+    """Let the first job be tried, and so much time go by as it then has to wait; the seconds."""
+    worker(settings, database, analyse).run_next()
+    with database.write() as session:
+        row = session.scalars(select(JobRow).order_by(JobRow.id)).first()
+        assert row is not None
+        wait = (row.not_before - now()) if row.not_before else dt.timedelta(0)
+        row.queued_at -= wait
+        row.not_before = None
+    return wait.total_seconds()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("a damaged sequence"), OSError(2, "No such file or directory")], ids=["no disk's", "lost"]
+)
+def test_a_file_that_stays_unreadable_is_told(
+    settings: Settings, database: Database, planned: int, error: OSError
+) -> None:
     def analyse(_attempt: Attempt) -> Outcome:
         raise error
 
-    worker(settings, database, analyse).run_next()
-    assert jobs(database)[0].state == "queued"
+    if error.errno is not None:
+        with database.write() as session:
+            session.scalars(select(JobRow)).one().queued_at -= dt.timedelta(days=2)
+    for _ in range(settings.max_attempts):
+        time.sleep(0.03)
+        worker(settings, database, analyse).run_next()
+    assert [(job.pipeline, job.state) for job in jobs(database)] == [("low_dose_ct", "failed"), ("report", "queued")]
+
+
+@pytest.fixture
+def reporting(settings: Settings, database: Database, planned: int) -> int:
+    """A revision with its report queued; the job's id."""
+    worker(settings, database, processed).run_next()
+    return jobs(database)[1].id
+
+
+def test_a_report_that_cannot_be_written_is_never_given_up(
+    settings: Settings, database: Database, reporting: int
+) -> None:
+    def broken(_attempt: Attempt) -> Outcome:
+        raise ZeroDivisionError
+
+    capped = settings.model_copy(update={"retry_most_s": 0.02})
+    run = Worker(
+        capped, database, actor="worker", analyse=processed, report=broken, after_report=lambda _session, _attempt: None
+    )
+    for attempt in range(1, 7):
+        assert run.run_next()
+        job = jobs(database)[1]
+        assert (job.state, job.attempt) == ("queued", attempt)
+        assert job.not_before is not None
+        assert job.not_before - now() < dt.timedelta(seconds=0.02)
+        time.sleep(0.03)
+
+
+def test_a_report_that_kills_its_workers_is_put_back_and_not_at_once(
+    settings: Settings, database: Database, reporting: int
+) -> None:
+    patient = settings.model_copy(update={"retry_first_s": 100.0, "retry_most_s": 150.0})
+    for waits in (0, 150, 150):  # max_attempts is 2
+        with database.write() as session:
+            session.get_one(JobRow, reporting).not_before = None
+        with database.write() as session:
+            gone = now() - dt.timedelta(seconds=1)
+            assert work.claim(session, worker="infer@gone:1", now=now(), lease_until=gone) is not None
+        clock(patient, database).tick()
+        job = jobs(database)[1]
+        assert job.state == "queued"
+        assert job.not_before is not None
+        assert (job.not_before - now()).total_seconds() == pytest.approx(waits, abs=5)
 
 
 def test_a_worker_that_lost_its_lease_keeps_nothing(
@@ -159,14 +257,31 @@ def test_a_long_job_renews_its_lease_and_shows_its_progress(
     assert [step["name"] for step in jobs(database)[0].steps] == ["analyse"]
 
 
-class SilentBroker:
-    """A broker that loses every call: the clock must do without."""
+def test_a_database_that_is_away_for_a_moment_costs_no_lease(
+    settings: Settings, database: Database, planned: int
+) -> None:
+    """As when its server is restarted: one renewal fails, the next ones do not."""
+    leases: list[dt.datetime] = []
+    failures = [OperationalError("UPDATE job", {}, Exception("server restarted"))]
 
-    def waiting(self, _queue: str) -> int:
-        return 0
+    def fail(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        is_renewal = threading.current_thread().name.startswith("lease-") and statement.startswith("UPDATE job")
+        if is_renewal and failures:
+            raise failures.pop()
 
-    def __getattr__(self, _name: str) -> Callable[..., None]:
-        return lambda *_args, **_more: None
+    def slow(attempt: Attempt) -> Outcome:
+        deadline = time.monotonic() + 20
+        while (failures or len(leases) < 2) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            with database.read() as session:
+                until = session.get_one(JobRow, attempt.job.id).lease_until
+            if until is not None and not failures and until not in leases:
+                leases.append(until)
+        return processed(attempt)
+
+    listen(database.engine, "before_cursor_execute", fail)
+    worker(settings, database, slow).run_next()
+    assert len(leases) == 2, "renewed after the failure"
 
 
 def clock(settings: Settings, database: Database) -> Clock:
@@ -236,3 +351,70 @@ def test_a_revision_is_reported_once_even_when_two_workers_finish_together(
     assert [job.pipeline for job in jobs(database)].count(work.REPORT) == 1
     with database.read() as session:
         assert session.get_one(RevisionRow, revision_id).state == "planned"
+
+
+@pytest.fixture
+def planned_twice(database: Database, desk: ReceivingDesk, arrive: Callable[..., Arrival]) -> int:
+    """A revision with two analysis jobs queued."""
+    desk.take(arrive(ct_slice(series="1.2.3.1")))
+    desk.take(arrive(ct_slice(series="1.2.3.2")))
+    [revision_id] = complete_due(database, actor="test")
+    plan(database, revision_id, actor="test")
+    return revision_id
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_of_two_transactions_that_end_the_last_analyses_at_once_one_queues_the_report(
+    settings: Settings, database: Database, planned_twice: int, archive: Archive
+) -> None:
+    both, asked = threading.Barrier(2, timeout=30), threading.Barrier(2, timeout=2)
+
+    def analyse(attempt: Attempt) -> Outcome:
+        uid = f"2.25.{attempt.job.id}"
+        produced = Produced("sc", "1.2", uid, "2.25.8", "1.2.840.10008.1.2.1", b"x" * 8, "label", uid)
+        return Outcome("processed", "", (keep_produced(archive, attempt, produced),))
+
+    class Late(Worker):
+        """Meets the other one before it asks whether it was the last, and before it commits if both may ask at once."""
+
+        def _after(self, session: Session, attempt: Attempt) -> None:
+            both.wait()
+            super()._after(session, attempt)
+            with suppress(threading.BrokenBarrierError):
+                asked.wait()
+
+    def run(actor: str) -> None:
+        late = Late(
+            settings,
+            database,
+            actor=actor,
+            analyse=analyse,
+            report=lambda _attempt: Outcome("processed", ""),
+            after_report=lambda _session, _attempt: None,
+        )
+        while not late.run_next():
+            time.sleep(0.01)  # while one looks for a job, it holds all of them
+
+    workers = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
+    for thread in workers:
+        thread.start()
+    for thread in workers:
+        thread.join()
+    assert sorted((job.pipeline, job.state) for job in jobs(database)) == [
+        ("low_dose_ct", "done"),
+        ("low_dose_ct", "done"),
+        ("report", "queued"),
+    ]
+
+
+def test_the_clock_queues_the_report_that_nobody_has_queued(
+    settings: Settings, database: Database, planned_twice: int
+) -> None:
+    clock(settings, database).tick()
+    assert [job.pipeline for job in jobs(database)] == ["low_dose_ct", "low_dose_ct"]
+    with database.write() as session:  # as two workers did that each saw the other one still at work
+        for row in session.scalars(select(JobRow)):
+            row.state = JobState.DONE
+    clock(settings, database).tick()
+    clock(settings, database).tick()
+    assert [job.pipeline for job in jobs(database)] == ["low_dose_ct", "low_dose_ct", "report"]
