@@ -25,7 +25,11 @@ class _WithReset(yaml.SafeLoader):
     """Knows Compose's `!reset`: what stands there replaces, and is not merged."""
 
 
-_WithReset.add_constructor("!reset", lambda loader, node: loader.construct_sequence(node))
+def _reset(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any] | None:
+    return loader.construct_sequence(node) if isinstance(node, yaml.SequenceNode) else None
+
+
+_WithReset.add_constructor("!reset", _reset)
 
 
 @pytest.fixture(scope="module")
