@@ -116,6 +116,32 @@ def give_back(
     return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
+def queue_again(session: Session, job_id: int, *, at: dt.datetime) -> bool:
+    """FAILED → QUEUED, or QUEUED for later → QUEUED for now: with all its attempts before it.
+
+    They are numbered from the start, though a worker that was silent all the while could still hold one of the same
+    number: only for jobs of which either writes the same bytes, and only what ends first is entered.
+    """
+    waits = and_(JobRow.state == JobState.QUEUED, JobRow.not_before > at)
+    done = session.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, or_(JobRow.state == JobState.FAILED, waits))
+        .values(
+            state=JobState.QUEUED,
+            attempt=0,
+            queued_at=at,
+            not_before=None,
+            woken_at=None,
+            started_at=None,
+            ended_at=None,
+            outcome="",
+            reason="",
+        )
+        .execution_options(synchronize_session="fetch")
+    )
+    return bool(done.rowcount)  # type: ignore[attr-defined]
+
+
 def lapsed(session: Session, now: dt.datetime) -> Sequence[JobRow]:
     """Running jobs whose worker has gone silent."""
     return session.scalars(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until < now)).all()

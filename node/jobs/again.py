@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import and_, or_, update
 from sqlalchemy.orm import Session
 
 from node.audit.events import Action
@@ -66,7 +65,7 @@ def retry(database: Database, settings: Settings, study_instance_uid: str, *, ac
 def _unreported(session: Session, revision: RevisionRow, actor: str) -> Again:
     jobs = work.jobs_of(session, revision.id)
     report = next((job for job in jobs if job.pipeline == work.REPORT), None)
-    if report is None or not _queue_again(session, report):
+    if report is None or not work.queue_again(session, report.id, at=now()):
         reason = f"revision {revision.number} is being worked on: ask again once it is reported"
         return Again(revision.study_instance_uid, reason)
     record_job(session, Action.JOB_REQUEUED, report, revision, actor=actor, reason=_ASKED)
@@ -92,33 +91,6 @@ def _reported(session: Session, revision: RevisionRow, settings: Settings, actor
 
 def _failed_analyses(jobs: Sequence[JobRow]) -> list[JobRow]:
     return [job for job in jobs if job.pipeline != work.REPORT and job.state == JobState.FAILED]
-
-
-def _queue_again(session: Session, report: JobRow) -> bool:
-    """A report that has failed, or that waits for its next attempt: now, and with all its attempts before it.
-
-    Its attempts may be numbered from the start, though a worker that was silent all the while could still hold one of
-    the same number: either writes the same bytes, and only what ends first is entered.
-    """
-    at = now()
-    waits = and_(JobRow.state == JobState.QUEUED, JobRow.not_before > at)
-    done = session.execute(
-        update(JobRow)
-        .where(JobRow.id == report.id, or_(JobRow.state == JobState.FAILED, waits))
-        .values(
-            state=JobState.QUEUED,
-            attempt=0,
-            queued_at=at,
-            not_before=None,
-            woken_at=None,
-            started_at=None,
-            ended_at=None,
-            outcome="",
-            reason="",
-        )
-        .execution_options(synchronize_session="fetch")
-    )
-    return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
 def _new_revision(session: Session, revision: RevisionRow, failed: Sequence[JobRow], actor: str) -> Again:
