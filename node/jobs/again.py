@@ -17,7 +17,8 @@ from node.db import deliveries, receiving, work
 from node.db.lifecycle import JobState, RevisionState
 from node.db.session import Database
 from node.db.tables import JobRow, RevisionRow, StudyRow
-from node.jobs.record import now, record
+from node.jobs import intake
+from node.jobs.record import now
 from node.jobs.run import record_job
 from node.settings import Settings
 
@@ -103,16 +104,7 @@ def _new_revision(session: Session, revision: RevisionRow, failed: Sequence[JobR
         at=revision.last_image_at,
     )
     because = f"{_ASKED} after revision {revision.number}, by {actor}"
-    receiving.close_revision(session, new, at=now(), because=because)
-    record(
-        session,
-        Action.REVISION_COMPLETED,
-        peer=new.source_aet,
-        study_instance_uid=new.study_instance_uid,
-        patient_id=revision.study.patient_id,
-        actor=actor,
-        detail={"revision": new.number, "images": new.images, "because": because},
-    )
+    intake.close(session, new, because=because, actor=actor)
     for job in failed:
         record_job(
             session, Action.JOB_REQUEUED, job, revision, actor=actor, reason=_ASKED, again_in_revision=new.number

@@ -29,18 +29,25 @@ def complete_due(database: Database, *, actor: str) -> list[int]:
     closed = []
     for row, because in due:
         with database.write() as session:
-            if not receiving.close_revision(session, row, at=now(), because=because):
+            if not close(session, row, because=because, actor=actor):
                 continue  # an image came in between: look again at the next tick
-            record(
-                session,
-                Action.REVISION_COMPLETED,
-                peer=row.source_aet,
-                study_instance_uid=row.study_instance_uid,
-                actor=actor,
-                detail={"revision": row.number, "images": row.images, "because": because},
-            )
         closed.append(row.id)
     return closed
+
+
+def close(session: Session, row: RevisionRow, *, because: str, actor: str) -> bool:
+    """RECEIVING → COMPLETE, recorded; False where an image came in between."""
+    if not receiving.close_revision(session, row, at=now(), because=because):
+        return False
+    record(
+        session,
+        Action.REVISION_COMPLETED,
+        peer=row.source_aet,
+        study_instance_uid=row.study_instance_uid,
+        actor=actor,
+        detail={"revision": row.number, "images": row.images, "because": because},
+    )
+    return True
 
 
 def _why_complete(session: Session, row: RevisionRow, at: dt.datetime) -> str:
