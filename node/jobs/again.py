@@ -104,7 +104,7 @@ def _new_revision(session: Session, revision: RevisionRow, failed: Sequence[JobR
         at=revision.last_image_at,
     )
     because = f"{_ASKED} after revision {revision.number}, by {actor}"
-    intake.close(session, new, because=because, actor=actor)
+    intake.close(session, new, because=because, actor=actor, patient_id=revision.study.patient_id)
     for job in failed:
         record_job(
             session, Action.JOB_REQUEUED, job, revision, actor=actor, reason=_ASKED, again_in_revision=new.number

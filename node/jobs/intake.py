@@ -35,7 +35,7 @@ def complete_due(database: Database, *, actor: str) -> list[int]:
     return closed
 
 
-def close(session: Session, row: RevisionRow, *, because: str, actor: str) -> bool:
+def close(session: Session, row: RevisionRow, *, because: str, actor: str, patient_id: str = "") -> bool:
     """RECEIVING → COMPLETE, recorded; False where an image came in between."""
     if not receiving.close_revision(session, row, at=now(), because=because):
         return False
@@ -44,6 +44,7 @@ def close(session: Session, row: RevisionRow, *, because: str, actor: str) -> bo
         Action.REVISION_COMPLETED,
         peer=row.source_aet,
         study_instance_uid=row.study_instance_uid,
+        patient_id=patient_id,
         actor=actor,
         detail={"revision": row.number, "images": row.images, "because": because},
     )
