@@ -87,7 +87,7 @@ class Radiograph:
     spacing_yx_mm       at the patient where the header gives it, else at the detector; None where neither is there
     inverted            True where the file was MONOCHROME1: write turns the result back
     window              (centre, width) after inversion, None where the header has none
-    view                "PA", "AP", "LL"… or ""
+    view                "PA", "AP", "FRONTAL" (either of them), "LL"… or ""
     for_presentation    False for FOR PROCESSING images
     intensity           how values follow exposure: "LIN", "LOG", "DISP", or "" where the header does not say
     """

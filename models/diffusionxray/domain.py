@@ -14,7 +14,7 @@ from scipy import ndimage
 from models.contract import BoolArray, FloatArray, ModelError, Radiograph
 from models.diffusionxray.guard import local_noise_sd
 
-FRONTAL = ("PA", "AP", "")
+FRONTAL = ("PA", "AP", "FRONTAL", "")
 """Views. What names no view was taken as frontal by its description before it came here."""
 LEAST_AGE_YEARS = 18.0
 SPACING_MM = (0.1, 0.45)

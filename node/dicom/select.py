@@ -11,12 +11,12 @@ How many eligible series a study may have processed is for planning to say, not 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from node.dicom.header import InstanceHeader
+from node.dicom.view import names_no_view, plain_words, view_in
 
 LOW_DOSE_CT = "low_dose_ct"
 CHEST_XRAY = "chest_xray"
@@ -100,18 +100,12 @@ _NO_CHEST = re.compile(
 )
 SAYS_NOTHING = {"", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE", "MISC", "DEFAULT", "BODY", "N/A"}
 """Written where no body part is stated."""
-_FRONTAL = re.compile(r"\b(PA|AP|FRONTALE?|FACE|FRENTE)\b")
-_FRONTAL_VIEWS = {"PA", "AP"}
-_LATERAL = re.compile(
-    r"\b(LL|RL|LAT|LATERAL|LLAT|RLAT|LATERALES?|LATERAAL|SEITLICH\w*|SEITL|ANLIEGEND|PROFIL[EO]?|PERFIL|DWARS\w*|"
-    r"ZIJDELINGS|BOCZN\w+)\b"
-)
 _TWO_VIEWS = re.compile(
     r"\b([2-9]|TWO|THREE|BOTH|MULTIPLE|ZWEI|DEUX|DOS|DUAS|DUE|TWEE) ?(OR MORE |PLUS |\+ ?)?"
     r"(V|VWS?|VIEWS?|PROJECTIONS|E|EBENEN|VUES|INCIDENCES|PROYECCIONES|INCIDENCIAS|PROIEZIONI|RICHTINGEN)\b"
 )
 _ONLY_FRONTAL = "only frontal (PA or AP) chest radiographs are processed."
-_UNUSUAL_VIEW = re.compile(r"\b(LLD|RLD|LLO|RLO|LAO|RAO|LPO|RPO|DECUB\w*|OBL\w*|LORDOTIC|APICAL)\b")
+_UNUSUAL = "An oblique, decubitus, axial or lordotic view; only plain frontal radiographs are processed."
 _COMPANION = re.compile(r"\b(BONE|SOFT ?TISSUE|SUPPRESS\w*|DUAL ?ENERGY|COMPANION|TOMO\w*|ENHANCED)\b")
 
 
@@ -232,26 +226,35 @@ def _radiograph(header: InstanceHeader) -> Verdict:
 
 def _by_view(header: InstanceHeader, where: str) -> Verdict:
     own_words = plain_words(f"{header.series_description} {header.protocol_name}")
-    view = header.view_position
     if _COMPANION.search(own_words) and header.image_type[:1] == ("DERIVED",):
         return Role.DERIVED, None, "A computed companion image (bone or soft tissue), not the radiograph itself."
-    if _LATERAL.search(view):
-        return Role.RADIOGRAPH, None, f"A lateral view; {_ONLY_FRONTAL}"
-    if view and view not in _FRONTAL_VIEWS:
-        return Role.RADIOGRAPH, None, f"View is {view}; {_ONLY_FRONTAL}"
-    if not view and (reason := _not_frontal(header, own_words)):
+    if reason := _no_plain_frontal(header, own_words):
         return Role.RADIOGRAPH, None, reason
-    if _UNUSUAL_VIEW.search(own_words):
-        return (
-            Role.RADIOGRAPH,
-            None,
-            "An oblique, decubitus or lordotic view; only plain frontal radiographs are processed.",
-        )
-    if view:
-        return Role.RADIOGRAPH, CHEST_XRAY, f"Frontal chest radiograph ({where}, view {view})."
+    if view_in(header.view_position).frontal:
+        return Role.RADIOGRAPH, CHEST_XRAY, f"Frontal chest radiograph ({where}, view {header.view_position})."
     if _side(header) == "FRONTAL":
         return Role.RADIOGRAPH, CHEST_XRAY, f"Frontal chest radiograph ({where}, by the patient orientation)."
+    if view_in(own_words).frontal:
+        return Role.RADIOGRAPH, CHEST_XRAY, f"Frontal chest radiograph ({where}, frontal by its description)."
     return Role.RADIOGRAPH, CHEST_XRAY, f"Chest radiograph ({where}); the view is not stated and is taken as frontal."
+
+
+def _no_plain_frontal(header: InstanceHeader, own_words: str) -> str:
+    """Why an image is not taken as a plain frontal one; "" where it is. The image's own view position speaks first."""
+    stated, described = view_in(header.view_position), view_in(own_words)
+    if stated.contradictory:
+        return f'The view position "{header.view_position}" names a frontal and a lateral view; {_ONLY_FRONTAL}'
+    if stated.lateral:
+        return f"A lateral view; {_ONLY_FRONTAL}"
+    if stated.unusual:
+        return _UNUSUAL
+    if not stated.frontal and not names_no_view(header.view_position):
+        return f"View is {header.view_position}; {_ONLY_FRONTAL}"
+    if stated.frontal and described.lateral and not described.frontal:
+        return f"The view position says {header.view_position}, the description names a lateral view; {_ONLY_FRONTAL}"
+    if not stated.frontal and (reason := _not_frontal(header, own_words)):
+        return reason
+    return _UNUSUAL if described.unusual else ""
 
 
 def _not_frontal(header: InstanceHeader, own_words: str) -> str:
@@ -260,18 +263,17 @@ def _not_frontal(header: InstanceHeader, own_words: str) -> str:
     Patient Orientation counts as a statement, but many devices write the frontal one by default: it does not outweigh
     words that name a lateral alone. The words of the study are asked last, as they are those of all its images.
     """
-    side = _side(header)
-    lateral, frontal = bool(_LATERAL.search(own_words)), bool(_FRONTAL.search(own_words))
+    side, described = _side(header), view_in(own_words)
     if side == "LATERAL":
         return f"The patient orientation ({header.patient_orientation[0]}) is that of a lateral view; {_ONLY_FRONTAL}"
-    if lateral and not frontal:
+    if described.lateral and not described.frontal:
         return f"A lateral view; {_ONLY_FRONTAL}"
     if side == "FRONTAL":
         return ""
-    if lateral or (not frontal and _TWO_VIEWS.search(own_words)):
+    if described.lateral or (not described.frontal and _TWO_VIEWS.search(own_words)):
         return "The description names a lateral or several views, and the image does not say which it is."
     study = plain_words(header.study_description)
-    if not frontal and (_LATERAL.search(study) or _TWO_VIEWS.search(study)):
+    if not described.frontal and (view_in(study).lateral or _TWO_VIEWS.search(study)):
         return "The study description names a lateral or several views, and the image does not say which it is."
     return ""
 
@@ -280,12 +282,6 @@ def _side(header: InstanceHeader) -> str:
     """The view by Patient Orientation: rows of a frontal run left or right, those of a lateral to the front or back."""
     rows = "".join(header.patient_orientation[:1])[:1]
     return {"A": "LATERAL", "P": "LATERAL", "L": "FRONTAL", "R": "FRONTAL"}.get(rows, "")
-
-
-def plain_words(text: str) -> str:
-    """In capitals, without accents, with spaces for underscores: as all words here are written."""
-    letters = unicodedata.normalize("NFKD", text)
-    return "".join(letter for letter in letters if not unicodedata.combining(letter)).upper().replace("_", " ")
 
 
 def _is_ct(header: InstanceHeader) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from models.contract import Acquisition
-from node.dicom.select import SAYS_NOTHING, plain_words
+from node.dicom.select import SAYS_NOTHING
+from node.dicom.view import plain_words
 
 _TRUNK = re.compile(
     r"CHEST|THORA[XK]|THORAC(?!\w*(\W+\w+){0,2}?\W*(SPINE|VERTEBR|OUTLET))|TORA[XC]|\bLUNGS?\b|PULMO|POUMON|BRUSTKORB|"

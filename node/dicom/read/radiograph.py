@@ -14,6 +14,7 @@ from node.dicom.elements import integer, item, items, number, numbers, text, tex
 from node.dicom.header import view_of
 from node.dicom.read.codec import Codec
 from node.dicom.read.pixels import IntArray, PixelFile
+from node.dicom.view import names_no_view, view_in
 from node.errors import NotEligible
 
 _MODALITIES = {"CR", "DX"}
@@ -58,7 +59,7 @@ def _radiograph(file: PixelFile) -> Radiograph:
         padding=_outside(padding),
         inverted=inverted,
         window=_window(dataset, value_range, inverted=inverted),
-        view=view_of(dataset),
+        view=_view(dataset),
         for_presentation=text(dataset, 0x00080068).upper() != "FOR PROCESSING",
         intensity=text(dataset, 0x00281040).upper(),
         notes=(*notes, *spacing_notes, *_voi_notes(dataset)),
@@ -143,6 +144,15 @@ def _voi_notes(dataset: Dataset) -> list[str]:
     if items(dataset, 0x00283010):
         return ["The image has a VOI look-up table; it is for display and was not applied."]
     return []
+
+
+def _view(dataset: Dataset) -> str:
+    """One word for a plain frontal view, "" where only posture or place is stated; anything else as it stands."""
+    stated = view_of(dataset)
+    named = view_in(stated)
+    if named.frontal and not (named.lateral or named.unusual):
+        return named.frontal
+    return "" if names_no_view(stated) else stated
 
 
 def _outside(padding: BoolArray | None) -> BoolArray | None:

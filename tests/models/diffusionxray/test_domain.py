@@ -31,7 +31,7 @@ def with_box(area_cm2: float, value: float, *, soft_px: float = 0.0, at: tuple[i
     return chest.radiograph(chest.lungs() * (1 - weight) + value * weight)
 
 
-@pytest.mark.parametrize("view", ["PA", "AP", ""])
+@pytest.mark.parametrize("view", ["PA", "AP", "FRONTAL", ""])
 def test_a_frontal_radiograph_of_an_adult_is_fit(view: str) -> None:
     image = replace(chest.radiograph(), view=view)
     assert unfit(image) == ""

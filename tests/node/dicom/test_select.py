@@ -150,6 +150,14 @@ def test_leaves_what_is_no_axial_ct(values: dict[str, Any], role: Role) -> None:
         {"view_position": "", "series_description": "Chest PA", "study_description": "CHEST 2 VIEWS"},
         {"view_position": "", "study_description": "CHEST 1 VIEW"},
         {"view_position": "", "patient_orientation": ("F", "L")},
+        {"view_position": "AP SUPINE"},
+        {"view_position": "PA_ERECT", "series_description": "Chest PA/lat"},
+        {"view_position": "AP PORTABLE", "study_description": "CHEST PA AND LATERAL"},
+        {"view_position": "FRONTAL"},
+        {"view_position": "PORTABLE"},
+        {"view_position": "", "series_description": "THORAX AP LIEGEND"},
+        {"view_position": "SITTING", "protocol_name": "Thorax a.p. im Sitzen"},
+        {"view_position": "", "body_part": "", "series_description": "TORAX AP DECUBITO SUPINO"},
     ],
 )
 def test_takes_frontal_chest_radiographs(values: dict[str, Any]) -> None:
@@ -188,6 +196,13 @@ def test_takes_frontal_chest_radiographs(values: dict[str, Any]) -> None:
         {"view_position": "", "series_description": "Thorax dwars"},
         {"view_position": "", "series_description": "Thorax links anliegend"},
         {"view_position": "", "series_description": "Thorax latéral"},
+        {"view_position": "LAT ERECT"},
+        {"view_position": "LL SUPINE"},
+        {"view_position": "AP LAT"},
+        {"view_position": "AP LORDOTIC"},
+        {"view_position": "AP", "series_description": "Thorax seitlich liegend"},
+        {"view_position": "PORTABLE", "series_description": "CHEST LATERAL"},
+        {"view_position": "XYZ"},
     ],
 )
 def test_leaves_other_radiographs(values: dict[str, Any]) -> None:
@@ -217,6 +232,12 @@ def test_says_what_told_it_that_a_view_is_lateral() -> None:
     unstated = replace(CHEST, view_position="")
     assert "patient orientation (A)" in judge(replace(unstated, patient_orientation=("A", "F")))[2]
     assert "study description" in judge(replace(unstated, study_description="CHEST PA LAT"))[2]
+
+
+def test_says_which_words_contradict_each_other() -> None:
+    assert '"AP LAT" names a frontal and a lateral view' in judge(replace(CHEST, view_position="AP LAT"))[2]
+    both = replace(CHEST, view_position="AP SUPINE", series_description="CHEST LAT")
+    assert "says AP SUPINE, the description names a lateral view" in judge(both)[2]
 
 
 def test_says_that_the_patient_orientation_decided() -> None:

@@ -30,6 +30,24 @@ def test_reads_stored_values_unwindowed(tmp_path: Path) -> None:
     assert (found.view, found.for_presentation, found.inverted) == ("PA", True, False)
 
 
+@pytest.mark.parametrize(
+    ("stated", "view"),
+    [
+        ("AP SUPINE", "AP"),
+        ("PA ERECT", "PA"),
+        ("AP_PORTABLE", "AP"),
+        ("AP LIEGEND", "AP"),
+        ("FRONTAL", "FRONTAL"),
+        ("PORTABLE", ""),
+        ("LAT ERECT", "LAT ERECT"),
+        ("AP LAT", "AP LAT"),
+        ("AP LORDOTIC", "AP LORDOTIC"),
+    ],
+)
+def test_knows_a_frontal_view_whatever_is_said_beside_it(tmp_path: Path, stated: str, view: str) -> None:
+    assert read(phantom.radiograph(ViewPosition=stated), tmp_path).view == view
+
+
 def test_turns_monochrome1_round_with_its_window(tmp_path: Path) -> None:
     ds = phantom.radiograph(PhotometricInterpretation="MONOCHROME1", WindowCenter="1000", WindowWidth="800")
     found = read(ds, tmp_path)

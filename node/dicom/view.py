@@ -1,0 +1,83 @@
+"""Which way a radiograph was taken, by the words that say so: several, in several languages, beside how it was done.
+
+"AP SUPINE", "Thorax a.p. liegend", "PA_ERECT", "RX TORAX PA DE PIE" are frontal views; "LAT ERECT" is none.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+_POSTURE = (
+    r"SUPINE|PRONE|RECUMBENT|ERECT|UPRIGHT|STANDING|SITTING|SEATED|LYING|SEMI|SEMIERECT|SEMIUPRIGHT|SUP|UP|UPR|STAND|SIT|"
+    r"LIEGEND|STEHEND|SITZEND|HALBSITZEND|LIEGEN|STEHEN|SITZEN|IM|COUCHE|DEBOUT|ASSIS|SUPINO|PRONO|BIPEDESTACION|PIE|"
+    r"SENTADO|SENTADA|ACOSTADO|PIEDI|SEDUTO|SEDUTA|ORTOSTA\w*|DEITADO|LIGGEND|STAAND|ZITTEND"
+)
+_PLACE = (
+    r"PORTABLE|PORT|MOBILE|MOBIL|MOBIEL|BEDSIDE|BED|BETT|BETTAUFNAHME|ICU|ITU|CCU|NICU|TROLLEY|STRETCHER|WHEELCHAIR|CHAIR|"
+    r"TABLE|WALL|GRID|RASTER|PORTATIL|CAMA|LIT|LETTO|LEITO|AU|EN|DE|A|IN|ON|AT|EM|OP"
+)
+_BREATH = r"INSP|INSPIRATION|INSPIRATORY|EXP|EXPIRATION|EXPIRATORY|EXSP|EXSPIRATION"
+_MANNER = re.compile(rf"(({_POSTURE}|{_PLACE}|{_BREATH}|\d+)(\W+|$))+")
+"""How and where: says nothing of the direction."""
+_GLUED = (
+    r"(?=(SUP|SUPINE|ERECT|UPRIGHT|STANDING|SIT|SITTING|SEMI\w*|PORT|PORTABLE|MOBILE|BEDSIDE|"
+    r"LIEGEND|STEHEND|SITZEND)?\b)"
+)
+"""A view position has sixteen characters: "APSUPINE" is written, too."""
+_PA = re.compile(
+    rf"\bP[./-]{{0,2}}A{_GLUED}|\bP A\b|\bPOSTERO[ -]?ANTER\w*|\bPOSTERIOR[ -]?(TO[ -])?ANTERIOR\b|"
+    r"\bD\.-?V\b|\bDORSO[ -]?VENTRAL\w*"
+)
+_AP = re.compile(
+    rf"\bA[./-]{{0,2}}P{_GLUED}|\bA P\b|\bANTERO[ -]?POSTER\w*|\bANTERIOR[ -]?(TO[ -])?POSTERIOR\b|"
+    r"\bV\.-?D\b|\bVENTRO[ -]?DORSAL\w*"
+)
+_FRONTAL = re.compile(r"\b(FRONTALE?|FACE|FRENTE)\b")
+_LATERAL = re.compile(
+    rf"\b(LL|RL|LAT|LLAT|RLAT){_GLUED}|\b(LATERAL(?!IT|I[SZ])\w*|LATERAAL|LATERO\w*|SEITLICH\w*|SEITL|SEITAUFNAHME|ANLIEGEND|"
+    r"PROFIL[EO]?|PERFIL|DWARS\w*|ZIJDELINGS|BOCZN\w+)\b"
+)
+_UNUSUAL = re.compile(
+    r"\b(LLD|RLD|LLO|RLO|LAO|RAO|LPO|RPO|DECUB\w*|OBL\w*|SCHRAG\w*|SCHUIN\w*|LORD\w*|APICAL|AXIAL|"
+    r"(X|CROSS)[ -]?TABLE|HORIZONTAL)\b"
+)
+_ON_THE_BACK = re.compile(r"\bDECUB\w* (SUPINO|DORSAL\w*)\b")
+"""Romance languages say so of whoever lies on the back; the English dorsal decubitus is a lateral view."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What words say of the direction: nothing, one thing, or things that exclude each other."""
+
+    frontal: str = ""
+    """ "PA", "AP", "FRONTAL" where they leave open which, "" where they name no frontal view."""
+    lateral: bool = False
+    unusual: bool = False
+    """Oblique, lordotic, axial, decubitus: no plain view, whatever else is said."""
+
+    @property
+    def contradictory(self) -> bool:
+        return bool(self.frontal) and self.lateral
+
+
+def view_in(text: str) -> View:
+    """The view that is named in any of the words, in any order."""
+    words = plain_words(text)
+    pa, ap = bool(_PA.search(words)), bool(_AP.search(words))
+    frontal = "FRONTAL" if pa == ap and (pa or _FRONTAL.search(words)) else "PA" if pa else "AP" if ap else ""
+    plain = _ON_THE_BACK.sub(" ", words) if frontal else words
+    return View(frontal, bool(_LATERAL.search(words)), bool(_UNUSUAL.search(plain)))
+
+
+def names_no_view(text: str) -> bool:
+    """Whether nothing is said at all, or only how and where the patient was ("PORTABLE")."""
+    words = plain_words(text).strip()
+    return not words or _MANNER.fullmatch(words) is not None
+
+
+def plain_words(text: str) -> str:
+    """In capitals, without accents, with spaces for underscores: as all words here are written."""
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(letter for letter in letters if not unicodedata.combining(letter)).upper().replace("_", " ")
