@@ -18,7 +18,7 @@ OF_PATIENT_AND_STUDY = """
 """
 KEPT_BY_DERIVED = """
     ImagePositionPatient ImageOrientationPatient PixelSpacing ImagerPixelSpacing Rows Columns RescaleSlope
-    RescaleIntercept RescaleType WindowCenter WindowWidth PhotometricInterpretation PresentationLUTShape SliceThickness
+    RescaleIntercept RescaleType PhotometricInterpretation PresentationLUTShape SliceThickness
     Manufacturer ManufacturerModelName KVP ConvolutionKernel BodyPartExamined ViewPosition Laterality
     PatientOrientation PresentationIntentType PixelIntensityRelationship PixelIntensityRelationshipSign
 """
@@ -203,6 +203,12 @@ def _same_place(path: Path, ds: Any, source: Any) -> Iterator[Complaint]:
             and not _equal(ds.get(keyword), source[keyword].value)
         ):
             yield Complaint("derived", path.name, f"{keyword} differs from the source")
+    stated, shown = _windows(source), _windows(ds)
+    if any(usable for _, _, usable in stated):
+        if shown != [window for window in stated if window[2]]:
+            yield Complaint("derived", path.name, "another window than the source")
+    elif not all(usable for _, _, usable in shown) or not (shown or _needs_no_window(ds)):
+        yield Complaint("derived", path.name, "no window that a viewer can use")
     if [_curve(table) for table in source.get("VOILUTSequence") or []] != [
         _curve(table) for table in ds.get("VOILUTSequence") or []
     ]:
@@ -213,6 +219,24 @@ def _same_place(path: Path, ds: Any, source: Any) -> Iterator[Complaint]:
         yield Complaint("derived", path.name, "the source was compressed with loss, and this is kept silent")
     if len(source.get("ImageType") or []) > 2 and list(ds.ImageType)[2] != list(source.ImageType)[2]:
         yield Complaint("derived", path.name, "third value of the image type was not kept")
+
+
+def _needs_no_window(ds: Any) -> bool:
+    return bool(ds.get("VOILUTSequence")) or ds.get("PresentationIntentType") == "FOR PROCESSING"
+
+
+def _windows(ds: Any) -> list[tuple[float, float, bool]]:
+    """(centre, width, whether a viewer can use it), as far as there is one of each."""
+    values = [np.atleast_1d(np.array(ds.get(keyword), object)) for keyword in ("WindowCenter", "WindowWidth")]
+    least = {"": 1.0, "LINEAR": 1.0}.get(ds.get("VOILUTFunction") or "", 1e-9)
+    known = (ds.get("VOILUTFunction") or "") in ("", "LINEAR", "LINEAR_EXACT", "SIGMOID")
+    found = []
+    for centre, width in zip(*values, strict=False):
+        try:
+            found.append((float(centre), float(width), known and float(width) >= least))
+        except (TypeError, ValueError):
+            continue
+    return found
 
 
 def _curve(table: Any) -> tuple[list[int], Any]:

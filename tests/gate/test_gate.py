@@ -207,6 +207,7 @@ MISTAKES: list[tuple[str, str, str, Mutation]] = [
     ("other pixel spacing", "derived", "derived", _set(PixelSpacing=[0.8, 0.7])),
     ("mirrored picture", "derived", "derived", _pixels(lambda p: p[:, ::-1])),
     ("window lost", "derived", "derived", _set(WindowCenter=None, WindowWidth=None)),
+    ("window of width 0", "derived", "derived", _set(WindowCenter=0, WindowWidth=0)),
     ("scanner lost", "derived", "derived", _set(Manufacturer="pacsnode")),
     ("tracking UID absent", "layout", "sr", _without("Tracking Unique Identifier")),
     ("group without coordinates", "layout", "sr", _group_without_coordinates),

@@ -12,14 +12,12 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from models.contract import Findings, Image, Radiograph, Volume
 from node.dicom import uids
-from node.dicom.write import headers, page, sentences
+from node.dicom.write import display, headers, page, sentences
 from node.dicom.write.charset import plain
 from node.dicom.write.derived import origin_of, series_description, series_number
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.source import SeriesSource
 
-SOFT_TISSUE_HU = (-160.0, 240.0)
-"""Black and white of the CT panels: noise and low contrast show in soft tissue, in a lung window neither does."""
 DIFFERENCE_HU = (-50.0, 50.0)
 TITLE = "AI results - research use only"
 _NO_PICTURES = "No pictures here: the images say that words which may name the patient are burned into them."
@@ -161,10 +159,10 @@ def _volume_panels(findings: Findings, volume: Volume, numbers: Sequence[int]) -
     aspect = volume.spacing_zyx_mm[1] / volume.spacing_zyx_mm[2]
     before = volume.voxels[middle]
     place = f"image {numbers[middle]}"
-    panels = [page.Panel(f"Received, {place}", before, aspect, SOFT_TISSUE_HU, "HU")]
+    panels = [page.Panel(f"Received, {place}", before, aspect, display.SOFT_TISSUE_HU, "HU")]
     for image in _pictured(findings):
         after = image.array[middle]
-        panels.append(page.Panel(f"AI {image.kind}, {place}", after, aspect, SOFT_TISSUE_HU, "HU"))
+        panels.append(page.Panel(f"AI {image.kind}, {place}", after, aspect, display.SOFT_TISSUE_HU, "HU"))
         panels.append(page.Panel("Difference (AI minus received)", after - before, aspect, DIFFERENCE_HU, "HU"))
     return panels
 
@@ -193,5 +191,4 @@ def radiograph_window(projection: Radiograph) -> tuple[float, float]:
     if projection.window is not None and projection.window[1] > 1:
         centre, width = projection.window
         return centre - width / 2, centre + width / 2
-    low, high = (float(value) for value in np.percentile(projection.pixels, (0.5, 99.5)))
-    return low, max(high, low + 1.0)
+    return display.span(projection.pixels)

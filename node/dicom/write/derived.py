@@ -1,6 +1,7 @@
 """Derived images: the result of a network as proper CT, CR or DX images beside the received ones.
 
-Geometry, rescale, window and scanner are the source's, per slice; identity, series and derivation are ours.
+Geometry, rescale and scanner are the source's, per slice, and so is the window where one can be used; identity, series
+and derivation are ours.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydicom.uid import CTImageStorage
 
 from models.contract import Findings, Image, Radiograph, SourceRef, Volume
 from node.dicom import uids
-from node.dicom.write import codes, headers, numbers
+from node.dicom.write import codes, display, headers, numbers
 from node.dicom.write.charset import plain
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.source import SeriesSource
@@ -63,8 +64,10 @@ def ct_images(
     _check(image, volume.voxels.shape)
     origin = origin_of(findings, source, stamp)
     image_numbers = source.image_numbers(volume.sources)
-    for index, ref in enumerate(volume.sources):
-        header = source.frame(ref)
+    frames = [source.frame(ref) for ref in volume.sources]
+    shown = [display.voi(header) for header in frames]
+    usual = next(filter(None, shown), None) or display.window(*display.SOFT_TISSUE_HU)
+    for index, (header, ref) in enumerate(zip(frames, volume.sources, strict=True)):
         padding = None if volume.padding is None else volume.padding[index]
         coding = numbers.Coding.of_ct(header, padded=volume.padding is not None)
         stored = coding.store(image.array[index], padding, volume.voxels[index])
@@ -77,6 +80,7 @@ def ct_images(
             ds.FrameOfReferenceUID = uids.frame_of_reference_uid(source.series_instance_uid)
         # The mean position of slice and volume agree only where the reader took it from this header.
         ds.ImagePositionPatient = _position(header, volume.slice_origins_mm[index])
+        display.show(ds, shown[index] or usual)
         coding.describe(ds, stored)
         yield _produced(ds, image, findings, f"{index + 1}/{len(volume.sources)}")
 
@@ -103,6 +107,8 @@ def radiograph(
     _describe(ds, header, image, projection.source, stamp, pipeline=findings.pipeline)
     _add_series(ds, header, image, stamp, origin=origin, place=findings.images.index(image))
     ds.InstanceNumber = header.get("InstanceNumber") or 1
+    made = display.window(*display.span(before)) if projection.for_presentation else {}
+    display.show(ds, display.voi(header) or made)  # what is for processing has no window of its own (PS3.3 C.8.11.3)
     coding.describe(ds, stored)
     yield _produced(ds, image, findings, "")
 
@@ -137,7 +143,7 @@ def series_description(what: str, header: Any, stamp: Stamp) -> str:
 
 def _start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp) -> Any:
     ds = headers.start(header, sop_class_uid, sop_instance_uid, stamp)
-    allowed = attributes_of(sop_class_uid) - _STALE
+    allowed = attributes_of(sop_class_uid) - _STALE - frozenset(display.KEYWORDS)
     with disable_value_validation():
         for element in header:
             if (

@@ -1,16 +1,48 @@
-"""What a header says of showing its values, as a presentation state says it (PS3.3 C.11.8); no windows of no width."""
+"""What a header says of showing its values, as a presentation state says it (PS3.3 C.11.8); no windows of no width.
+
+Derived images are shown by it too: a window that no viewer can use is not copied.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.valuerep import format_number_as_ds
 
+from models.contract import FloatArray
 from node.dicom.write import headers
 
 _LEAST_WIDTH = {"": 1.0, "LINEAR": 1.0, "LINEAR_EXACT": 0.0, "SIGMOID": 0.0}
 """Width that a window of this function must have, or exceed where it is 0 (PS3.3 C.11.2.1)."""
+KEYWORDS = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction", "VOILUTSequence")
+SOFT_TISSUE_HU = (-160.0, 240.0)
+"""Black and white of CT: noise and low contrast show in soft tissue, in a lung window neither does."""
+_SHOWN_PERCENT = (0.5, 99.5)
+
+
+def window(black: float, white: float) -> Any:
+    """One linear window as an item of a Softcopy VOI LUT Sequence; at least as wide as a window must be."""
+    item = Dataset()
+    item.WindowCenter = format_number_as_ds((black + white) / 2)
+    item.WindowWidth = format_number_as_ds(max(white - black, _LEAST_WIDTH["LINEAR"]))
+    return item
+
+
+def span(pixels: FloatArray) -> tuple[float, float]:
+    """(black, white) between which all but the extreme pixels lie."""
+    low, high = (float(value) for value in np.percentile(pixels, _SHOWN_PERCENT))
+    return low, max(high, low + 1.0)
+
+
+def show(ds: Any, item: Any) -> None:
+    """The windows and tables of the item as those of an image, and no others."""
+    for keyword in KEYWORDS:
+        ds.pop(keyword, None)
+        if keyword in item:
+            ds[keyword] = item[keyword]
 
 
 def voi(header: Any) -> Any | None:

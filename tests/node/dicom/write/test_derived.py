@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from gate import made
+from gate import made, quirks
 from gate.gate import complaints
 from node.dicom.read import read_radiograph, read_volume
 from node.dicom.write import SeriesSource, write_images
@@ -171,6 +171,72 @@ def test_a_modality_table_is_replaced_by_the_values_behind_it(tmp_path: Path, re
     (ds,) = _derived(run_of(paths), read_back)
     assert "ModalityLUTSequence" not in ds
     assert np.abs(ds.pixel_array - made.denoised(read_radiograph(paths[0]).pixels).array).max() <= 0.5
+
+
+def _windows(ds: Any) -> tuple[Any, Any]:
+    return tuple([float(v) for v in np.atleast_1d(ds[key].value)] for key in ("WindowCenter", "WindowWidth"))  # type: ignore[return-value]
+
+
+BROKEN = {
+    "empty": {"WindowCenter": "", "WindowWidth": ""},
+    "of width 0": {"WindowCenter": 40, "WindowWidth": 0},
+    "narrower than 1": {"WindowCenter": 40, "WindowWidth": 0.5},
+    "without centre": {"WindowCenter": None},
+    "without width": {"WindowWidth": None},
+    "of an unknown function": {"VOILUTFunction": "CURVED"},
+}
+
+
+@pytest.mark.parametrize("stated", BROKEN.values(), ids=BROKEN.keys())
+def test_a_window_that_cannot_be_used_is_replaced(stated: Any, run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    run = run_of(made.ct_series(tmp_path / "ct", **stated))
+    for ds in _derived(run, read_back):
+        assert _windows(ds) == ([40], [400]), "soft tissue"
+        assert "VOILUTFunction" not in ds
+    for sop_class in (made.CR, made.DX):
+        paths = made.radiograph(tmp_path / sop_class, sop_class=sop_class, **stated)
+        run = run_of(paths)
+        (ds,) = _derived(run, read_back)
+        ([centre], [width]) = _windows(ds)
+        low, high = np.percentile(made.phantom((48, 41), 1), (0.5, 99.5))
+        assert (centre - width / 2, centre + width / 2) == pytest.approx((low, high), abs=0.01)
+        assert complaints(made.keep(tmp_path / f"out-{sop_class}", run.images), paths) == []
+
+
+def test_an_image_for_processing_gets_no_window(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    paths = made.radiograph(tmp_path / "in", sop_class=made.DX_PROCESSING, WindowCenter=None, WindowWidth=0)
+    run = run_of(paths)
+    (ds,) = _derived(run, read_back)
+    assert "WindowCenter" not in ds
+    assert "WindowWidth" not in ds
+    assert complaints(made.keep(tmp_path / "out", run.images), paths) == []
+
+
+def test_a_width_that_is_no_number_makes_no_window(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    paths = made.ct_series(tmp_path)
+    for path in paths:
+        path.write_bytes(path.read_bytes().replace(b"1500", b"15OO"))
+    assert {str(_windows(ds)) for ds in _derived(run_of(paths), read_back)} == {"([40.0], [400.0])"}
+
+
+def test_of_windows_without_partners_only_the_whole_ones_stay(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    run = run_of(made.ct_series(tmp_path, WindowCenter=[40, 50], WindowWidth=300, WindowCenterWidthExplanation="SOFT"))
+    for ds in _derived(run, read_back):
+        assert _windows(ds) == ([40], [300])
+
+
+def test_a_slice_without_window_is_shown_as_the_others_are(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    quirk = quirks.on_one(2, quirks.says(WindowCenter="", WindowWidth=""))
+    run = run_of(quirks.plant(quirk, made.ct_series(tmp_path)))
+    assert {str(_windows(ds)) for ds in _derived(run, read_back)} == {"([40.0, -600.0], [400.0, 1500.0])"}
+
+
+def test_a_made_window_of_a_bright_air_image_is_in_its_own_values(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    elements = {"PhotometricInterpretation": "MONOCHROME1", "WindowWidth": 0}
+    (ds,) = _derived(run_of(made.radiograph(tmp_path, sop_class=made.CR, **elements)), read_back)
+    ([centre], [width]) = _windows(ds)
+    low, high = np.percentile(made.phantom((48, 41), 1), (0.5, 99.5))
+    assert (centre - width / 2, centre + width / 2) == pytest.approx((low, high), abs=0.01)
 
 
 def test_refuses_a_volume_whose_slices_are_not_where_their_headers_say(tmp_path: Path) -> None:
