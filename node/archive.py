@@ -1,12 +1,18 @@
-"""Received and produced files on disk. What is said to be kept survives a power cut; nothing is ever overwritten."""
+"""Received and produced files on disk. What is said to be kept or deleted is so after a power cut too.
+
+Nothing is ever overwritten.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 import tempfile
+import time
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +20,10 @@ from node.errors import OutOfResources, ResultLost
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_OF_STUDIES = ("received", "results")
+_STRAY_AFTER_S = 86400.0
+"""A file that no row names, and that nobody has written for so long, is on its way to none."""
+_TRIES = 3
 
 
 class Archive:
@@ -43,11 +53,27 @@ class Archive:
     def path(self, relative: str) -> Path:
         return self.root / relative
 
+    def holds(self, relative: str) -> bool:
+        """Whether the file is there. It is opened: what other hosts did to a shared file system shows only so."""
+        try:
+            os.close(os.open(self.path(relative), os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def used_percent(self) -> float:
+        """Of the file system."""
+        usage = shutil.disk_usage(self.root)
+        return 100.0 * (usage.total - usage.free) / usage.total
+
+    @property
+    def watermark_percent(self) -> float:
+        return self._watermark_percent
+
     def room(self) -> str | None:
         """None where there is room, else the reason in words."""
         usage = shutil.disk_usage(self.root)
-        used_percent = 100.0 * (usage.total - usage.free) / usage.total
-        if used_percent > self._watermark_percent:
+        if (used_percent := self.used_percent()) > self._watermark_percent:
             return f"disk {used_percent:.1f} % full, watermark {self._watermark_percent:.0f} %"
         if usage.free < self._reserve_bytes:
             return f"only {usage.free >> 20} MiB of disk left, {self._reserve_bytes >> 20} MiB are held in reserve"
@@ -65,8 +91,7 @@ class Archive:
     def _move(self, arrived: Path, relative: Path) -> str:
         target = self.root / relative
         try:
-            _make_durable_folder(target.parent, self.root)
-            os.replace(arrived, target)
+            _replace(arrived, target, self.root)
             _sync_folder(target.parent)
         except OSError as exc:
             raise OutOfResources(f"the archive cannot keep the object: {exc.strerror}") from exc
@@ -89,6 +114,48 @@ class Archive:
             raise OutOfResources(f"the archive cannot keep a result: {exc.strerror}") from exc
         return str(relative), digest
 
+    def delete(self, given_up: Collection[str], *, study: str, keep: Collection[str]) -> int:
+        """Remove these files, durably, with folders that are then empty; how many were there. May be done again.
+
+        In the folders of the study strays go too: files in neither list, such as a worker that was killed leaves. Not
+        fresh ones, which may be waiting for their row.
+        raises   OSError   some are still there
+        """
+        found = [path for path in map(self._to_delete, given_up) if _unlink(path)]
+        strays = [path for path in self._strays(study, keep) if _unlink(path)]
+        for folder in sorted({path.parent for path in map(self._to_delete, given_up)} | {p.parent for p in strays}):
+            self._clear(folder)
+        return len(found)
+
+    def _to_delete(self, relative: str) -> Path:
+        place = Path(relative)
+        if place.is_absolute() or ".." in place.parts or not place.name:
+            raise OSError(errno.EINVAL, "not a file of the archive", relative)
+        return self.root / place
+
+    def _strays(self, study: str, keep: Collection[str]) -> Iterator[Path]:
+        oldest = time.time() - _STRAY_AFTER_S
+        for name in _OF_STUDIES:
+            for path in (self.root / name / _part(study)).rglob("*"):
+                is_named = str(path.relative_to(self.root)) in keep
+                if not is_named and path.is_file() and path.stat().st_mtime < oldest:
+                    yield path
+
+    def _clear(self, folder: Path) -> None:
+        """Remove it where it is empty, and its parents likewise; the first that stays knows durably what is gone."""
+        last = {self.root, *(self.root / name for name in _OF_STUDIES)}
+        while folder not in last:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError as exc:
+                if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                break
+            folder = folder.parent
+        _sync_folder(folder)
+
     def verify(self, relative: str, sha256: str) -> None:
         """raises   ResultLost   the file is gone or is not what was written."""
         try:
@@ -103,6 +170,28 @@ def _part(uid: str) -> str:
     if not _UID.fullmatch(uid) or set(uid) == {"."}:
         raise OutOfResources("a UID that is not one cannot name a file")
     return uid
+
+
+def _replace(arrived: Path, target: Path, root: Path) -> None:
+    """Again where a purge has taken the empty folder away in between."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            _make_durable_folder(target.parent, root)
+            os.replace(arrived, target)
+        except FileNotFoundError:
+            if not tries_left or not arrived.exists():
+                raise
+        else:
+            return
+
+
+def _unlink(path: Path) -> bool:
+    """False where it is gone already."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _make_durable_folder(folder: Path, root: Path) -> None:

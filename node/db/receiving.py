@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from node.db import purging
 from node.db.lifecycle import RevisionState, before
 from node.db.tables import (
     AssociationRow,
@@ -46,8 +47,9 @@ def close_abandoned_associations(session: Session, *, receiver: str, at: dt.date
     return rows
 
 
-def instance(session: Session, sop_instance_uid: str) -> InstanceRow | None:
-    return session.scalar(select(InstanceRow).where(InstanceRow.sop_instance_uid == sop_instance_uid))
+def received(session: Session, sop_instance_uid: str) -> InstanceRow:
+    """The one that came first. raises sqlalchemy.exc.NoResultFound"""
+    return session.scalars(select(InstanceRow).where(InstanceRow.sop_instance_uid == sop_instance_uid)).one()
 
 
 def conflict(session: Session, instance_id: int, sha256: str) -> ConflictRow | None:
@@ -120,8 +122,23 @@ def open_revision(
         first_image_at=at,
         last_image_at=at,
     )
+    purging.hold(session, study_instance_uid)
     session.add(row)
     session.flush()
+    return row
+
+
+def newest_revision(session: Session, study_instance_uid: str) -> RevisionRow | None:
+    """Locked, and as it stands now: its plan is made, or waits for this transaction."""
+    row = session.scalar(
+        select(RevisionRow)
+        .where(RevisionRow.study_instance_uid == study_instance_uid)
+        .order_by(RevisionRow.number.desc())
+        .limit(1)
+    )
+    if row is not None:
+        lock_revision(session, row.id)
+        session.refresh(row)
     return row
 
 
@@ -141,13 +158,14 @@ def move_revision(session: Session, revision_id: int, after: RevisionState, **va
 
 
 def close_revision(session: Session, row: RevisionRow, *, at: dt.datetime, because: str) -> bool:
-    """RECEIVING → COMPLETE, only if no image came since `row` was read."""
+    """RECEIVING → COMPLETE, only if no image came since `row` was read, be it one that was here before."""
     done = session.execute(
         update(RevisionRow)
         .where(
             RevisionRow.id == row.id,
             RevisionRow.state == RevisionState.RECEIVING,
             RevisionRow.images == row.images,
+            RevisionRow.last_image_at == row.last_image_at,
         )
         .values(state=RevisionState.COMPLETE, completed_at=at, completed_because=because)
         .execution_options(synchronize_session="fetch")
@@ -156,7 +174,7 @@ def close_revision(session: Session, row: RevisionRow, *, at: dt.datetime, becau
 
 
 def instances_up_to(session: Session, row: RevisionRow) -> Sequence[InstanceRow]:
-    """The set of a revision: its own images and those of all earlier ones."""
+    """The set of a revision: its own images and those of all earlier ones, be their files held or not."""
     return session.scalars(
         select(InstanceRow)
         .join(RevisionRow, RevisionRow.id == InstanceRow.revision_id)

@@ -100,6 +100,7 @@ class AssociationRow(Row):
 
 class StudyRow(Row):
     __tablename__ = "study"
+    __table_args__ = (Index("ix_study_purged_at_study_instance_uid", "purged_at", "study_instance_uid"),)
     study_instance_uid: Mapped[str] = mapped_column(Uid, primary_key=True)
     patient_id: Mapped[str] = mapped_column(Text, index=True)
     patient_name: Mapped[str] = mapped_column(Text)
@@ -107,6 +108,10 @@ class StudyRow(Row):
     study_date: Mapped[str] = mapped_column(Text)
     description: Mapped[str] = mapped_column(Text)
     first_received_at: Mapped[dt.datetime] = mapped_column(Utc, index=True)
+    touched_at: Mapped[dt.datetime | None] = mapped_column(Utc)
+    """Something of it came that was here before. The days of retention count from then, at the earliest."""
+    purged_at: Mapped[dt.datetime | None] = mapped_column(Utc)
+    """No file of it has been held since then; None where one is. What was deleted when: PurgeRow."""
 
     revisions: Mapped[list[RevisionRow]] = relationship(back_populates="study", order_by="RevisionRow.number")
 
@@ -169,6 +174,8 @@ class InstanceRow(Row):
     sha256: Mapped[str] = mapped_column(String(64))
     received_at: Mapped[dt.datetime] = mapped_column(Utc)
     header: Mapped[dict[str, Any]] = mapped_column(JSON)
+    purged_at: Mapped[dt.datetime | None] = mapped_column(Utc)
+    """Since then its file is not to be used; None where it is held. So too of results and conflicts."""
 
 
 class ConflictRow(Row):
@@ -181,6 +188,22 @@ class ConflictRow(Row):
     path: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str] = mapped_column(String(64))
     received_at: Mapped[dt.datetime] = mapped_column(Utc)
+    purged_at: Mapped[dt.datetime | None] = mapped_column(Utc)
+
+
+class PurgeRow(Row):
+    """The files of one study that were given up together. Rows of what they held live on."""
+
+    __tablename__ = "purge"
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(ForeignKey("study.study_instance_uid"), index=True)
+    purged_at: Mapped[dt.datetime] = mapped_column(Utc)
+    because: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(Text)
+    files: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    ended_at: Mapped[dt.datetime | None] = mapped_column(Utc, index=True)
+    """When the last of them was gone from disk; until then the next round goes on."""
 
 
 class JobRow(Row):
@@ -278,6 +301,7 @@ class ResultRow(Row):
     size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     made_at: Mapped[dt.datetime] = mapped_column(Utc)
+    purged_at: Mapped[dt.datetime | None] = mapped_column(Utc)
 
 
 class DeliveryRow(Row):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from node.audit.events import FAILED, Action
-from node.db import entering, receiving
+from node.db import entering, purging, receiving
+from node.db.entering import Known
+from node.db.lifecycle import RevisionState
 from node.db.session import Database
 from node.db.tables import ConflictRow, SeriesRow, StudyRow
 from node.dicom.header import InstanceHeader
@@ -26,6 +28,7 @@ _RETRIES = 5
 _MOST_REMEMBERED = 100_000
 
 CONFLICT = "this SOP Instance UID is here already with other bytes; this one was kept aside"
+GOING = "its file was being deleted by the retention policy as it came: send it again"
 
 
 @dataclass
@@ -43,8 +46,10 @@ class Entry:
 class Entries:
     """The one thread that enters objects; what arrives while it commits goes into its next transaction."""
 
-    def __init__(self, database: Database, *, actor: str) -> None:
+    def __init__(self, database: Database, *, is_there: Callable[[str], bool], actor: str) -> None:
+        """is_there     whether the archive holds a file, by its path"""
         self._database = database
+        self._is_there = is_there
         self._actor = actor
         self._waiting: queue.Queue[Entry | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="receive-writer", daemon=True)
@@ -113,33 +118,63 @@ class Entries:
         """One outcome per entry, in order; the same object twice in one batch is entered once."""
         found, own = entering.known_instances(session, [entry.header.sop_instance_uid for entry in batch])
         fresh: dict[str, Entry] = {}
-        again: list[tuple[Entry, str, int | None]] = []
+        again: list[tuple[Entry, str]] = []
         for entry in batch:
             uid = entry.header.sop_instance_uid
             if uid in found:
-                again.append((entry, found[uid][1], found[uid][0]))
+                again.append((entry, found[uid].sha256))
             elif uid in fresh:
-                again.append((entry, fresh[uid].arrival.sha256, None))
+                again.append((entry, fresh[uid].arrival.sha256))
             else:
                 fresh[uid] = entry
-        self._enter_fresh(session, list(fresh.values()), own)
-        errors: dict[int, Refused] = {}
-        for entry, sha256, instance_id in again:
-            error = self._enter_again(session, entry, sha256, instance_id)
-            if error is not None:
+        self._touch(session, found.values(), fresh.values())
+        back, errors = self._come_back(session, again, found)
+        self._enter_fresh(session, list(fresh.values()), own, back)
+        done = {*map(id, back), *errors}
+        for entry, sha256 in again:
+            if id(entry) not in done and (error := self._enter_again(session, entry, sha256)) is not None:
                 errors[id(entry)] = error
         return [errors.get(id(entry)) for entry in batch]
 
-    def _enter_fresh(self, session: Session, fresh: Sequence[Entry], own: set[str]) -> None:
-        if not fresh:
-            return
+    def _touch(self, session: Session, known: Iterable[Known], fresh: Iterable[Entry]) -> None:
+        """Studies first and in one order, then revisions likewise: so two receivers never wait for each other."""
+        begun = {entry.header.study_instance_uid for entry in fresh} - self._receiving.keys()
+        for study in sorted(begun | {one.study_instance_uid for one in known}):
+            entering.touch(session, study, at=now())
+
+    def _come_back(
+        self, session: Session, again: Sequence[tuple[Entry, str]], found: Mapping[str, Known]
+    ) -> tuple[list[Entry], dict[int, Refused]]:
+        """The same bytes as those that were deleted here: held again; or why not, by the id of the entry."""
+        purged = entering.purged_instances(session, [known.instance_id for known in found.values()])
+        back: list[Entry] = []
+        errors: dict[int, Refused] = {}
+        for entry, sha256 in again:
+            known = found.get(entry.header.sop_instance_uid)
+            if known is None or known.instance_id not in purged or sha256 != entry.arrival.sha256:
+                continue
+            if not self._is_there(entry.path):
+                errors[id(entry)] = OutOfResources(GOING)
+                self._record(session, Action.INSTANCE_REFUSED, entry, outcome=FAILED, reason=GOING)
+                continue
+            entering.hold_again(
+                session, known.instance_id, path=entry.path, transfer_syntax_uid=entry.arrival.transfer_syntax_uid
+            )
+            purging.hold(session, known.study_instance_uid)
+            self._record(session, Action.INSTANCE_HELD_AGAIN, entry)
+            back.append(entry)
+        return back, errors
+
+    def _enter_fresh(self, session: Session, fresh: Sequence[Entry], own: set[str], back: Sequence[Entry]) -> None:
         ours = {e.header.sop_instance_uid for e in fresh if e.header.own_result or e.header.sop_instance_uid in own}
         by_study: dict[str, list[Entry]] = defaultdict(list)
         for entry in fresh:
             self._ensure_series(session, entry.header)
-            if entry.header.sop_instance_uid not in ours:
+            if entry.header.sop_instance_uid in ours:
+                purging.hold(session, entry.header.study_instance_uid)
+            else:
                 by_study[entry.header.study_instance_uid].append(entry)
-        revisions = {study: self._revision(session, study, entries) for study, entries in by_study.items()}
+        revisions = self._revisions(session, by_study, back)
         at = now()
         values = []
         for entry in fresh:
@@ -147,7 +182,35 @@ class Entries:
             revision_id = None if is_own else revisions[entry.header.study_instance_uid]
             values.append({**_instance(entry), "revision_id": revision_id, "received_at": at})
             self._record(session, Action.INSTANCE_OWN_RESULT if is_own else Action.INSTANCE_STORED, entry)
-        entering.add_instances(session, values)
+        if values:
+            entering.add_instances(session, values)
+
+    def _revisions(
+        self, session: Session, by_study: Mapping[str, Sequence[Entry]], back: Sequence[Entry]
+    ) -> dict[str, int]:
+        """The revision of each study that takes what is new; what has come back belongs to the one it had."""
+        returned: dict[str, list[Entry]] = defaultdict(list)
+        for entry in back:
+            returned[entry.header.study_instance_uid].append(entry)
+        revisions = {}
+        for study in sorted({*by_study, *returned}):
+            if study in by_study:
+                revisions[study] = self._revision(session, study, by_study[study])
+            else:
+                self._go_on(session, study, returned[study])
+        return revisions
+
+    def _go_on(self, session: Session, study: str, back: Sequence[Entry]) -> None:
+        """Images that a revision had to do without have come back: the next one is to have them.
+
+        Where none did without them, what was reported stands, and a second result would say nothing new.
+        """
+        newest = receiving.newest_revision(session, study)
+        if newest is None:
+            return
+        missed = {entry["series_instance_uid"] for entry in newest.selection if entry.get("missing")}
+        if newest.state == RevisionState.RECEIVING or missed & {entry.header.series_instance_uid for entry in back}:
+            self._revision(session, study, back, new=0)
 
     def _ensure_series(self, session: Session, header: InstanceHeader) -> None:
         key = (header.study_instance_uid, header.series_instance_uid)
@@ -159,39 +222,42 @@ class Entries:
             self._forget()
         self._series.add(key)  # forgotten again should this transaction fail
 
-    def _revision(self, session: Session, study: str, entries: Sequence[Entry]) -> int:
-        """The revision that takes these images, counted in."""
+    def _revision(self, session: Session, study: str, entries: Sequence[Entry], *, new: int | None = None) -> int:
+        """The revision that takes these images, counted in: all of them, or so many as are new."""
         urgent, at = any(entry.urgent for entry in entries), now()
+        images = len(entries) if new is None else new
         known = self._receiving.get(study)
-        if known is not None and entering.count_images(session, known, len(entries), at=at, urgent=urgent):
+        if known is not None and entering.count_images(session, known, images, at=at, urgent=urgent):
             return known
         row = receiving.receiving_revision(session, study) or receiving.open_revision(
             session, study, source_aet=entries[0].arrival.caller.calling_aet, urgent=urgent, at=at
         )
-        if not entering.count_images(session, row.id, len(entries), at=at, urgent=urgent):
+        if not entering.count_images(session, row.id, images, at=at, urgent=urgent):
             raise OutOfResources("the revision was closed while its row was locked")
         self._receiving[study] = row.id
         return row.id
 
-    def _enter_again(self, session: Session, entry: Entry, sha256: str, instance_id: int | None) -> Conflict | None:
+    def _enter_again(self, session: Session, entry: Entry, sha256: str) -> Conflict | None:
         """An object whose UID is here already: the same bytes are a success, others are kept aside."""
         if sha256 == entry.arrival.sha256:
             self._record(session, Action.INSTANCE_DUPLICATE, entry)
             return None
-        if instance_id is None:
-            row = receiving.instance(session, entry.header.sop_instance_uid)
-            instance_id = row.id if row is not None else 0
-        if receiving.conflict(session, instance_id, entry.arrival.sha256) is None:
+        first = receiving.received(session, entry.header.sop_instance_uid)
+        aside = receiving.conflict(session, first.id, entry.arrival.sha256)
+        if aside is None:
             receiving.add(
                 session,
                 ConflictRow(
-                    instance_id=instance_id,
+                    instance_id=first.id,
                     association_id=entry.arrival.association,
                     path=entry.path,
                     sha256=entry.arrival.sha256,
                     received_at=now(),
                 ),
             )
+        elif aside.purged_at is not None and self._is_there(entry.path):
+            aside.purged_at, aside.path, aside.received_at = None, entry.path, now()
+        purging.hold(session, first.study_instance_uid)
         self._record(session, Action.INSTANCE_CONFLICT, entry, outcome=FAILED, reason=CONFLICT, kept=sha256)
         return Conflict(CONFLICT)
 

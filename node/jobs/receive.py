@@ -32,7 +32,7 @@ class ReceivingDesk:
         self._archive = archive
         self._receiver = f"receive@{socket.gethostname()}:{settings.port}"
         self.spool = archive.spool_of(f"{socket.gethostname()}:{settings.port}")
-        self._entries = Entries(database, actor=self._receiver)
+        self._entries = Entries(database, is_there=archive.holds, actor=self._receiver)
         self._senders: dict[str, Peer] = {}
         """The peer of each open association, as it was when it was admitted."""
 
