@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -18,6 +19,8 @@ from node.dicom.select import Choice, choose
 from node.jobs.record import now, record
 from node.settings import Route
 
+NO_LONGER_HELD = "no longer held"
+"""The decision on images for an analysis whose files were deleted."""
 MOST_SERIES = 6
 """Most series of one pipeline per study: a study with forty reconstructions would hold up everybody else."""
 
@@ -25,17 +28,28 @@ MOST_SERIES = 6
 def plan(database: Database, revision_id: int, *, actor: str) -> bool:
     """Decide on every series of the revision and queue the jobs; False where somebody did so already."""
     with database.write() as session:
+        receiving.lock_revision(session, revision_id)  # against images that come back while it looks what is missing
         revision = receiving.revision(session, revision_id)
         if revision.state != RevisionState.COMPLETE:
             return False
         by_series: dict[str, list[InstanceRow]] = defaultdict(list)
+        purged: dict[str, dt.datetime] = {}
         for row in receiving.instances_up_to(session, revision):
             by_series[row.series_instance_uid].append(row)
+            if row.purged_at is not None:
+                purged[row.sop_instance_uid] = row.purged_at
         headers = {uid: [InstanceHeader.from_json(row.header) for row in rows] for uid, rows in by_series.items()}
         route = peers.route_for(session, revision.source_aet)
         taken: dict[str, int] = defaultdict(int)
         selection = [
-            _decide(session, revision, choice, headers[choice.series_instance_uid], route=route, taken=taken)
+            _decide(
+                session,
+                revision,
+                _entry(choice, headers[choice.series_instance_uid]),
+                route=route,
+                taken=taken,
+                missing=_missing(session, revision, choice, purged),
+            )
             for choice in choose(headers)
         ]
         receiving.move_revision(session, revision_id, RevisionState.PLANNED, planned_at=now(), selection=selection)
@@ -55,18 +69,11 @@ def plan(database: Database, revision_id: int, *, actor: str) -> bool:
     return True
 
 
-def _decide(
-    session: Session,
-    revision: RevisionRow,
-    choice: Choice,
-    headers: Sequence[InstanceHeader],
-    *,
-    route: Route | None,
-    taken: dict[str, int],
-) -> dict[str, Any]:
+def _entry(choice: Choice, headers: Sequence[InstanceHeader]) -> dict[str, Any]:
+    """What is known of these images before anything is decided."""
     chosen = [header for header in headers if header.sop_instance_uid in choice.sop_instance_uids]
     first = chosen[0]
-    entry: dict[str, Any] = {
+    return {
         "series_instance_uid": choice.series_instance_uid,
         "sop_instance_uids": list(choice.sop_instance_uids),
         "role": str(choice.role),
@@ -79,21 +86,59 @@ def _decide(
         "reason": choice.reason,
         "job_id": None,
     }
-    pipeline = choice.eligible_for
+
+
+def _missing(
+    session: Session, revision: RevisionRow, choice: Choice, purged: Mapping[str, dt.datetime]
+) -> dict[str, Any]:
+    """How many of these images are no longer held, since when, and which revision told of them; {} where none is."""
+    gone = [purged[uid] for uid in choice.sop_instance_uids if uid in purged]
+    if not gone:
+        return {}
+    earlier = receiving.earlier_revisions(session, revision)
+    told = [row.number for row in earlier if row.reported_at is not None and row.reported_at <= max(gone)]
+    return {"missing": len(gone), "missing_since": max(gone).isoformat(), "told_in": told[0] if told else None}
+
+
+def _why_missing(entry: Mapping[str, Any], missing: Mapping[str, Any]) -> str:
+    """A part of a series is never analysed: it would pass for the whole."""
+    here = len(entry["sop_instance_uids"]) - missing["missing"]
+    deleted = f"deleted on {dt.datetime.fromisoformat(missing['missing_since']).astimezone():%Y-%m-%d} by the retention"
+    stands = f" What revision {missing['told_in']} reported of them stands." if missing["told_in"] else ""
+    if not here:
+        return f"These images are no longer held here ({deleted}).{stands}"
+    return (
+        f"{missing['missing']} of these images are no longer held here ({deleted}), and the other {here} are not"
+        f" analysed without them.{stands} Sent again as a whole, the series is analysed."
+    )
+
+
+def _decide(
+    session: Session,
+    revision: RevisionRow,
+    entry: dict[str, Any],
+    *,
+    route: Route | None,
+    taken: dict[str, int],
+    missing: Mapping[str, Any],
+) -> dict[str, Any]:
+    pipeline, series = entry["pipeline"], entry["series_instance_uid"]
     if pipeline is None:
         return entry
     if route is not None and pipeline not in route.pipelines:
         return {**entry, "reason": f"The route of this site does not include the analysis {pipeline}."}
+    if missing:
+        return {**entry, **missing, "decision": NO_LONGER_HELD, "reason": _why_missing(entry, missing)}
     if taken[pipeline] >= MOST_SERIES:
         return {**entry, "reason": f"Only the first {MOST_SERIES} eligible series of a study are analysed."}
     taken[pipeline] += 1
-    earlier = work.earlier_job(session, revision, pipeline=pipeline, series_instance_uid=choice.series_instance_uid)
+    earlier = work.earlier_job(session, revision, pipeline=pipeline, series_instance_uid=series)
     if earlier is not None:
         return {**entry, "decision": f"unchanged since revision {earlier.revision.number}", "job_id": earlier.id}
     job = JobRow(
         revision_id=revision.id,
         pipeline=pipeline,
-        series_instance_uid=choice.series_instance_uid,
+        series_instance_uid=series,
         urgent=revision.urgent,
         queued_at=now(),
     )

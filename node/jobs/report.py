@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,19 +44,24 @@ class Reporter:
             entries = tuple(_entry(session, chosen) for chosen in revision.selection)
             paths: dict[str, list[str]] = defaultdict(list)
             for row in receiving.instances_up_to(session, revision):
-                paths[row.series_instance_uid].append(row.path)
-            predecessors = _predecessors(session, revision)
+                if row.purged_at is None:
+                    paths[row.series_instance_uid].append(row.path)
+            missing, told_in = _missing(revision.selection)
+            stands = revision.number - 1 in told_in  # the report before this one says what nobody can look at again
+            predecessors = () if stands else _predecessors(session, revision)
         with attempt.step("read"):
             sources = {
                 uid: SeriesSource.load([self.archive.path(path) for path in series]) for uid, series in paths.items()
             }
-        study = StudyEntry(entries)
+        study = StudyEntry(entries, missing=missing)
         if attempt.job.attempt >= self.settings.max_attempts:
             # every study gets a report: at the last attempt one without anything that may have broken the others
             sources = {uid: source.bare() for uid, source in sources.items()}
-            study = StudyEntry(tuple(replace(e, findings=None, volume_sources=()) for e in entries), (_WITHOUT,))
+            bare = tuple(replace(e, findings=None, volume_sources=()) for e in entries)
+            study = StudyEntry(bare, (_WITHOUT,), missing)
         with attempt.step("report"):
             made = replace(stamp(self.settings, revision), predecessors=predecessors)
+            made = replace(made, replaces=None) if stands else made
             produced = write_report(study, sources, made)
             results = tuple(keep_produced(self.archive, attempt, item) for item in produced)
         return Outcome("processed", "", results)
@@ -134,6 +140,21 @@ def _entry(session: Session, chosen: dict[str, Any]) -> SeriesEntry:
         volume_sources=sources_from_body(body["sources"]),
         results=tuple(_ref(row) for row in work.results_of_job(session, job.id)),
     )
+
+
+def _missing(selection: Sequence[dict[str, Any]]) -> tuple[str, set[int]]:
+    """(what this report does without, as a sentence, "" where nothing is; the revisions whose reports tell of it)."""
+    lacking = [entry for entry in selection if entry.get("missing")]
+    if not lacking:
+        return "", set()
+    days = sorted({dt.datetime.fromisoformat(e["missing_since"]).astimezone().strftime("%Y-%m-%d") for e in lacking})
+    told_in = {entry["told_in"] for entry in lacking if entry["told_in"]}
+    stands = ", ".join(f"revision {number}" for number in sorted(told_in))
+    return (
+        f"Not looked at again: earlier images of this study ({sum(entry['missing'] for entry in lacking)}) that are no"
+        f" longer held here (deleted on {', '.join(days)} by the retention)."
+        + (f" What the report of {stands} says of them still stands." if stands else "")
+    ), told_in
 
 
 def _ref(row: ResultRow) -> ResultRef:

@@ -92,7 +92,11 @@ class SeriesEntry:
 
 @dataclass(frozen=True)
 class StudyEntry:
-    """All that arrived of one study, in the order in which the report names it."""
+    """All that arrived of one study, in the order in which the report names it.
+
+    missing             what the report does without, since it is no longer held: said first, and the report is partial
+    """
 
     series: tuple[SeriesEntry, ...]
     notes: tuple[str, ...] = ()
+    missing: str = ""

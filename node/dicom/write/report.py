@@ -56,8 +56,8 @@ def write_report(study: StudyEntry, sources: Mapping[str, SeriesSource], stamp: 
 
 
 def completion(study: StudyEntry) -> str:
-    """COMPLETE only where every analysis that was begun came to its end."""
-    failed = any(entry.outcome == "failed" for entry in study.series)
+    """COMPLETE only where every analysis that was begun came to its end, and nothing is missing."""
+    failed = bool(study.missing) or any(entry.outcome == "failed" for entry in study.series)
     analyses = [analysis for entry in study.series if entry.findings for analysis in entry.findings.analyses]
     return "PARTIAL" if failed or any(analysis.outcome != "done" for analysis in analyses) else "COMPLETE"
 
@@ -75,7 +75,7 @@ def outcome(study: StudyEntry) -> Code | None:
         search_failed = any(analysis.looks_for and analysis.outcome == "failed" for analysis in analyses)
         return codes.NONE_DONE if failed and (nothing_done or search_failed) else None
     lesions = any(entry.findings.lesions for entry in study.series if entry.findings)
-    if failed:
+    if failed or study.missing:
         return codes.SOME_DONE_FINDINGS if lesions else codes.SOME_DONE_NOTHING
     return codes.ALL_DONE_FINDINGS if lesions else codes.ALL_DONE_NOTHING
 

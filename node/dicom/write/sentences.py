@@ -28,7 +28,8 @@ def is_warning(text: str) -> bool:
 def conclusion(study: StudyEntry) -> list[str]:
     """What a reader must know if nothing else is read."""
     failed = [entry for entry in study.series if entry.outcome == "failed"]
-    sentences = [*_marked(study), *_nothing_found(study)]
+    sentences = [study.missing] if study.missing else []
+    sentences += [*_marked(study), *_nothing_found(study)]
     if not any(map(_searched, study.series)):
         sentences.append("Not looked for disease: no such analysis was run. This report says nothing about findings.")
     if poor := sum(len(score.poor) for entry in study.series if entry.findings for score in entry.findings.scores):
@@ -84,7 +85,8 @@ def of_study(study: StudyEntry, stamp: Stamp) -> list[str]:
     ]
     if stamp.replaces is not None:
         late = f" because {count(stamp.new_images, 'more image')} arrived" if stamp.new_images else ""
-        sentences.append(f"This report replaces revision {stamp.replaces}{late}. Do not use the earlier results.")
+        earlier = f"results of revision {stamp.replaces}" if study.missing else "earlier results"
+        sentences.append(f"This report replaces revision {stamp.replaces}{late}. Do not use the {earlier}.")
     return sentences + [_stop(note) for note in study.notes]
 
 
