@@ -34,18 +34,26 @@ def _label(dataset: Dataset, tag: int) -> str:
 
 
 ACQUISITION_NUMBER, TEMPORAL_POSITION = "acquisition number", "temporal position"
+CARDIAC_PHASE, RESPIRATORY_PHASE, DESCRIPTION = "cardiac phase", "respiratory phase", "series description"
+ACQUISITION_TIME, CONTENT_TIME = "acquisition time", "content time"
 _PHASE_KEYS: tuple[tuple[str, int, int, Callable[[Dataset, int], str]], ...] = (
     (ACQUISITION_NUMBER, 0x00200012, 0x00209156, _label),
     (TEMPORAL_POSITION, 0x00200100, 0x00209128, _label),
-    ("cardiac phase", 0x00209241, 0x00209241, _label),
+    (CARDIAC_PHASE, 0x00209241, 0x00209241, _label),
+    ("trigger time", 0x00181060, 0x00209153, _label),
+    (RESPIRATORY_PHASE, 0x00209245, 0x00209245, _label),
+    (DESCRIPTION, 0x0008103E, 0x0008103E, text),
+    ("image comments", 0x00204000, 0x00209158, text),
     ("stack", 0x00209056, 0x00209056, text),
     ("contrast agent", 0x00180010, 0x00180010, text),
     ("kernel", 0x00181210, 0x00181210, text),
     ("tube voltage", 0x00180060, 0x00180060, text),
-    ("acquisition time", 0x00080032, 0x00189074, text),
-    ("content time", 0x00080033, 0x00189151, text),
+    (ACQUISITION_TIME, 0x00080032, 0x00189074, text),
+    (CONTENT_TIME, 0x00080033, 0x00189151, text),
 )
 """What may tell two phases in one series apart: (words, attribute of the image, of the frame, how it is read)."""
+_PHASE_GROUPS = (0x00209111, 0x00189118, 0x00209253)
+"""Frame Content, Cardiac Synchronization, Respiratory Synchronization."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,8 @@ class Frame:
     spacing_between_slices_mm: float | None
     exposure_mas: float | None
     phases: tuple[tuple[str, str], ...]
+    instance_number: int | None = None
+    """Of a frame: its place in the file."""
 
     @property
     def is_localiser(self) -> bool:
@@ -158,13 +168,14 @@ def _frame(path: Path, index: int, groups: _Groups, *, multi_frame: bool) -> Fra
         spacing_between_slices_mm=number(top, 0x00180088),
         exposure_mas=_exposure_mas(groups),
         phases=_phases(groups),
+        instance_number=index + 1 if multi_frame else integer(top, 0x00200013),
     )
 
 
 def _phases(groups: _Groups) -> tuple[tuple[str, str], ...]:
-    content = item(groups.own, 0x00209111)
+    places = [item(groups.own, sequence) for sequence in _PHASE_GROUPS]
     return tuple(
-        (words, read(content, of_frame) or read(groups.top, of_image))
+        (words, next(filter(None, (read(place, of_frame) for place in places)), "") or read(groups.top, of_image))
         for words, of_image, of_frame, read in _PHASE_KEYS
     )
 

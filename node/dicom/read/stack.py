@@ -6,13 +6,13 @@ out would be a guess, the series is refused.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from node.dicom.read.frames import ACQUISITION_NUMBER, TEMPORAL_POSITION, Frame
-from node.dicom.read.geometry import ANGLE_TOLERANCE, SAME_PLACE_MM, Array, Plane, distances, evenly_spaced, plane_of
+from node.dicom.read.frames import Frame
+from node.dicom.read.geometry import ANGLE_TOLERANCE, SAME_PLACE_MM, Plane, distances, plane_of
+from node.dicom.read.interleaved import grouped, interleaved
 from node.errors import NotEligible
 
 Fingerprint = Callable[[Frame], bytes]
@@ -113,9 +113,9 @@ def _one_per_position(frames: list[Frame], plane: Plane, fingerprint: Fingerprin
     if len(left) < len(frames):
         notes.append(f"Exact copies of images at the same position left out: {len(frames) - len(left)}.")
     if len(left) > len(places):
-        return _one_phase(left, plane, range(len(left[0].phases)), len(places), notes)
-    number = _interleaved_by(left, plane)
-    return left if number is None else _one_phase(left, plane, [number], 0, notes)
+        return _one_phase(left, plane, len(places), notes)
+    scans = interleaved(left, plane)
+    return left if scans is None else _most_complete(*scans, plane, notes)
 
 
 def _by_position(frames: Sequence[Frame], plane: Plane) -> list[list[Frame]]:
@@ -141,57 +141,28 @@ def _without_copies(place: list[Frame], fingerprint: Fingerprint) -> list[Frame]
     return list(kept.values())
 
 
-def _interleaved_by(frames: list[Frame], plane: Plane) -> int | None:
-    """Which attribute tells apart scans whose slices lie between each other, as an index into `phases`; else None.
-
-    Asked only where steps are uneven. Two parts of one scan (chest, then abdomen) may overlap by a few slices: they are
-    taken for two phases only where at least half of the slices of one lie within the range of another.
-    """
-    positions = np.array([frame.position for frame in frames], dtype=np.float64)
-    if evenly_spaced(plane, positions):
-        return None
-    along = distances(plane, positions)
-    for number, (words, _) in enumerate(frames[0].phases):
-        if words not in {ACQUISITION_NUMBER, TEMPORAL_POSITION}:
-            continue
-        values = np.array([frame.phases[number][1] for frame in frames])
-        scans = [along[values == value] for value in set(values)]
-        if any(_within(one, other) for other in scans if len(other) > 1 for one in scans if one is not other):
-            return number
-    return None
-
-
-def _within(one: Array, other: Array) -> bool:
-    """Whether at least half of the distances of one scan lie in the range of the other."""
-    return bool(2 * np.count_nonzero((one > other.min()) & (one < other.max())) >= len(one))
-
-
-def _one_phase(
-    frames: list[Frame], plane: Plane, attributes: Sequence[int], positions: int, notes: list[str]
-) -> list[Frame]:
+def _one_phase(frames: list[Frame], plane: Plane, positions: int, notes: list[str]) -> list[Frame]:
     """The most complete phase, where one attribute tells them apart: no place twice in one, half of all in the best.
 
-    Between equally complete phases the lower value counts (the earlier acquisition).
-
-    attributes   which may tell them apart, as indices into `phases`
     positions    how many places there are in all
     """
-    for number in attributes:
-        words = frames[0].phases[number][0]
-        phases: dict[str, list[Frame]] = defaultdict(list)
-        for frame in frames:
-            phases[frame.phases[number][1]].append(frame)
+    for number, (words, _) in enumerate(frames[0].phases):
+        phases = grouped(frames, number)
         if len(phases) < 2 or any(len(_by_position(phase, plane)) < len(phase) for phase in phases.values()):
             continue
-        best = max(sorted(phases, key=_in_order), key=lambda value: len(phases[value]))
-        if 2 * len(phases[best]) < positions:
-            continue
-        notes.append(
-            f"{len(phases)} phases of the same region are in this series, told apart by {words}; the most complete one "
-            f"is read ({len(phases[best])} of {len(frames)} images)."
-        )
-        return [place[0] for place in _by_position(phases[best], plane)]
+        if 2 * max(map(len, phases.values())) >= positions:
+            return _most_complete(words, phases, plane, notes)
     raise NotEligible("Different images at the same position, and nothing in the headers says which belong together.")
+
+
+def _most_complete(words: str, phases: Mapping[str, list[Frame]], plane: Plane, notes: list[str]) -> list[Frame]:
+    """Between equally complete phases the lower value counts (the earlier acquisition)."""
+    best = max(sorted(phases, key=_in_order), key=lambda value: len(phases[value]))
+    notes.append(
+        f"{len(phases)} phases of the same region are in this series, told apart by {words}; the most complete one "
+        f"is read ({len(phases[best])} of {sum(map(len, phases.values()))} images)."
+    )
+    return [place[0] for place in _by_position(phases[best], plane)]
 
 
 def _in_order(value: str) -> tuple[int, float, str]:

@@ -61,6 +61,33 @@ def test_reads_the_numbers_that_tell_frames_apart(
     assert [dict(frame.phases)[words] for frame in frames] == expected
 
 
+@pytest.mark.parametrize(
+    ("sequence", "keyword", "words"),
+    [
+        ("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase", "cardiac phase"),
+        ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", "trigger time"),
+        ("RespiratorySynchronizationSequence", "NominalPercentageOfRespiratoryPhase", "respiratory phase"),
+    ],
+)
+def test_reads_the_phase_of_a_frame_where_the_standard_has_it(
+    tmp_path: Path, sequence: str, keyword: str, words: str
+) -> None:
+    ds = phantom.enhanced_ct([(0, 0, z) for z in range(2)], np.zeros((2, 4, 4), np.uint16))
+    for number, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        setattr(frame, sequence, [phantom.change(Dataset(), **{keyword: 40.0 + 35 * number})])
+    frames, _ = frames_of(phantom.save(ds, tmp_path / "a.dcm"))
+    assert [dict(frame.phases)[words] for frame in frames] == ["40", "75"]
+    assert [frame.instance_number for frame in frames] == [1, 2]
+
+
+def test_reads_what_tells_single_images_apart(tmp_path: Path) -> None:
+    ds = phantom.ct(TriggerTime="450", ImageComments="75 %", SeriesDescription="CTA 75 %", InstanceNumber="12")
+    (frame,), _ = frames_of(phantom.save(ds, tmp_path / "a.dcm"))
+    told = dict(frame.phases)
+    assert (told["trigger time"], told["image comments"], told["series description"]) == ("450", "75 %", "CTA 75 %")
+    assert frame.instance_number == 12
+
+
 def test_a_number_that_is_none_still_tells_images_apart(tmp_path: Path) -> None:
     path = phantom.save(phantom.ct(AcquisitionNumber="77"), tmp_path / "a.dcm")
     path.write_bytes(path.read_bytes().replace(b"IS\x02\x0077", b"IS\x02\x00A1"))

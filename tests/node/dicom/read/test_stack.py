@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,6 +175,87 @@ def test_takes_one_of_two_phases_whose_slices_lie_between_each_other(key: str) -
     assert "2 phases of the same region" in notes[0]
     assert key in notes[0]
     assert "6 of 11 images" in notes[0]
+
+
+HALF_A_STEP = [("1", 0.0), ("2", 1.25)]
+
+
+def half_a_step_apart(count: int, **values: Any) -> list[Frame]:
+    """Two scans of 2.5 mm slices; `values` are functions of (phase, number of the slice)."""
+    return [
+        at(2.5 * n + shift, f"1.{phase}.{n}", **{name: value(phase, n) for name, value in values.items()})
+        for phase, shift in HALF_A_STEP
+        for n in range(count)
+    ]
+
+
+def thick(_phase: str, _n: int) -> float:
+    return 2.5
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("acquisition number", "temporal position", "cardiac phase", "trigger time", "respiratory phase"),
+        *("series description", "image comments", "kernel", "acquisition time"),
+    ],
+)
+def test_two_phases_half_a_step_apart_are_no_even_grid(key: str) -> None:
+    frames = half_a_step_apart(
+        5, phases=lambda phase, _: (("contrast agent", ""), (key, phase)), slice_thickness_mm=thick
+    )
+    kept, _, notes = one_stack(frames, different)
+    assert [frame.source.instance_uid for frame in kept] == [f"1.1.{n}" for n in range(5)]
+    assert f"told apart by {key}" in notes[0]
+    assert "5 of 10 images" in notes[0]
+
+
+@pytest.mark.parametrize("key", ["acquisition time", "content time"])
+def test_scans_that_were_made_one_after_the_other_are_told_apart_by_time(key: str) -> None:
+    frames = half_a_step_apart(
+        5, phases=lambda phase, n: ((key, f"1{3 - int(phase)}00{n:02}.5"),), slice_thickness_mm=thick
+    )
+    kept, _, notes = one_stack(frames, different)
+    assert [frame.source.instance_uid[:4] for frame in kept] == ["1.2."] * 5, "the earlier one"
+    assert f"told apart by {key}" in notes[0]
+
+
+def test_scans_that_were_numbered_one_after_the_other_are_told_apart_where_slices_overlap() -> None:
+    def number(phase: str, n: int) -> int:
+        return n if phase == "1" else 10 - n  # there and back
+
+    frames = half_a_step_apart(5, instance_number=number, slice_thickness_mm=thick)
+    kept, _, notes = one_stack(frames, different)
+    assert order(kept) == [0, 2.5, 5, 7.5, 10]
+    assert "told apart by the order of instance numbers" in notes[0]
+    thin = [replace(frame, slice_thickness_mm=1.25) for frame in frames]
+    assert len(one_stack(thin, different)[0]) == 10, "slices that only touch each other are one stack"
+    unknown = [replace(frame, slice_thickness_mm=None) for frame in frames]
+    assert len(one_stack(unknown, different)[0]) == 5, "nothing says that they only touch"
+
+
+def test_overlapping_slices_of_one_scan_stay_together() -> None:
+    frames = [
+        at(
+            1.25 * n,
+            instance_number=n,
+            slice_thickness_mm=2.5,
+            phases=(
+                ("acquisition number", "1"),
+                ("trigger time", f"{700 + n * n % 7}"),
+                ("acquisition time", f"{n // 4}"),
+            ),
+        )
+        for n in range(20)
+    ]
+    kept, _, notes = one_stack(frames, different)
+    assert (len(kept), notes) == (20, [])
+
+
+def test_trigger_times_that_come_again_by_chance_tell_nothing_apart() -> None:
+    times = ["450"] * 4 + ["463"] * 4 + ["455"] * 4 + ["450"] * 4
+    frames = [at(n, phases=(("trigger time", time),)) for n, time in enumerate(times)]
+    assert len(one_stack(frames, different)[0]) == 16
 
 
 def test_takes_the_earliest_of_three_interleaved_phases() -> None:

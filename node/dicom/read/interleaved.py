@@ -1,0 +1,133 @@
+"""Scans of one region whose slices lie between each other: told apart, or one even grid of half the step comes of them.
+
+Cardiac and respiratory phases are often moved by half a slice step. What tells them apart is what alternates from slice
+to slice, or what was made one scan after the other. Overlapping slices of one scan do neither.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
+
+import numpy as np
+
+from node.dicom.read.frames import (
+    ACQUISITION_NUMBER,
+    ACQUISITION_TIME,
+    CARDIAC_PHASE,
+    CONTENT_TIME,
+    DESCRIPTION,
+    RESPIRATORY_PHASE,
+    TEMPORAL_POSITION,
+    Frame,
+)
+from node.dicom.read.geometry import Array, Plane, distances, evenly_spaced
+
+Scans = tuple[str, dict[str, list[Frame]]]
+"""(what tells them apart, {its value: frames})"""
+
+INSTANCE_NUMBER = "the order of instance numbers"
+OVERLAP = 1.9
+"""Slices at least so many steps thick overlap by half: so do those of one scan, and those of two scans in between."""
+_LABELS = {ACQUISITION_NUMBER, TEMPORAL_POSITION, CARDIAC_PHASE, RESPIRATORY_PHASE, DESCRIPTION}
+"""What is believed where steps are uneven: the same for all slices of a scan."""
+_MOST_SCANS = 8
+_LEAST_SLICES = 3
+"""Of each scan: fewer are in some order by chance."""
+
+
+def interleaved(frames: Sequence[Frame], plane: Plane) -> Scans | None:
+    """The scans that lie between each other, of frames in order along the normal; None where it is one scan."""
+    positions = np.array([frame.position for frame in frames], dtype=np.float64)
+    along = distances(plane, positions)
+    if not evenly_spaced(plane, positions):
+        return _by_label(frames, along)
+    return (_by_turns(frames, along) or _one_after_the_other(frames, along)) if _most(frames) > 1 else None
+
+
+def grouped(frames: Sequence[Frame], number: int) -> dict[str, list[Frame]]:
+    """Frames by the value of one of their `phases`."""
+    groups: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        groups[frame.phases[number][1]].append(frame)
+    return dict(groups)
+
+
+def _by_label(frames: Sequence[Frame], along: Array) -> Scans | None:
+    """Uneven steps. Two parts of one scan (chest, then abdomen) may overlap by a few slices.
+
+    They are taken for two scans only where at least half of the slices of one lie within the range of another.
+    """
+    for number, (words, _) in enumerate(frames[0].phases):
+        if words not in _LABELS:
+            continue
+        values = np.array([frame.phases[number][1] for frame in frames])
+        scans = [along[values == value] for value in set(values)]
+        if any(_within(one, other) for other in scans if len(other) > 1 for one in scans if one is not other):
+            return words, grouped(frames, number)
+    return None
+
+
+def _within(one: Array, other: Array) -> bool:
+    """Whether at least half of the distances of one scan lie in the range of the other."""
+    return bool(2 * np.count_nonzero((one > other.min()) & (one < other.max())) >= len(one))
+
+
+def _by_turns(frames: Sequence[Frame], along: Array) -> Scans | None:
+    """Even steps, and some attribute that goes round: A B A B.
+
+    Acquisition numbers alone are believed only where slices overlap: else they make one whole stack, by turns.
+    """
+    for number, (words, _) in enumerate(frames[0].phases):
+        values = [frame.phases[number][1] for frame in frames]
+        count = len(set(values))
+        if not 2 <= count <= _most(frames) or values != (values[:count] * len(values))[: len(values)]:
+            continue
+        if words != ACQUISITION_NUMBER or _overlap(frames, along):
+            return words, grouped(frames, number)
+    return None
+
+
+def _one_after_the_other(frames: Sequence[Frame], along: Array) -> Scans | None:
+    """Even steps, and every second (third…) slice came before all others.
+
+    That the scanner was there twice is believed at once; that images were made or numbered so, where slices overlap.
+    """
+    ranks = [(ACQUISITION_TIME, _times(frames, ACQUISITION_TIME))]
+    if _overlap(frames, along):
+        numbers = [None if frame.instance_number is None else float(frame.instance_number) for frame in frames]
+        ranks += [(CONTENT_TIME, _times(frames, CONTENT_TIME)), (INSTANCE_NUMBER, numbers)]
+    for words, given in ranks:
+        known = [value for value in given if value is not None]
+        if len(known) < len(frames):
+            continue
+        for count in range(2, _most(frames) + 1):
+            turns = sorted(range(count), key=lambda turn: known[turn])
+            parts = [known[turn::count] for turn in turns]
+            if all(max(one) < min(other) for one, other in pairwise(parts)):
+                return words, {str(rank): list(frames[turn::count]) for rank, turn in enumerate(turns)}
+    return None
+
+
+def _most(frames: Sequence[Frame]) -> int:
+    return min(_MOST_SCANS, len(frames) // _LEAST_SLICES)
+
+
+def _overlap(frames: Sequence[Frame], along: Array) -> bool:
+    """Whether slices are thicker than `OVERLAP` steps; yes where no header says how thick they are."""
+    stated = [frame.slice_thickness_mm for frame in frames if frame.slice_thickness_mm]
+    return not stated or median(stated) >= OVERLAP * float(np.median(np.diff(along)))
+
+
+def _times(frames: Sequence[Frame], words: str) -> list[float | None]:
+    """As numbers in order of time: HHMMSS.FFFFFF, or with the date before it."""
+    return [_number(dict(frame.phases).get(words, "")) for frame in frames]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.replace(":", ""))
+    except ValueError:
+        return None
