@@ -75,10 +75,13 @@ def receive(node: Node, stop: threading.Event, on_ready: Callable[[int], None]) 
 
 def clock(node: Node, stop: threading.Event) -> None:
     """Run the clock until `stop`."""
+    from node.jobs.purge import Housekeeping
     from node.jobs.sweep import Clock
 
+    actor = record.process_name("clock")
     waker = Waker(node.database, node.broker)
-    Clock(node.settings, node.database, waker, actor=record.process_name("clock")).run(stop)
+    housekeeping = Housekeeping(node.settings, node.database, node.archive, actor=actor)
+    Clock(node.settings, node.database, waker, housekeeping, actor=actor).run(stop)
 
 
 def work(node: Node, queue: Queue) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from node.cli import audit, check, demo, harvest, peers, processes, quality, send, studies, training
+from node.cli import audit, check, demo, harvest, peers, processes, purge, quality, send, studies, training
 from node.cli.words import BROKEN, EXIT_CODES, LATER, complain, exit_code_of
 from node.errors import NodeError
 from node.settings import VERSION
@@ -96,6 +96,7 @@ def options(
 
 processes.register(app)
 studies.register(app)
+purge.register(app)
 peers.register(app)
 send.register(app)
 audit.register(app)

@@ -88,6 +88,8 @@ def _happening(line: StudyLine) -> str:
         parts.append(f"{line.delivered} of {line.deliveries} results delivered")
     if line.reason:
         parts.append(line.reason)
+    if line.purged_at is not None:
+        parts.append(f"files deleted {line.purged_at.astimezone():%Y-%m-%d}")
     return "; ".join(parts)
 
 
@@ -130,14 +132,20 @@ def resend(
     pacsnode --home DIR resend --to MAINPACS
     """
     from node.cli.words import person
+    from node.db import purging
     from node.jobs import deliver
 
     if not (uid or to or everything):
         raise typer.BadParameter("name a study, or --to AET, or --all")
-    count = deliver.resend(open_database(ctx), study_instance_uid=uid or None, peer_aet=to or None, actor=person())
-    say(f"{count} result{'s' if count != 1 else ''} will be sent again" if count else "no dead letter fits")
-    if not count:
-        raise typer.Exit(1)
+    database = open_database(ctx)
+    count = deliver.resend(database, study_instance_uid=uid or None, peer_aet=to or None, actor=person())
+    if count:
+        say(f"{count} result{'s' if count != 1 else ''} will be sent again")
+        return
+    with database.read() as session:
+        deleted = purging.deleted(session, uid)
+    say(f"no dead letter fits{f': {deleted}' if deleted else ''}")
+    raise typer.Exit(1)
 
 
 def retry(

@@ -31,6 +31,20 @@ def show(study: Timeline, console: Console) -> None:
         console.print(Text(f"  {study.own_results_back} results of ours were routed back: kept, not processed"))
     for revision in study.revisions:
         _show_revision(revision, console)
+    _show_purges(study, console)
+
+
+def _show_purges(study: Timeline, console: Console) -> None:
+    """What is no longer here: rows, UIDs, digests and the trail are."""
+    if not study.purges:
+        return
+    console.print()
+    for purge in study.purges:
+        what = f"{purge.files} files, {size(purge.bytes)}"
+        ended = "deleted" if purge.ended_at is not None else "given up, not gone from disk yet:"
+        console.print(Text(f"  {clock_time(purge.purged_at)}  {ended} {what} ({purge.because})"))
+    held = f"{study.images_held} objects are held" if study.images_held else "none of its images is held"
+    console.print(Text(f"  {held}; rows, UIDs, digests and the trail stay", style="yellow"))
 
 
 def _show_revision(revision: RevisionLine, console: Console) -> None:

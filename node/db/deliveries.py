@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Integer, and_, cast, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from node.db import purging
 from node.db.lifecycle import FINISHED_DELIVERY, DeliveryState, RevisionState, before
 from node.db.tables import DeliveryRow, PeerRow, ResultRow, RevisionRow
 
@@ -184,10 +185,14 @@ def ended_unnoticed(session: Session) -> Sequence[int]:
 
 
 def dead(session: Session, *, study_instance_uid: str | None, peer_aet: str | None) -> Sequence[DeliveryRow]:
+    """Those that can be sent again: their files are held, and nobody deletes them meanwhile."""
     query = select(DeliveryRow).join(RevisionRow, RevisionRow.id == DeliveryRow.revision_id)
-    query = query.where(DeliveryRow.state == DeliveryState.DEAD)
+    query = query.join(ResultRow, ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid)
+    query = query.where(DeliveryRow.state == DeliveryState.DEAD, ResultRow.purged_at.is_(None))
     if study_instance_uid:
         query = query.where(RevisionRow.study_instance_uid == study_instance_uid)
     if peer_aet:
         query = query.where(DeliveryRow.peer_aet == peer_aet)
+    for uid in sorted(set(session.scalars(query.with_only_columns(RevisionRow.study_instance_uid)))):
+        purging.lock_study(session, uid)
     return session.scalars(query.order_by(DeliveryRow.id)).all()

@@ -246,6 +246,14 @@ def purges_of(session: Session, uid: str) -> Sequence[PurgeRow]:
     return session.scalars(select(PurgeRow).where(PurgeRow.study_instance_uid == uid).order_by(PurgeRow.id)).all()
 
 
+def deleted(session: Session, uid: str) -> str:
+    """When and why files of the study were deleted last, in words; "" where none were."""
+    rows = purges_of(session, uid)
+    if not rows:
+        return ""
+    return f"files of this study were deleted on {rows[-1].purged_at.astimezone():%Y-%m-%d} ({rows[-1].because})"
+
+
 def purged_of_series(session: Session, study: str, series: Iterable[str]) -> dict[str, tuple[int, dt.datetime]]:
     """{Series Instance UID: (images that are no longer held, since when)} of those that lack any."""
     rows = session.execute(

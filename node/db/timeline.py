@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from node.db import purging
 from node.db.lifecycle import DeliveryState
 from node.db.tables import (
     AssociationRow,
@@ -19,6 +20,7 @@ from node.db.tables import (
     DeliveryRow,
     InstanceRow,
     JobRow,
+    PurgeRow,
     ResultRow,
     RevisionRow,
     StudyRow,
@@ -94,6 +96,20 @@ class DeliveryLine:
 
 
 @dataclass(frozen=True)
+class PurgeLine:
+    """Files of the study that were deleted together."""
+
+    purged_at: dt.datetime
+    """From then on they were not used."""
+    ended_at: dt.datetime | None
+    """When they were gone from disk."""
+    because: str
+    actor: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class RevisionLine:
     number: int
     state: str
@@ -127,6 +143,9 @@ class Timeline:
     conflicts: int
     own_results_back: int
     revisions: list[RevisionLine]
+    purges: list[PurgeLine]
+    images_held: int
+    """Objects received, ours among them, whose files are here; the rows of the others live on."""
 
 
 def timeline(session: Session, study_instance_uid: str) -> Timeline | None:
@@ -154,7 +173,16 @@ def timeline(session: Session, study_instance_uid: str) -> Timeline | None:
         conflicts=conflicts or 0,
         own_results_back=own or 0,
         revisions=[_revision(session, row) for row in study.revisions],
+        purges=[_purge(row) for row in purging.purges_of(session, study_instance_uid)],
+        images_held=session.scalar(
+            select(func.count()).select_from(InstanceRow).where(of_study, InstanceRow.purged_at.is_(None))
+        )
+        or 0,
     )
+
+
+def _purge(row: PurgeRow) -> PurgeLine:
+    return PurgeLine(**{name: getattr(row, name) for name in PurgeLine.__dataclass_fields__})
 
 
 def _revision(session: Session, row: RevisionRow) -> RevisionLine:

@@ -52,6 +52,8 @@ class StudyLine:
     last_image_at: dt.datetime
     reason: str
     """The newest thing that went wrong or was not eligible, in words; empty where nothing was."""
+    purged_at: dt.datetime | None
+    """When its files were deleted, where none is held."""
 
 
 def studies(session: Session, *, state: str = "", search: str = "", limit: int = 50) -> list[StudyLine]:
@@ -122,6 +124,7 @@ def _line(session: Session, study: StudyRow, revision: RevisionRow) -> StudyLine
         first_received_at=study.first_received_at,
         last_image_at=revision.last_image_at,
         reason=_last_reason(session, revision, jobs),
+        purged_at=study.purged_at,
     )
 
 
@@ -143,7 +146,8 @@ def _last_reason(session: Session, revision: RevisionRow, jobs: Sequence[JobRow]
     for job in reversed(jobs):
         if job.reason:
             return job.reason
-    return next((entry["reason"] for entry in revision.selection if entry.get("decision") == "not eligible"), "")
+    undone = ("no longer held", "not eligible")
+    return next((e["reason"] for what in undone for e in revision.selection if e.get("decision") == what), "")
 
 
 def derived_series(session: Session, modality: str) -> dict[str, str]:
@@ -215,7 +219,10 @@ def _overdue_to_close(session: Session, before: dt.datetime) -> Overdue | None:
 
 @dataclass(frozen=True)
 class Failures:
-    """What has failed for good in the newest revision of any study, so that somebody should do something."""
+    """What has failed for good in the newest revision of any study, so that somebody should do something.
+
+    Where the files were deleted since, nobody can.
+    """
 
     reports: Sequence[str]
     """Study Instance UIDs: nothing was sent for these."""
@@ -229,7 +236,8 @@ def failures(session: Session) -> Failures:
     jobs = session.execute(
         select(RevisionRow.study_instance_uid, JobRow.pipeline)
         .join(JobRow, JobRow.revision_id == RevisionRow.id)
-        .where(JobRow.state == JobState.FAILED, _is_newest())
+        .join(StudyRow, StudyRow.study_instance_uid == RevisionRow.study_instance_uid)
+        .where(JobRow.state == JobState.FAILED, _is_newest(), StudyRow.purged_at.is_(None))
         .order_by(RevisionRow.id)
     ).all()
     return Failures(
@@ -254,7 +262,7 @@ def _dead_letters(session: Session) -> Mapping[str, int]:
         select(DeliveryRow.peer_aet, ResultRow.kind, func.count())
         .join(ResultRow, ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid)
         .join(RevisionRow, RevisionRow.id == DeliveryRow.revision_id)
-        .where(DeliveryRow.state == DeliveryState.DEAD, _is_newest())
+        .where(DeliveryRow.state == DeliveryState.DEAD, _is_newest(), ResultRow.purged_at.is_(None))
         .group_by(DeliveryRow.peer_aet, ResultRow.kind)
         .order_by(DeliveryRow.peer_aet)
     ).all()

@@ -7,13 +7,13 @@ the plan analyses in it what failed, what did not fail stands, and its report re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
 from node.audit.events import Action
-from node.db import deliveries, receiving, work
+from node.db import deliveries, purging, receiving, work
 from node.db.lifecycle import JobState, RevisionState
 from node.db.session import Database
 from node.db.tables import JobRow, RevisionRow, StudyRow
@@ -49,8 +49,9 @@ class Again:
 def retry(database: Database, settings: Settings, study_instance_uid: str, *, actor: str) -> Again:
     """Whatever failed in the newest revision of the study will be done again, its report included."""
     with database.write() as session:
+        purging.lock_study(session, study_instance_uid)
         study = session.get(StudyRow, study_instance_uid)
-        if study is None:
+        if study is None or not study.revisions:
             return Again(study_instance_uid, f"no study {study_instance_uid} was received here")
         revision = study.revisions[-1]
         match revision.state:
@@ -83,8 +84,13 @@ def _reported(session: Session, revision: RevisionRow, settings: Settings, actor
     failed = _failed_analyses(jobs)
     # so late an attempt has left out the measurements and findings: see node.jobs.report
     is_bare = any(job.pipeline == work.REPORT and job.attempt >= settings.max_attempts for job in jobs)
+    here = [job for job in failed if job.series_instance_uid not in _purged(session, revision, failed)]
+    if here or (is_bare and revision.study.purged_at is None):
+        return _new_revision(session, revision, here, actor)
     if failed or is_bare:
-        return _new_revision(session, revision, failed, actor)
+        deleted = purging.deleted(session, revision.study_instance_uid)
+        reason = f"{deleted}, so nothing of it can be analysed again: have the study sent again, and ask then"
+        return Again(revision.study_instance_uid, reason)
     _, dead = deliveries.open_count(session, revision.id)
     hint = f"; its dead letters go out again with: pacsnode resend {revision.study_instance_uid}" if dead else ""
     return Again(revision.study_instance_uid, f"no analysis of revision {revision.number} has failed{hint}")
@@ -92,6 +98,10 @@ def _reported(session: Session, revision: RevisionRow, settings: Settings, actor
 
 def _failed_analyses(jobs: Sequence[JobRow]) -> list[JobRow]:
     return [job for job in jobs if job.pipeline != work.REPORT and job.state == JobState.FAILED]
+
+
+def _purged(session: Session, revision: RevisionRow, failed: Sequence[JobRow]) -> Collection[str]:
+    return purging.purged_of_series(session, revision.study_instance_uid, {job.series_instance_uid for job in failed})
 
 
 def _new_revision(session: Session, revision: RevisionRow, failed: Sequence[JobRow], actor: str) -> Again:

@@ -1,6 +1,6 @@
-"""The clock: closes studies, wakes what is due, and takes back what a dead worker held.
+"""The clock: closes studies, wakes what is due, takes back what a dead worker held, deletes what is kept no longer.
 
-It only reads rows and sends wake-up calls, so two clocks do no harm and none for a while only delays.
+It decides nothing that a row does not decide, so two clocks do no harm and none for a while only delays.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from node.db.tables import DeliveryRow, JobRow
 from node.jobs import intake, patience
 from node.jobs.deliver import finish_revision
 from node.jobs.plan import queue_report_if_ready
+from node.jobs.purge import Housekeeping
 from node.jobs.record import is_dead, now, record
 from node.jobs.run import fail_job, may_be_tried_again, put_back
 from node.jobs.wake import Waker
@@ -27,10 +28,13 @@ log = logging.getLogger(__name__)
 class Clock:
     """One tick after another until told to stop."""
 
-    def __init__(self, settings: Settings, database: Database, waker: Waker, *, actor: str) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, waker: Waker, housekeeping: Housekeeping, *, actor: str
+    ) -> None:
         self._settings = settings
         self._database = database
         self._waker = waker
+        self._housekeeping = housekeeping
         self._actor = actor
 
     def run(self, stop: threading.Event) -> None:
@@ -47,6 +51,7 @@ class Clock:
         self._take_back_jobs()
         self._take_back_deliveries()
         self._go_on()
+        self._housekeeping.tick()  # before the broker is asked, whose outage must not fill the disk
         self._waker.wake()
 
     # -- leases that ran out

@@ -18,6 +18,7 @@ from node.db.session import Database
 from node.db.tables import AuditEventRow, DeliveryRow, JobRow, PeerRow, ResultRow, RevisionRow
 from node.dicom.receive import StorageScp
 from node.jobs.deliver import Deliverer, finish_revision, new_delivery, resend
+from node.jobs.purge import Housekeeping
 from node.jobs.receive import ReceivingDesk
 from node.jobs.record import now
 from node.jobs.site import apply_site
@@ -473,6 +474,7 @@ def test_of_two_transactions_that_commit_the_last_objects_at_once_one_ends_the_r
 def test_the_clock_ends_the_revision_that_nobody_has_ended(
     settings: Settings,
     database: Database,
+    archive: Archive,
     revision_id: int,
     revision: str,
     ends: tuple[str, str],
@@ -483,7 +485,9 @@ def test_the_clock_ends_the_revision_that_nobody_has_ended(
         for row, state in zip(session.scalars(select(DeliveryRow)), ends, strict=True):
             row.state = state
     for _ in range(2):
-        Clock(settings, database, Waker(database, SilentBroker()), actor="clock").tick()  # type: ignore[arg-type]
+        housekeeping = Housekeeping(settings, database, archive, actor="clock")
+        waker = Waker(database, SilentBroker())  # type: ignore[arg-type]
+        Clock(settings, database, waker, housekeeping, actor="clock").tick()
     assert revision_state(database) == expected
     with database.read() as session:
         actions = list(session.scalars(select(AuditEventRow.action)))

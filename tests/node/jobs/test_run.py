@@ -26,6 +26,7 @@ from node.dicom.write import Produced
 from node.errors import NotEligible, NotUnderstood, OutOfResources, PeerBusy
 from node.jobs.intake import complete_due
 from node.jobs.plan import plan
+from node.jobs.purge import Housekeeping
 from node.jobs.receive import ReceivingDesk
 from node.jobs.record import now, process_name
 from node.jobs.run import Attempt, Outcome, Worker, keep_produced
@@ -285,7 +286,8 @@ def test_a_database_that_is_away_for_a_moment_costs_no_lease(
 
 
 def clock(settings: Settings, database: Database) -> Clock:
-    return Clock(settings, database, Waker(database, SilentBroker()), actor="clock")  # type: ignore[arg-type]
+    housekeeping = Housekeeping(settings, database, Archive(settings.archive_dir), actor="clock")
+    return Clock(settings, database, Waker(database, SilentBroker()), housekeeping, actor="clock")  # type: ignore[arg-type]
 
 
 def test_the_job_of_a_killed_worker_comes_back_and_in_the_end_fails_in_words(
