@@ -15,6 +15,7 @@ NodeError
 ├── Permanent                do not try again: dead letter, with the reason
 │   ├── PeerRefused          association rejected for good, or 0xA9xx / 0xCxxx for the object
 │   ├── NoCommonContext      the peer takes neither the class nor any fallback
+│   ├── SourceLost           received files are gone, though their archive is there
 │   └── ResultLost           a result's file is gone or its digest differs
 ├── AnalysisFailed           a pipeline broke; the SR says so, an administrator may run it again
 └── ConfigurationError       settings or site.toml cannot be right; nothing starts
@@ -85,6 +86,10 @@ class PeerRefused(Permanent):
 
 class NoCommonContext(Permanent):
     """The peer takes neither this class nor any fallback in a transfer syntax that we can write."""
+
+
+class SourceLost(Permanent):
+    """Received files are gone, and the archive that held them is there."""
 
 
 class ResultLost(Permanent):

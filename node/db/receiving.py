@@ -21,6 +21,9 @@ from node.db.tables import (
     StudyRow,
 )
 
+_ABOUT_THEN = 32
+"""Files that are asked whether the archive is there."""
+
 
 def add_association(session: Session, row: AssociationRow) -> None:
     session.add(row)
@@ -181,6 +184,14 @@ def instances_up_to(session: Session, row: RevisionRow) -> Sequence[InstanceRow]
         .where(RevisionRow.study_instance_uid == row.study_instance_uid, RevisionRow.number <= row.number)
         .order_by(InstanceRow.series_instance_uid, InstanceRow.sop_instance_uid)
     ).all()
+
+
+def kept_about_then(session: Session, row: InstanceRow) -> Sequence[InstanceRow]:
+    """Others whose files were put down at the same time as that of this one, or just before, and are to be there."""
+    others = select(InstanceRow).where(InstanceRow.id != row.id, InstanceRow.purged_at.is_(None))
+    of_revision = others.where(InstanceRow.revision_id == row.revision_id).limit(_ABOUT_THEN)
+    before = others.where(InstanceRow.id < row.id).order_by(InstanceRow.id.desc()).limit(_ABOUT_THEN)
+    return [*session.scalars(of_revision), *session.scalars(before)]
 
 
 def content_of(session: Session, study_instance_uid: str) -> tuple[int, set[str], set[str]]:

@@ -19,6 +19,7 @@ from node.jobs.body import sources_to_body, to_body
 from node.jobs.quality import quality_row
 from node.jobs.record import now
 from node.jobs.run import Attempt, Outcome, keep_produced
+from node.jobs.sources import demand_all
 from node.jobs.stamp import stamp
 from node.pipelines.low_dose_ct import SCORING
 from node.pipelines.models import Models
@@ -49,6 +50,7 @@ class Analyst:
         with attempt.step("load models"):
             models = self.models()
         with attempt.step("read") as progress:
+            demand_all(self.database, self.archive, rows)
             grid = read(paths, progress)
             source = SeriesSource.load(paths)
         with attempt.step("analyse") as progress:

@@ -153,5 +153,11 @@ def queue_report_if_ready(session: Session, revision: RevisionRow) -> None:
     if work.all_analysed(session, revision.id):
         work.add_job(
             session,
-            JobRow(revision_id=revision.id, pipeline=work.REPORT, urgent=revision.urgent, queued_at=now()),
+            JobRow(
+                revision_id=revision.id,
+                pipeline=work.REPORT,
+                series_instance_uid="",  # the default comes too late to find the one that is there already
+                urgent=revision.urgent,
+                queued_at=now(),
+            ),
         )

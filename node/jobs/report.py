@@ -6,6 +6,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -15,12 +16,14 @@ from node.audit.events import Action
 from node.db import deliveries, peers, receiving, work
 from node.db.lifecycle import JobState, RevisionState
 from node.db.session import Database
-from node.db.tables import ResultRow, RevisionRow
+from node.db.tables import InstanceRow, ResultRow, RevisionRow
 from node.dicom.write import ResultRef, SeriesEntry, SeriesSource, StudyEntry, write_report
+from node.errors import SourceLost
 from node.jobs.body import from_body, sources_from_body
 from node.jobs.deliver import finish_revision, new_delivery
 from node.jobs.record import now, record
 from node.jobs.run import Attempt, Outcome, keep_produced
+from node.jobs.sources import lost, words
 from node.jobs.stamp import stamp
 from node.settings import Settings
 
@@ -42,29 +45,36 @@ class Reporter:
         with self.database.read() as session:
             revision = receiving.revision(session, attempt.revision.id)
             entries = tuple(_entry(session, chosen) for chosen in revision.selection)
-            paths: dict[str, list[str]] = defaultdict(list)
-            for row in receiving.instances_up_to(session, revision):
-                if row.purged_at is None:
-                    paths[row.series_instance_uid].append(row.path)
+            rows = [row for row in receiving.instances_up_to(session, revision) if row.purged_at is None]
             missing, told_in = _missing(revision.selection)
             stands = revision.number - 1 in told_in  # the report before this one says what nobody can look at again
             predecessors = () if stands else _predecessors(session, revision)
         with attempt.step("read"):
-            sources = {
-                uid: SeriesSource.load([self.archive.path(path) for path in series]) for uid, series in paths.items()
-            }
-        study = StudyEntry(entries, missing=missing)
+            gone = lost(self.database, self.archive, rows)
+            sources = self._sources(rows, gone)
+        study = _without_lost(StudyEntry(entries, missing=missing), rows, gone)
         if attempt.job.attempt >= self.settings.max_attempts:
             # every study gets a report: at the last attempt one without anything that may have broken the others
             sources = {uid: source.bare() for uid, source in sources.items()}
-            bare = tuple(replace(e, findings=None, volume_sources=()) for e in entries)
-            study = StudyEntry(bare, (_WITHOUT,), missing)
+            bare = tuple(replace(e, findings=None, volume_sources=()) for e in study.series)
+            study = replace(study, series=bare, notes=(_WITHOUT, *study.notes))
         with attempt.step("report"):
             made = replace(stamp(self.settings, revision), predecessors=predecessors)
             made = replace(made, replaces=None) if stands else made
             produced = write_report(study, sources, made)
             results = tuple(keep_produced(self.archive, attempt, item) for item in produced)
         return Outcome("processed", "", results)
+
+    def _sources(self, rows: Sequence[InstanceRow], gone: Sequence[InstanceRow]) -> dict[str, SeriesSource]:
+        """Headers by series, of the files that are there. raises SourceLost where none is."""
+        if rows and len(gone) == len(rows):
+            raise SourceLost(f"No report can be written of this revision: {words(gone, len(rows))}")
+        paths: dict[str, list[Path]] = defaultdict(list)
+        lacking = {row.id for row in gone}
+        for row in rows:
+            if row.id not in lacking:
+                paths[row.series_instance_uid].append(self.archive.path(row.path))
+        return {uid: SeriesSource.load(series) for uid, series in paths.items()}
 
     def hand_over(self, session: Session, attempt: Attempt) -> None:
         """In the transaction that ends the report job: the revision is reported, its results are on their way."""
@@ -93,6 +103,22 @@ class Reporter:
             },
         )
         finish_revision(session, revision.id, self.actor)
+
+
+def _without_lost(study: StudyEntry, rows: Sequence[InstanceRow], gone: Sequence[InstanceRow]) -> StudyEntry:
+    """Findings point at images: where some of these are gone, that is told instead of them."""
+    if not gone:
+        return study
+    uids = {row.sop_instance_uid for row in gone}
+    told = words(gone, len(rows))
+    reason = f"It was analysed, but this report leaves out its measurements and findings: {told}"
+    entries = tuple(
+        replace(entry, outcome="failed", reason=reason, findings=None, volume_sources=())
+        if any(source.instance_uid in uids for source in entry.volume_sources)
+        else entry
+        for entry in study.series
+    )
+    return replace(study, series=entries, notes=(*study.notes, told))
 
 
 def _chosen(results: Sequence[ResultRow], kinds: Sequence[str]) -> list[ResultRow]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from node.db.lifecycle import JobState
 from node.db.session import Database
 from node.db.tables import JobRow, QualityRow, ResultRow, RevisionRow
 from node.dicom.write import Produced
-from node.errors import NodeError, NotEligible, OutOfResources, Transient
+from node.errors import NodeError, NotEligible, OutOfResources, SourceLost, Transient
 from node.jobs import patience
 from node.jobs.plan import queue_report_if_ready
 from node.jobs.record import now, record
@@ -34,7 +35,7 @@ from node.settings import Settings
 log = logging.getLogger(__name__)
 
 _MOST_HICCUP = dt.timedelta(days=1)
-"""A file that cannot be read for longer is lost, and the reader is told."""
+"""A file that cannot be read for longer is taken for lost, and the reader is told. One that is known to be, at once."""
 
 
 @dataclass
@@ -194,10 +195,12 @@ class Worker:
     def _broke(self, attempt: Attempt, exc: Exception) -> None:
         """Another attempt, or the end: a failure that is told in the report."""
         job = attempt.job
-        reason = exc.reason if isinstance(exc, NodeError) else f"{type(exc).__name__} in step {attempt._step!r}"
+        reason = exc.reason if isinstance(exc, NodeError) else _what_broke(exc, attempt._step)
         log.error("job %d attempt %d broke: %s", job.id, job.attempt, reason, exc_info=exc)
         with self._database.write() as session:
-            if _passes(exc, job):
+            if isinstance(exc, SourceLost):
+                fail_job(session, job, attempt.revision, reason, actor=self._actor)
+            elif _passes(exc, job):
                 wait = patience.after_trouble(self._settings, job.queued_at)
                 put_back(session, job, attempt.revision, reason, actor=self._actor, wait=wait, counted=False)
             elif may_be_tried_again(self._settings, job):
@@ -267,6 +270,12 @@ def record_job(
     )
 
 
+def _what_broke(exc: Exception, step: str) -> str:
+    """Its kind, and of a disk's failure what the system says; never its text, which may hold anything."""
+    told = f" ({os.strerror(exc.errno)})" if isinstance(exc, OSError) and exc.errno is not None else ""
+    return f"{type(exc).__name__} in step {step!r}{told}"
+
+
 def _passes(exc: Exception, job: JobRow) -> bool:
     """Whether it is the surroundings that failed, not the job: waited for, and not counted as an attempt."""
     if isinstance(exc, Transient | OutOfResources):
@@ -277,7 +286,7 @@ def _passes(exc: Exception, job: JobRow) -> bool:
 
 
 def may_be_tried_again(settings: Settings, job: JobRow) -> bool:
-    """A report is never given up: nobody else would tell the reader."""
+    """A report is never given up, unless its sources are lost: nobody else would tell the reader."""
     return job.pipeline == work.REPORT or job.attempt < settings.max_attempts
 
 
@@ -301,7 +310,7 @@ def put_back(
 
 
 def fail_job(session: Any, job: JobRow, revision: RevisionRow, reason: str, *, actor: str) -> None:
-    """An analysis that will not be tried again. Its revision still gets a report, which says so."""
+    """A job that will not be tried again. After an analysis the revision still gets its report, which says so."""
     if work.finish(
         session, job.id, job.attempt, JobState.FAILED, ended_at=now(), outcome="failed", reason=reason, step=""
     ):
