@@ -28,7 +28,7 @@ def query(
     ctx: typer.Context,
     since: str = typer.Option("", "--since", help="How long ago (30min, 2h, 7d), or an ISO date or time."),
     until: str = typer.Option("", "--until", help="Likewise; not included."),
-    patient: str = typer.Option("", "--patient", help="Patient id, exact."),
+    patient: str = typer.Option("", "--patient", help="Patient id, exact. Finds what names only a study of it, too."),
     study: str = typer.Option("", "--study", help="Study Instance UID, exact."),
     peer: str = typer.Option("", "--peer", help="AE title, exact."),
     action: str = typer.Option("", "--action", help='Exact, or its first part: "association" finds all of them.'),

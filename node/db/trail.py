@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from node.db.tables import AuditEventRow, AuditHeadRow
+from node.db.tables import AuditEventRow, AuditHeadRow, StudyRow
 
 
 def lock_head(session: Session) -> tuple[int, str]:
@@ -44,6 +44,7 @@ class Question:
     since: str = ""
     until: str = ""
     patient_id: str = ""
+    """Also finds what names no patient, but a study of this one."""
     study_instance_uid: str = ""
     peer: str = ""
     action: str = ""
@@ -52,13 +53,32 @@ class Question:
 
 
 def find(session: Session, question: Question) -> list[AuditEventRow]:
-    """The newest `limit` events that fit, oldest first."""
+    """The newest `limit` events that fit, oldest first. Each statement is answered by one index of the trail."""
+    queries = [_query(question)]
+    if question.patient_id:
+        named, nameless = AuditEventRow.patient_id == question.patient_id, AuditEventRow.patient_id == ""
+        of_studies = AuditEventRow.study_instance_uid.in_(_studies_of(session, question.patient_id))
+        queries = [queries[0].where(named), queries[0].where(nameless, of_studies)]
+    newest = (query.order_by(AuditEventRow.number.desc()).limit(question.limit) for query in queries)
+    rows = sorted((row for query in newest for row in session.scalars(query)), key=lambda row: row.number)
+    return rows[-question.limit :]
+
+
+def _studies_of(session: Session, patient_id: str) -> set[str]:
+    """As received, and as events name them: the row of a study may be gone, or say another patient since."""
+    received = select(StudyRow.study_instance_uid).where(StudyRow.patient_id == patient_id)
+    told = select(AuditEventRow.study_instance_uid).where(AuditEventRow.patient_id == patient_id).distinct()
+    return {*session.scalars(received), *session.scalars(told)} - {""}
+
+
+def _query(question: Question) -> Select[AuditEventRow]:
+    """All but the patient."""
     query = select(AuditEventRow)
     if question.since:
         query = query.where(AuditEventRow.at >= question.since)
     if question.until:
         query = query.where(AuditEventRow.at < question.until)
-    for name in ("patient_id", "study_instance_uid", "peer"):
+    for name in ("study_instance_uid", "peer"):
         value = getattr(question, name)
         if value:
             query = query.where(getattr(AuditEventRow, name) == value)
@@ -66,8 +86,7 @@ def find(session: Session, question: Question) -> list[AuditEventRow]:
         query = query.where(
             (AuditEventRow.action == question.action) | AuditEventRow.action.startswith(question.action + ".")
         )
-    rows = session.scalars(query.order_by(AuditEventRow.number.desc()).limit(question.limit)).all()
-    return list(reversed(rows))
+    return query
 
 
 def walk(session: Session, *, up_to: int) -> Iterator[AuditEventRow]:

@@ -301,7 +301,7 @@ class Deliverer:
     def _record(
         self, session: Session, action: Action, row: DeliveryRow, *, outcome: str = "success", **more: object
     ) -> None:
-        _record(session, action, row, self.actor, outcome=outcome, **more)
+        record_delivery(session, action, row, self.actor, outcome=outcome, **more)
 
 
 def new_delivery(result: ResultRow, peer_aet: str, *, urgent: bool) -> DeliveryRow:
@@ -317,7 +317,7 @@ def new_delivery(result: ResultRow, peer_aet: str, *, urgent: bool) -> DeliveryR
     )
 
 
-def _record(
+def record_delivery(
     session: Session, action: Action, row: DeliveryRow, actor: str, *, outcome: str = "success", **more: object
 ) -> None:
     revision = receiving.revision(session, row.revision_id)
@@ -336,7 +336,7 @@ def _record(
 def _commit(session: Session, row: DeliveryRow, proof: str, actor: str) -> None:
     remark = _remark(row.status)  # why it was not proved before is over
     if deliveries.move(session, row, DeliveryState.COMMITTED, committed_at=now(), proof=proof, reason=remark):
-        _record(session, Action.DELIVERY_COMMITTED, row, actor, proof=proof)
+        record_delivery(session, Action.DELIVERY_COMMITTED, row, actor, proof=proof)
 
 
 def _remark(status: int | None) -> str:
@@ -358,7 +358,7 @@ def apply_report(
                 after = DeliveryState.DEAD if row.attempt >= settings.delivery_attempts else DeliveryState.WAITING
                 if deliveries.move(session, row, after, reason=reason, not_before=wait):
                     action = Action.DELIVERY_DEAD if after == DeliveryState.DEAD else Action.DELIVERY_DEFERRED
-                    _record(session, action, row, actor, outcome=FAILED_FOR_NOW, reason=reason)
+                    record_delivery(session, action, row, actor, outcome=FAILED_FOR_NOW, reason=reason)
         for revision_id in sorted({row.revision_id for row in rows}):
             finish_revision(session, revision_id, actor)
 
@@ -394,7 +394,7 @@ def resend(database: Database, *, study_instance_uid: str | None, peer_aet: str 
                 session, row, DeliveryState.WAITING, not_before=now(), attempt=0, transaction_uid=None, reason=""
             ):
                 count += 1
-                _record(session, Action.DELIVERY_RESENT, row, actor)
+                record_delivery(session, Action.DELIVERY_RESENT, row, actor)
         for aet in {row.peer_aet for row in rows}:
             peers.note_success(session, aet)
     return count

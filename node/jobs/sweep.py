@@ -14,10 +14,10 @@ from node.db.lifecycle import DeliveryState
 from node.db.session import Database
 from node.db.tables import DeliveryRow, JobRow
 from node.jobs import intake, patience
-from node.jobs.deliver import finish_revision
+from node.jobs.deliver import finish_revision, record_delivery
 from node.jobs.plan import queue_report_if_ready
 from node.jobs.purge import Housekeeping
-from node.jobs.record import is_dead, now, record
+from node.jobs.record import is_dead, now
 from node.jobs.run import fail_job, may_be_tried_again, put_back
 from node.jobs.wake import Waker
 from node.settings import Settings
@@ -73,13 +73,8 @@ class Clock:
         reason = "the deliverer went silent while sending"
         with self._database.write() as session:
             if deliveries.move(session, row, DeliveryState.WAITING, not_before=now(), reason=reason):
-                record(
-                    session,
-                    Action.DELIVERY_DEFERRED,
-                    outcome=FAILED_FOR_NOW,
-                    peer=row.peer_aet,
-                    actor=self._actor,
-                    detail={"sop_instance_uid": row.sop_instance_uid, "attempt": row.attempt, "reason": reason},
+                record_delivery(
+                    session, Action.DELIVERY_DEFERRED, row, self._actor, outcome=FAILED_FOR_NOW, reason=reason
                 )
 
     # -- what nobody has moved on

@@ -6,7 +6,10 @@ import re
 import pytest
 from sqlalchemy import text
 
+from node.audit.events import Action
 from node.db.session import Database
+from node.db.tables import StudyRow
+from node.jobs.record import record
 from seeded.rows import INCOMPLETE
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -67,3 +70,13 @@ def test_verify_finds_a_changed_event(run, seeded: Database) -> None:
     result = run("audit", "verify")
     assert result.exit_code == 1
     assert "event 3 was changed" in result.stderr
+
+
+def test_a_patient_has_the_events_of_its_studies_in_table_and_json(run, seeded: Database) -> None:
+    with seeded.write() as session:
+        record(session, Action.DELIVERY_DEFERRED, study_instance_uid=INCOMPLETE, peer="PACS")
+        patient = session.get_one(StudyRow, INCOMPLETE).patient_id
+    found = json.loads(run("audit", "--patient", patient, "--action", "delivery.deferred", "--json").stdout)
+    assert [(event["study_instance_uid"], event["patient_id"]) for event in found] == [(INCOMPLETE, "")]
+    assert "delivery.deferred" in run("audit", "--patient", patient).stdout
+    assert run("audit", "verify").exit_code == 0

@@ -1,5 +1,6 @@
 """Deliveries against a PACS on a real socket that can be told to misbehave."""
 
+import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -492,6 +493,22 @@ def test_the_clock_ends_the_revision_that_nobody_has_ended(
     with database.read() as session:
         actions = list(session.scalars(select(AuditEventRow.action)))
     assert sum(action in ("revision.delivered", "revision.incomplete") for action in actions) == (revision != expected)
+
+
+def test_what_the_clock_takes_back_names_its_study_and_its_patient(
+    settings: Settings, database: Database, archive: Archive, revision_id: int
+) -> None:
+    with database.write() as session:
+        row = session.scalars(select(DeliveryRow)).first()
+        assert row is not None
+        row.state, row.attempt, row.lease_until = DeliveryState.SENDING, 1, now() - dt.timedelta(seconds=1)
+    housekeeping = Housekeeping(settings, database, archive, actor="clock")
+    waker = Waker(database, SilentBroker())  # type: ignore[arg-type]
+    Clock(settings, database, waker, housekeeping, actor="clock").tick()
+    with database.read() as session:
+        event = session.scalars(select(AuditEventRow).where(AuditEventRow.action == "delivery.deferred")).one()
+    assert (event.study_instance_uid, event.patient_id, event.actor) == ("1.2.3", "P-1", "clock")
+    assert event.detail["reason"] == "the deliverer went silent while sending"
 
 
 def sent(database: Database) -> None:
