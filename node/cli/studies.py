@@ -155,7 +155,9 @@ def retry(
 ) -> None:
     """Run again what failed in a study, analyses and report, once the cause has been mended.
 
-    A failed analysis is done again in a new revision of the study, whose report replaces the earlier one.
+    A failed analysis is done again in a new revision of the study, whose report replaces the earlier one. A report that
+    was never written is written where it was, in an older revision too, if results of that one still stand. What failed
+    in older revisions and is replaced since is left as it is; so are dead letters, which resend is for. Both are named.
 
     \b
     pacsnode --home DIR retry 1.2.3.4
@@ -173,5 +175,7 @@ def retry(
             say(f"  queued in revision {one.revision}: {one.pipeline}{of_series}")
     else:
         complain(found.reason)
+    for what in found.left if not as_json else []:
+        say(f"  left: {what}")
     if not found.queued:
         raise typer.Exit(1)

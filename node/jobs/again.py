@@ -3,12 +3,15 @@
 A report that is not written yet is queued again where it was: nothing of its revision has been sent. A failed analysis
 is told in a report, and what may be out keeps its UIDs and its bytes. So a new revision of the same images is opened:
 the plan analyses in it what failed, what did not fail stands, and its report replaces the earlier one.
+
+The newest revision replaces what failed in older ones, with one exception: results of an older revision that it refers
+to, since their series has not changed, are sent by the report job of that older one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy.orm import Session
 
@@ -44,24 +47,34 @@ class Again:
     reason: str
     """What will happen, or why nothing will."""
     queued: list[Queued] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """What failed in older revisions and is left as it is, each with the reason."""
 
 
 def retry(database: Database, settings: Settings, study_instance_uid: str, *, actor: str) -> Again:
-    """Whatever failed in the newest revision of the study will be done again, its report included."""
+    """Whatever failed in the study and is not replaced will be done again, the report included."""
     with database.write() as session:
         purging.lock_study(session, study_instance_uid)
         study = session.get(StudyRow, study_instance_uid)
         if study is None or not study.revisions:
             return Again(study_instance_uid, f"no study {study_instance_uid} was received here")
-        revision = study.revisions[-1]
-        match revision.state:
-            case RevisionState.RECEIVING | RevisionState.COMPLETE:
-                reason = f"revision {revision.number} is not planned yet: what failed before is analysed again in it"
-                return Again(study_instance_uid, reason)
-            case RevisionState.PLANNED:
-                return _unreported(session, revision, actor)
-            case _:
-                return _reported(session, revision, settings, actor)
+        *older, newest = study.revisions
+        planned = next((revision for revision in reversed(study.revisions) if revision.planned_at), newest)
+        found = _newest(session, newest, settings, actor)
+        for revision in older:
+            found = _older(session, found, revision, planned, actor)
+        return replace(found, left=[*found.left, *_dead_letters(session, older, planned)])
+
+
+def _newest(session: Session, revision: RevisionRow, settings: Settings, actor: str) -> Again:
+    match revision.state:
+        case RevisionState.RECEIVING | RevisionState.COMPLETE:
+            reason = f"revision {revision.number} is not planned yet: what failed before is analysed again in it"
+            return Again(revision.study_instance_uid, reason)
+        case RevisionState.PLANNED:
+            return _unreported(session, revision, actor)
+        case _:
+            return _reported(session, revision, settings, actor)
 
 
 def _unreported(session: Session, revision: RevisionRow, actor: str) -> Again:
@@ -94,6 +107,65 @@ def _reported(session: Session, revision: RevisionRow, settings: Settings, actor
     _, dead = deliveries.open_count(session, revision.id)
     hint = f"; its dead letters go out again with: pacsnode resend {revision.study_instance_uid}" if dead else ""
     return Again(revision.study_instance_uid, f"no analysis of revision {revision.number} has failed{hint}")
+
+
+def _older(session: Session, found: Again, revision: RevisionRow, planned: RevisionRow, actor: str) -> Again:
+    """With what failed in an older revision. `planned` is the newest that has a plan: what it decided replaces."""
+    jobs = work.jobs_of(session, revision.id)
+    of = f"of revision {revision.number}"
+    left = [
+        f"{job.pipeline} of series {job.series_instance_uid} {of}: {_instead(job, planned)}"
+        for job in _failed_analyses(jobs)
+    ]
+    report = next((job for job in jobs if job.pipeline == work.REPORT), None)
+    if revision.state == RevisionState.PLANNED and report is not None:
+        told = {job.id for job in jobs if work.results_of_job(session, job.id)}
+        if planned.number > revision.number and not _standing(planned) & told:
+            left.append(f"the report {of}: that of revision {planned.number} replaces it")
+        elif revision.study.purged_at is not None:
+            left.append(f"the report {of}: {purging.deleted(session, revision.study_instance_uid)}")
+        elif work.queue_again(session, report.id, at=now()):
+            record_job(session, Action.JOB_REQUEUED, report, revision, actor=actor, reason=_ASKED)
+            reason = f"{found.reason}; revision {revision.number} will be reported"
+            found = replace(found, reason=reason, queued=[*found.queued, Queued(work.REPORT, "", revision.number)])
+        else:
+            left.append(f"the report {of}: it is being worked on")
+    return replace(found, left=[*found.left, *left])
+
+
+def _standing(planned: RevisionRow) -> set[int]:
+    """The jobs whose results this revision refers to, its own and earlier ones."""
+    return {entry["job_id"] for entry in planned.selection} - {None}
+
+
+def _instead(job: JobRow, planned: RevisionRow) -> str:
+    """What the newest plan made of an analysis that failed before it."""
+    if planned.id == job.revision_id:
+        return "the next revision analyses it again, once it is planned"
+    of_series = [e for e in planned.selection if e["series_instance_uid"] == job.series_instance_uid]
+    if any(entry["job_id"] for entry in of_series):
+        return f"revision {planned.number} analyses the series anew"
+    reason = next((entry["reason"] for entry in of_series), "it is not in the plan.")
+    return f"revision {planned.number} does not analyse the series: {reason}"
+
+
+def _dead_letters(session: Session, older: Sequence[RevisionRow], planned: RevisionRow) -> list[str]:
+    """Deliveries are not sent again here; those of older revisions are easily overlooked."""
+    said = []
+    uid = planned.study_instance_uid
+    letters = deliveries.dead(session, study_instance_uid=uid, peer_aet=None) if older else []
+    standing = _standing(planned)
+    for revision in older:
+        jobs = [
+            deliveries.result(session, row.sop_instance_uid).job_id for row in letters if row.revision_id == revision.id
+        ]
+        stand = sum(job in standing for job in jobs)
+        if stand:
+            said.append(f"dead letters of revision {revision.number} that still stand: {stand}; pacsnode resend {uid}")
+        if len(jobs) > stand:
+            replaced = f"revision {planned.number} replaces them"
+            said.append(f"other dead letters of revision {revision.number}: {len(jobs) - stand}; {replaced}")
+    return said
 
 
 def _failed_analyses(jobs: Sequence[JobRow]) -> list[JobRow]:

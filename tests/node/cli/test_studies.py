@@ -100,6 +100,8 @@ def test_retry_runs_again_what_failed_and_the_trail_names_who_asked(run, failed:
     assert event["actor"] == words.person()
     again = run("retry", INCOMPLETE)
     assert (again.exit_code, "not planned yet" in again.stderr) == (1, True)
+    assert f"left: low_dose_ct of series {failed} of revision 1: the next revision analyses it again" in again.stdout
+    assert f"left: dead letters of revision 1 that still stand: 3; pacsnode resend {INCOMPLETE}" in again.stdout
 
 
 def test_retry_is_json_for_scripts(run, failed: str) -> None:

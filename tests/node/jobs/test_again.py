@@ -44,7 +44,9 @@ def settings(settings: Settings) -> Settings:
 def image(series: str) -> Dataset:
     ds = ct_slice(series)
     ds.Rows = ds.Columns = 64
-    ds.PixelData = np.full((64, 64), 1064, np.uint16).tobytes()
+    stored = np.full((64, 64), 24)
+    stored[16:48, 16:48] = 1064 + np.random.default_rng(7).normal(0, 10, (32, 32))
+    ds.PixelData = stored.astype(np.uint16).tobytes()
     return ds
 
 
@@ -249,7 +251,8 @@ def test_where_nothing_can_be_done_again_the_reason_is_said(house: House, databa
     house.broken = set()
     house.close_and_plan()
     house.work_until(lambda: house.states() == ["reported", "reported"])
-    assert house.retry() == Again(STUDY, "no analysis of revision 2 has failed")
+    left = [f"low_dose_ct of series {CHEST} of revision 1: revision 2 analyses the series anew"]
+    assert house.retry() == Again(STUDY, "no analysis of revision 2 has failed", left=left)
     assert len(house.revisions()) == 2
 
 
@@ -258,3 +261,82 @@ def test_dead_letters_are_left_to_resend(house: House, database: Database) -> No
     with database.write() as session:
         session.scalars(select(DeliveryRow)).first().state = "dead"
     assert "pacsnode resend 1.2.3" in house.retry().reason
+
+
+@pytest.fixture
+def unsent(house: House, database: Database) -> House:
+    """Revision 1 is analysed, and its report has failed for good."""
+    house.broken = {work.REPORT}
+    house.work_until(house.report_waits)
+    with database.write() as session:
+        session.get_one(JobRow, house.jobs(1)[-1].id).state = JobState.FAILED
+    house.broken = set()
+    return house
+
+
+def late_images(house: House, desk: ReceivingDesk, arrive: Callable[..., Arrival], *series: str) -> None:
+    for uid in series:
+        late = image(uid)
+        late.SOPInstanceUID, late.InstanceNumber = f"{uid}.2", 2
+        late.ImagePositionPatient = [0, 0, 2]
+        desk.take(arrive(late))
+    house.close_and_plan()
+    house.work_until(lambda: house.states()[1] == "reported")
+
+
+def test_an_older_report_is_written_where_its_results_still_stand(
+    unsent: House, desk: ReceivingDesk, arrive: Callable[..., Arrival]
+) -> None:
+    late_images(unsent, desk, arrive, HEAD)
+    assert unsent.states() == ["planned", "reported"], "what was made of the chest is not on its way"
+    again = unsent.retry()
+    assert again.queued == [Queued(work.REPORT, "", 1)]
+    assert again.reason == "no analysis of revision 2 has failed; revision 1 will be reported"
+    assert again.left == []
+    unsent.work_until(lambda: unsent.states() == ["reported", "reported"])
+    with unsent.database.read() as session:
+        sent = set(session.scalars(select(DeliveryRow.sop_instance_uid)))
+    assert sent & unsent.results(1).keys()
+
+
+def test_what_the_newest_revision_replaces_is_left_and_named(
+    unsent: House, desk: ReceivingDesk, arrive: Callable[..., Arrival]
+) -> None:
+    with unsent.database.write() as session:
+        session.get_one(JobRow, unsent.jobs(1)[0].id).state = JobState.FAILED
+    late_images(unsent, desk, arrive, HEAD, CHEST)
+    again = unsent.retry()
+    assert again.queued == []
+    assert again.left == [
+        f"low_dose_ct of series {HEAD} of revision 1: revision 2 analyses the series anew",
+        "the report of revision 1: that of revision 2 replaces it",
+    ]
+    assert unsent.states() == ["planned", "reported"]
+
+
+def test_a_failed_report_is_written_while_late_images_are_still_coming(
+    unsent: House, desk: ReceivingDesk, arrive: Callable[..., Arrival]
+) -> None:
+    desk.take(arrive(ct_slice(HEAD, 2)))
+    again = unsent.retry()
+    assert again.queued == [Queued(work.REPORT, "", 1)]
+    assert "revision 2 is not planned yet" in again.reason
+
+
+def test_dead_letters_of_older_revisions_are_named(
+    house: House, desk: ReceivingDesk, arrive: Callable[..., Arrival]
+) -> None:
+    house.work_until(lambda: house.states() == ["reported"])
+    late_images(house, desk, arrive, HEAD)
+    with house.database.write() as session:
+        first = house.revisions()[0].id
+        for row in session.scalars(select(DeliveryRow).where(DeliveryRow.revision_id == first)):
+            row.state = "dead"
+        dead = session.scalars(select(DeliveryRow).where(DeliveryRow.state == "dead")).all()
+        jobs = {job.id: job.series_instance_uid for job in house.jobs(1)}
+        stand = sum(jobs[session.get_one(ResultRow, row.sop_instance_uid).job_id] == CHEST for row in dead)
+    assert 0 < stand < len(dead)
+    assert house.retry().left == [
+        f"dead letters of revision 1 that still stand: {stand}; pacsnode resend {STUDY}",
+        f"other dead letters of revision 1: {len(dead) - stand}; revision 2 replaces them",
+    ]
