@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import typer
 
 from node.cli import home as homes
 from node.cli.studies import JSON
-from node.cli.words import NOTHING, duration, out, print_json, say, size
+from node.cli.words import NOTHING, duration, out, print_json, say
 from node.errors import NodeError
 
 if TYPE_CHECKING:
@@ -74,6 +73,7 @@ def _show(one: Tried) -> None:
 
 def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     from node import wiring
+    from node.cli import room
 
     running = homes.owner(settings.home)
     homes.prepare(settings)
@@ -83,7 +83,7 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     if running is not None:
         yield from _processes(settings)
     node = wiring.build(settings)
-    yield from _disk(node)
+    yield room.disk(node)
     database = _database(node, running)
     yield database
     yield _broker(node, running)
@@ -92,6 +92,7 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     known = _known(node) if database.verdict == "ok" else []
     yield from _tls(settings, sends=any(peer.tls for peer in known), running=running is not None)
     if database.verdict == "ok":
+        yield from room.retention(node)
         yield from _work(node)
         yield from _peers(node, known)
     if models:
@@ -140,20 +141,6 @@ def _tls(settings: Settings, *, sends: bool, running: bool) -> Iterator[Tried]:
         return
     yield Tried("TLS", "ok", "certificate, key and authorities fit")
     yield _port("TLS port", settings.host, settings.tls_port, running=running)
-
-
-def _disk(node: Node) -> Iterator[Tried]:
-    lack = node.archive.room()
-    free = size(shutil.disk_usage(node.archive.root).free)
-    if lack is None:
-        yield Tried("disk", "ok", f"{free} free for the archive")
-    else:
-        yield Tried(
-            "disk",
-            "fault",
-            f"{lack}: images are refused (0xA700)",
-            "free disk space, or change PACSNODE_DISK_WATERMARK_PERCENT or PACSNODE_DISK_RESERVE_MB",
-        )
 
 
 def _database(node: Node, running: int | None) -> Tried:

@@ -181,10 +181,14 @@ def _show(lines: Sequence[Line], *, yes: bool) -> None:
         columns = ["=study", "=from", "=untouched since (UTC)", ">files", ">size", "=", "why"]
         table("", columns, [_row(line) for line in sorted(lines, key=lambda line: not line.goes)])
     total = _sum(lines, yes=yes)
-    what = f"{total['count']} studies, {total['files']} files, {size(total['bytes'])}"
-    say(f"{'deleted' if yes else 'would be deleted'}: {what}; kept: {total['kept']} studies")
+    what = f"{_studies(total['count'])}, {total['files']} files, {size(total['bytes'])}"
+    say(f"{'deleted' if yes else 'would be deleted'}: {what}; kept: {_studies(total['kept'])}")
     if total["count"] and not yes:
         say("nothing was changed: the same command with --yes deletes them for good")
+
+
+def _studies(count: int) -> str:
+    return f"{count} stud{'y' if count == 1 else 'ies'}"
 
 
 def _row(line: Line) -> list[object]:

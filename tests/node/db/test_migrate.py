@@ -1,6 +1,14 @@
+import pytest
+from sqlalchemy import MetaData, select, text
+
 from node.audit.chain import GENESIS
-from node.db import migrate, trail
+from node.db import migrate, purging, trail
 from node.db.session import Database
+from node.db.tables import InstanceRow, PurgeRow, ResultRow, StudyRow
+from node.errors import ConfigurationError
+from node.jobs.record import now
+from node.jobs.trail import verify
+from seeded.rows import DELIVERED, seed
 
 
 def test_migrated_database_and_rows_agree(database: Database) -> None:
@@ -25,3 +33,51 @@ def test_first_link_of_the_audit_chain_is_laid(database: Database) -> None:
         head = trail.head(session)
     assert head is not None
     assert (head.number, head.digest) == (0, GENESIS)
+
+
+def contents(database: Database) -> dict[str, list[dict[str, object]]]:
+    """All rows of all tables as they lie in the database."""
+    tables = MetaData()
+    with database.engine.connect() as connection:
+        tables.reflect(connection)
+        return {
+            table.name: sorted((dict(row._mapping) for row in connection.execute(table.select())), key=str)
+            for table in tables.sorted_tables
+            if table.name != "alembic_version"
+        }
+
+
+def test_retention_comes_to_a_database_in_use_and_every_file_counts_as_held(database: Database) -> None:
+    migrate.downgrade(database, "0002")
+    migrate.upgrade(database)
+    seed(database)
+    migrate.downgrade(database, "0002")
+    assert "purge" not in contents(database)
+    before = contents(database)
+    migrate.upgrade(database)
+    after = contents(database)
+    assert migrate.drift(database) == []
+    assert after.pop("purge") == []
+    for name, rows in before.items():
+        kept = [{column: value for column, value in row.items() if column in rows[0]} for row in after[name]]
+        assert sorted(kept, key=str) == rows, name
+    with database.read() as session:
+        for kind in (InstanceRow, ResultRow, StudyRow):
+            assert {row.purged_at for row in session.scalars(select(kind))} == {None}
+        assert DELIVERED in purging.holding(session)
+    assert verify(database).complaints == []
+    with database.engine.connect() as connection:  # what refers to these tables still does
+        if database.engine.dialect.name == "sqlite":
+            assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
+
+
+def test_there_is_no_way_back_to_a_release_that_would_look_for_deleted_files(database: Database) -> None:
+    seed(database)
+    with database.write() as session:
+        [one] = purging.held(session, [DELIVERED])
+        purging.give_up(session, one, at=now(), because="test", actor="test")
+    with pytest.raises(ConfigurationError, match="files were deleted 1 times"):
+        migrate.downgrade(database, "0002")
+    assert migrate.is_current(database)
+    with database.read() as session:
+        assert session.scalars(select(PurgeRow)).one().study_instance_uid == DELIVERED
