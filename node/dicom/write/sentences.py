@@ -111,7 +111,7 @@ def of_series(entry: SeriesEntry, image_numbers: Sequence[int]) -> list[str]:
 def series_name(entry: SeriesEntry) -> str:
     number = "without number" if entry.number is None else str(entry.number)
     description = f' "{" ".join(entry.description.split())}"' if entry.description.strip() else ""
-    role = f", {entry.role}" if entry.role else ""
+    role = f", {entry.role}" if entry.role and entry.role.upper() != entry.modality.upper() else ""
     return f"Series {number}{description} ({entry.modality or 'no modality'}, {count(entry.images, 'image')}{role})"
 
 
@@ -120,15 +120,13 @@ def _short_name(entry: SeriesEntry) -> str:
 
 
 def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
-    """Analyses done and not done, numbers, lesions."""
-    sentences = [of_analysis(analysis) for analysis in findings.analyses]
+    """Lesions, analyses done and not done, numbers."""
+    sentences = [of_lesion(number, lesion, image_numbers) for number, lesion in enumerate(findings.lesions, start=1)]
+    sentences += [of_analysis(analysis) for analysis in findings.analyses]
     sentences += of_measurements(findings.measurements)
     sentences += of_scores(findings.scores, image_numbers)
     sentences += of_checks(findings)
-    sentences += [_stop(f"{one.title}, as a map. {one.explanation}") for one in findings.maps]
-    for number, lesion in enumerate(findings.lesions, start=1):
-        sentences.append(of_lesion(number, lesion, image_numbers))
-    return sentences
+    return sentences + [_stop(f"{one.title}, as a map. {one.explanation}") for one in findings.maps]
 
 
 def for_page(findings: Findings, image_numbers: Sequence[int]) -> tuple[list[str], list[str]]:

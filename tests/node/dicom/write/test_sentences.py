@@ -19,6 +19,7 @@ def _entry(**changes: Any) -> SeriesEntry:
 
 def test_each_series_is_named_as_the_viewer_names_it() -> None:
     assert sentences.series_name(_entry()) == 'Series 3 "Chest B40f" (CT, 102 images, axial chest)'
+    assert sentences.series_name(replace(_entry(), role="ct")).endswith("(CT, 102 images)"), "nothing is said twice"
     bare = _entry(number=None, description="", modality="", role="", images=1)
     assert sentences.series_name(bare) == "Series without number (no modality, 1 image)"
 
@@ -120,6 +121,13 @@ def test_runs_carry_the_numbers_that_a_viewer_shows(
     slices: tuple[int, ...], numbers: tuple[int, ...], said: list[str]
 ) -> None:
     assert sentences.in_runs(slices, numbers) == said
+
+
+def test_a_series_begins_with_its_lesions(tmp_path: Path) -> None:
+    volume = read_volume(made.ct_series(tmp_path))
+    said = sentences.of_findings(made.findings(volume, lesions=2), list(range(1, len(volume.sources) + 1)))
+    assert [text.split(":")[0] for text in said[:2]] == ["Lesion 1", "Lesion 2"]
+    assert sum(text.startswith("Lesion ") and ":" in text for text in said) == 2
 
 
 def test_a_page_begins_with_what_must_be_seen_and_leaves_nothing_out(tmp_path: Path) -> None:
