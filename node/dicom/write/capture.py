@@ -49,12 +49,8 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
     numbers = source.image_numbers(refs)
     burnt = burned_in(source.frame(refs[len(refs) // 2]))
     panels = _panels(findings, grid, numbers) if burnt != "YES" else []
-    first, rest = sentences.for_page(findings, numbers)
-    lines = [page.Line(stamp.note, "warning")]
-    lines += [page.Line(_NO_PICTURES, "warning")] if burnt == "YES" else []
-    lines += [_line(text) for text in first]
-    lines += [page.Line(note, "warning") for note in (*grid.notes, *findings.notes)]
-    lines += [_line(text) for text in (*rest, *sentences.of_checks(findings))]
+    always = [stamp.note, _NO_PICTURES] if burnt == "YES" else [stamp.note]
+    lines = [*(page.Line(text, "warning") for text in always), *summary_lines(findings, grid.notes, numbers)]
     number = header.get("SeriesNumber")
     name = " ".join(str(header.get("SeriesDescription", "") or "").split())
     made_at = headers.local_time(header, stamp)
@@ -74,6 +70,18 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
         burned_in=burnt if panels else "NO",
     )
     return capture(pixels, page_of_series, header, stamp)
+
+
+def summary_lines(findings: Findings, notes: Sequence[str], numbers: Sequence[int]) -> list[page.Line]:
+    """The most important first, since a page may not hold all: lesions, what was not done, cautions, what was done.
+
+    notes           of the reading
+    numbers         of each slice, as a viewer shows them
+    """
+    must, told, rest = sentences.for_page(findings, numbers)
+    lines = [_line(text) for text in must]
+    lines += [page.Line(note, "warning") for note in (*findings.notes, *notes)]
+    return lines + [_line(text) for text in (*told, *rest, *sentences.of_checks(findings))]
 
 
 def burned_in(header: Any) -> str | None:

@@ -129,18 +129,19 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
     return sentences + [_stop(f"{one.title}, as a map. {one.explanation}") for one in findings.maps]
 
 
-def for_page(findings: Findings, image_numbers: Sequence[int]) -> tuple[list[str], list[str]]:
-    """What a reader must see, and the rest without the checks, for a page that may not hold all of it.
+def for_page(findings: Findings, image_numbers: Sequence[int]) -> tuple[list[str], list[str], list[str]]:
+    """What a reader must see, what was done, and the rest without the checks, for a page that may not hold all of it.
 
-    What was done is said among the first; what its network was trained on, among the rest.
+    The cautions have their place before what was done; what its network was trained on is among the rest.
     """
     lesions = [of_lesion(number, lesion, image_numbers) for number, lesion in enumerate(findings.lesions, start=1)]
     undone = [of_analysis(one) for one in findings.analyses if one.outcome != "done"]
     done = [one for one in findings.analyses if one.outcome == "done"]
-    first = [*lesions, *undone, *(_outcome(one) for one in done), *of_scores(findings.scores, image_numbers)]
-    said = [*first, *(of_analysis(one) for one in done), *of_checks(findings)]
+    must = [*lesions, *undone]
+    told = [*(_outcome(one) for one in done), *of_scores(findings.scores, image_numbers)]
+    said = [*must, *told, *(of_analysis(one) for one in done), *of_checks(findings)]
     trained = [f"Network {one.model.name}: {training}" for one in done if one.model and (training := _training(one))]
-    return first, [*trained, *(text for text in of_findings(findings, image_numbers) if text not in said)]
+    return must, told, [*trained, *(text for text in of_findings(findings, image_numbers) if text not in said)]
 
 
 def of_checks(findings: Findings) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from gate import made
 from gate.gate import complaints
-from node.dicom.write import page
+from node.dicom.write import capture, page
 
 
 def _page(run: Any, read_back: Any) -> Any:
@@ -62,6 +63,20 @@ def test_panels_show_the_middle_slice_before_and_after(ct_run: Any, read_back: A
 
 def test_a_radiograph_gets_a_page_too(dx_run: Any, read_back: Any) -> None:
     assert _page(dx_run, read_back).pixel_array[130:300, 40:300].std() > 10
+
+
+def test_cautions_stand_between_lesions_and_what_was_done(ct_run: Any) -> None:
+    findings = replace(ct_run.findings, notes=("Lesions are candidates.",))
+    numbers = list(range(1, len(ct_run.grid.sources) + 1))
+    lines = capture.summary_lines(findings, ("Slices missing: 1.",), numbers)
+    said = [line.text for line in lines]
+    caution = said.index("Lesions are candidates.")
+    assert lines[caution].style == "warning"
+    assert said[caution + 1] == "Slices missing: 1."
+    assert [text.split(":")[0] for text in said[:2]] == ["Lesion 1", "Lesion 2"]
+    done = [place for place, text in enumerate(said) if " done. " in text and " not done. " not in text]
+    assert done
+    assert caution < min(done)
 
 
 def test_the_strip_shows_poor_slices_in_amber_below_the_line() -> None:

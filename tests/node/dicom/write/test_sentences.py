@@ -134,14 +134,15 @@ def test_a_page_begins_with_what_must_be_seen_and_leaves_nothing_out(tmp_path: P
     volume = read_volume(made.ct_series(tmp_path))
     findings = made.findings(volume, lesions=2)
     numbers = list(range(1, len(volume.sources) + 1))
-    must, rest = sentences.for_page(findings, numbers)
-    on_page = must + rest
+    must, told, rest = sentences.for_page(findings, numbers)
+    on_page = must + told + rest
     assert [text.split(":")[0] for text in on_page[:2]] == ["Lesion 1", "Lesion 2"]
     assert on_page[2].startswith("Lesion detection not done")
-    done = [text for text in must if " done. " in text and " not done. " not in text]
+    done = [text for text in told if " done. " in text and " not done. " not in text]
     assert done
-    assert must[3 : 3 + len(done)] == done
-    assert must[3 + len(done)].startswith("Input images, on a scale")
+    assert told[: len(done)] == done
+    assert told[len(done)].startswith("Input images, on a scale")
+    assert not [text for text in must if text in done], "the cautions come before what was done"
     on_page += sentences.of_checks(findings)
     for whole in sentences.of_findings(findings, numbers):
         short = [text for text in done if whole.startswith(text)]
