@@ -251,8 +251,10 @@ def tuned(
     return chosen
 
 
-def restoration_table(values: Values, strengths: Mapping[str, Mapping[str, float]]) -> Table:
-    """Every method under every degradation, and which strengths the filters had."""
+def restoration_table(
+    values: Values, strengths: Mapping[str, Mapping[str, float]], *, of: str = "pictures never trained on"
+) -> Table:
+    """Every method under every degradation, and which strengths the filters had. of: what was degraded"""
     rows = [Row(condition, method, _intervals(metrics)) for (condition, method), metrics in values.items()]
     told = [
         f"Strengths chosen on validation, {condition}: "
@@ -261,7 +263,7 @@ def restoration_table(values: Values, strengths: Mapping[str, Mapping[str, float
         for condition, found in strengths.items()
         if found
     ]
-    return Table("Restoration of degraded pictures never trained on", tuple(rows), (*NOTES, *told))
+    return Table(f"Restoration of degraded {of}", tuple(rows), (*NOTES, *told))
 
 
 def difference_table(values: Values, reference: str) -> Table:
@@ -292,10 +294,10 @@ def cross_table(values: Values, metric: str, methods: Sequence[str]) -> Table:
     return Table(f"Every arm under every degradation: {metric}", rows, NOTES[1:])
 
 
-def arms_table(values: Values, arms: Mapping[str, Sequence[str]]) -> Table:
+def arms_table(values: Values, arms: Mapping[str, Sequence[str]], *, on: str = "") -> Table:
     """Every two arms, the first minus the second, picture by picture; an arm is the mean of its trainings.
 
-    values      as `evaluate` gives them
+    values      as `evaluate` gives them        on      which pictures, for the title
     arms        name of the arm → methods that are its trainings, each from another seed
     """
     conditions = list(dict.fromkeys(condition for condition, _ in values))
@@ -313,7 +315,7 @@ def arms_table(values: Values, arms: Mapping[str, Sequence[str]]) -> Table:
         " that one training of the first arm is above one of the second.",
         NOTES[1],
     )
-    return Table("Paired difference between arms", tuple(rows), notes)
+    return Table(f"Paired difference between arms{on and f', {on}'}", tuple(rows), notes)
 
 
 def _apart(first: Sequence[Numbers], second: Sequence[Numbers], metric: str) -> dict[str, list[float]]:

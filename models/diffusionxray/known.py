@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import numpy as np
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.audit import Case, Nodule
 from models.diffusionxray.data import Picture, save_picture, split_of
+from models.simulation.exposures import USUAL, WAYS, Rays, draw_rays, exposed
+from models.simulation.exposures import VIEW as RAYS_VIEW
 from models.simulation.radiograph_cases import DrrCase, RadiographCase, nodule_case, phantom_drr_case
 
 OnProgress = Callable[[int, int], None]
@@ -22,7 +25,10 @@ NODULES = 5
 """In each chest of the audit, where its lungs have room for so many."""
 FIRST_AUDIT_SEED = 1_000_000
 """Chests of the audit begin here: those drawn for training come before."""
+FIRST_RAYS_SEED = 2_000_000
 COLLECTION = "drawn"
+RAYS_STEP_G_CM2 = 1e-3
+"""Of a chest's rays on disk; noise of 9,000 photons in air is sixty times as much where they all arrive."""
 
 
 def cases_in(
@@ -72,6 +78,61 @@ def read_case(path: Path) -> Case:
             return Case(path.stem, content["present"], content["absent"], nodules, float(content["spacing_mm"]))
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise ModelError(f"{path.name} is not a case of known truth") from error
+
+
+def rays_in(
+    folder: Path,
+    count: int,
+    *,
+    draw: Callable[[int], Rays] = draw_rays,
+    on_progress: OnProgress | None = None,
+) -> list[Path]:
+    """Files of so many chests along the rays of their view (`read_rays`); those that are not there are drawn.
+
+    No training saw such a chest, nor does the audit.
+    """
+    paths = []
+    for number in range(count):
+        seed = FIRST_RAYS_SEED + number
+        path = folder / f"rays-{seed}.npz"
+        if not path.exists():
+            write_rays(draw(seed), path)
+        paths.append(path)
+        if on_progress is not None:
+            on_progress(number + 1, count)
+    return paths
+
+
+def chest_pictures(paths: Sequence[Path]) -> list[Picture]:
+    """Radiographs of these chests as they are taken usually, with nodules and without noise. raises   ModelError"""
+    pictures = []
+    for path in paths:
+        rays = read_rays(path)
+        unit = exposed(rays, WAYS[USUAL], seed=0).truth[1]
+        pictures.append(Picture(path.stem, COLLECTION, unit, rays.spacing_mm, "hq", "test"))
+    return pictures
+
+
+def write_rays(rays: Rays, path: Path) -> None:
+    """Whole or not at all, in steps of `RAYS_STEP_G_CM2`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    soft, bone = (np.rint(part / RAYS_STEP_G_CM2).clip(0, 65535).astype(np.uint16) for part in (rays.soft, rays.bone))
+    with partial.open("wb") as stream:
+        np.savez_compressed(stream, soft=soft, bone=bone, nodules=rays.nodules, pixel_mm=rays.view.pixel_mm)
+    os.replace(partial, path)
+
+
+def read_rays(path: Path) -> Rays:
+    """raises   ModelError     the file is none of rays"""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            soft, bone = (content[name].astype(np.float32) * np.float32(RAYS_STEP_G_CM2) for name in ("soft", "bone"))
+            rows, columns = soft.shape[1:]
+            view = replace(RAYS_VIEW, detector_px=(rows, columns), pixel_mm=float(content["pixel_mm"]))
+            return Rays(soft, bone, content["nodules"], view)
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise ModelError(f"{path.name} is no chest along its rays") from error
 
 
 def prepare_drawn(

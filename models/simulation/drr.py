@@ -14,14 +14,31 @@ from torch.nn import functional
 
 from models.contract import FloatArray
 
-SPECTRUM_WEIGHT = (0.30, 0.45, 0.25)
-"""Detected share of 50, 60 and 80 keV: a filtered 120 kV beam, coarsely."""
-WATER_CM2_PER_G = (0.2269, 0.2059, 0.1837)
-BONE_CM2_PER_G = (0.4242, 0.3148, 0.2229)
+CM2_PER_G = {
+    40: (0.2683, 0.6655),
+    50: (0.2269, 0.4242),
+    60: (0.2059, 0.3148),
+    80: (0.1837, 0.2229),
+    100: (0.1707, 0.1855),
+}
+"""keV → water, cortical bone."""
 
 BONE_FROM_HU, PURE_BONE_HU = 150.0, 1500.0
 """Between these a voxel is a mixture of soft tissue and cortical bone."""
 BONE_DENSITY_PER_HU = 0.6e-3
+
+
+@dataclass(frozen=True)
+class Beam:
+    """A spectrum as a few of its energies. lines: keV of `CM2_PER_G`, and their detected shares, which add up to 1"""
+
+    lines: tuple[tuple[int, float], ...]
+
+
+BEAM_120_KV = Beam(((50, 0.30), (60, 0.45), (80, 0.25)))
+"""Filtered, coarsely."""
+BEAM_80_KV = Beam(((40, 0.35), (50, 0.40), (60, 0.25)))
+BEAM_140_KV = Beam(((50, 0.20), (60, 0.35), (80, 0.30), (100, 0.15)))
 
 
 @dataclass(frozen=True)
@@ -81,14 +98,13 @@ def areal_densities(
     return total[0] * slant, total[1] * slant
 
 
-def transmitted(soft: Tensor, bone: Tensor) -> FloatArray:
+def transmitted(soft: Tensor, bone: Tensor, beam: Beam = BEAM_120_KV) -> FloatArray:
     """Share of the detected energy that comes through, float32 (rows, columns); 1 in air.
 
     soft, bone      g/cm² along each ray
     """
     shares = [
-        weight * torch.exp(-(water * soft + cortex * bone))
-        for weight, water, cortex in zip(SPECTRUM_WEIGHT, WATER_CM2_PER_G, BONE_CM2_PER_G, strict=True)
+        share * torch.exp(-(CM2_PER_G[energy][0] * soft + CM2_PER_G[energy][1] * bone)) for energy, share in beam.lines
     ]
     return np.asarray(torch.stack(shares).sum(0), np.float32)
 

@@ -6,15 +6,18 @@ source: simulation dossier 6.1 and 6.2, steps 1 to 3 and 5
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from scipy.stats import poisson
 
 from models.contract import FloatArray
-from models.simulation.drr import View, areal_densities, transmitted
+from models.simulation.drr import BEAM_120_KV, Beam, View, areal_densities, transmitted
 from models.simulation.phantom import ChestPhantom
 
 WATER_LIKE_CM2_PER_G = 0.2
@@ -28,6 +31,7 @@ SCATTER_STEP = 8
 class Exposure(View):
     """How the radiograph is taken.
 
+    beam                tube voltage and filter
     scatter_per_g_cm2   scattered over primary radiation that a column of tissue sends out, per thickness, no grid
     scatter_fwhm_mm     how far scatter spreads
     grid_factor         by which the antiscatter grid lowers scatter over primary; 1: no grid
@@ -37,6 +41,7 @@ class Exposure(View):
     electronic          standard deviation of the detector's own noise, photons
     """
 
+    beam: Beam = BEAM_120_KV
     scatter_per_g_cm2: float = 0.06
     scatter_fwhm_mm: float = 60.0
     grid_factor: float = 4.0
@@ -76,7 +81,7 @@ def chest_radiograph(
 ) -> FloatArray:
     """Postero-anterior view, float32 (rows, columns), 0…4095, bright = dense; the patient's right is on the left."""
     how = exposure or Exposure()
-    primary = transmitted(*areal_densities(phantom.voxels, phantom.spacing_zyx_mm, how))
+    primary = transmitted(*areal_densities(phantom.voxels, phantom.spacing_zyx_mm, how), how.beam)
     return develop(primary, how, seed=seed, display=display)
 
 
@@ -107,10 +112,23 @@ def scattered(primary: FloatArray, exposure: Exposure) -> FloatArray:
 
 def counted(signal: FloatArray, exposure: Exposure, rng: np.random.Generator) -> FloatArray:
     """One reading of the detector, over the primary in air: its spread softens signal and quantum noise alike."""
-    quanta = rng.poisson(signal * exposure.photons).astype(np.float32)
-    quanta = seen(quanta, exposure)
-    quanta += rng.standard_normal(quanta.shape, dtype=np.float32) * np.float32(exposure.electronic)
-    return np.asarray(quanta / np.float32(exposure.photons))
+    return read_out(rng.poisson(signal * exposure.photons), exposure, rng)
+
+
+def counted_alike(signals: Sequence[FloatArray], exposure: Exposure, seed: int) -> list[FloatArray]:
+    """One reading of each, with the same noise as far as their counts allow: each pixel's counts have one rank."""
+    rank = np.random.default_rng((seed, 0)).random(signals[0].shape)
+    return [
+        read_out(poisson.ppf(rank, signal * exposure.photons), exposure, np.random.default_rng((seed, 1)))
+        for signal in signals
+    ]
+
+
+def read_out(quanta: NDArray[np.number], exposure: Exposure, rng: np.random.Generator) -> FloatArray:
+    """What the detector makes of the photons that it stopped, over the primary in air."""
+    read = seen(quanta.astype(np.float32), exposure)
+    read += rng.standard_normal(read.shape, dtype=np.float32) * np.float32(exposure.electronic)
+    return np.asarray(read / np.float32(exposure.photons))
 
 
 def seen(signal: FloatArray, exposure: Exposure) -> FloatArray:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 from torch.nn import functional
 
 from models.contract import BoolArray, FloatArray
@@ -132,7 +133,7 @@ def drr_case(
         view = fitted(CHEST_VIEW, (voxels.shape[0], voxels.shape[1], voxels.shape[2]), spacing_zyx_mm)
     volume = np.where(body(voxels), voxels, np.float32(-1000)) if masked else voxels
     density = density_of(transmitted(*areal_densities(volume, spacing_zyx_mm, view)))
-    return DrrCase(_scaled(density, _span(density)), None, spacing_at_patient_mm(view))
+    return DrrCase(scaled(density, span_of(density)), None, spacing_at_patient_mm(view))
 
 
 def fitted(view: View, shape_zyx: tuple[int, int, int], spacing_zyx_mm: tuple[float, float, float]) -> View:
@@ -239,18 +240,22 @@ class Patient:
 
 def _case(patient: Patient, planted: list[tuple[Nodule, FloatArray, FloatArray]], view: Exposure) -> RadiographCase:
     soft, bone = patient.soft, patient.bone
-    bare = _density(transmitted(soft, bone), view)
+    bare = clean_density(soft, bone, view)
     for _, more_soft, more_bone in planted:
         soft, bone = soft + torch.from_numpy(more_soft), bone + torch.from_numpy(more_bone)
-    full = _density(transmitted(soft, bone), view)
-    span = _span(bare)
-    picture, without = _scaled(full, span), _scaled(bare, span)
+    full = clean_density(soft, bone, view)
+    span = span_of(bare)
+    picture, without = scaled(full, span), scaled(bare, span)
     truths = tuple(_projected(nodule, added, picture - without, view) for nodule, added, _ in planted)
     return RadiographCase(picture, without, spacing_at_patient_mm(view), span, truths)
 
 
-def _density(primary: FloatArray, how: Exposure) -> FloatArray:
-    return density_of(seen(arriving(primary, how), how))
+def clean_density(soft: Tensor, bone: Tensor, how: Exposure) -> FloatArray:
+    """What the detector would read without noise, as the natural logarithm of the attenuation, (rows, columns).
+
+    soft, bone      g/cm² along each ray
+    """
+    return density_of(seen(arriving(transmitted(soft, bone, how.beam), how), how))
 
 
 def _projected(nodule: Nodule, added: FloatArray, difference: FloatArray, view: View) -> ProjectedNodule:
@@ -288,12 +293,14 @@ def _shadows_meet(one: Nodule, other: Nodule, view: View) -> bool:
     return bool(apart < one.diameter_mm + other.diameter_mm + LEAST_GAP_MM)
 
 
-def _span(density: FloatArray) -> tuple[float, float]:
+def span_of(density: FloatArray) -> tuple[float, float]:
+    """Densities that become -1 and 1."""
     low, high = np.percentile(density, PERCENTILES)
     return float(low), float(high)
 
 
-def _scaled(density: FloatArray, span: tuple[float, float]) -> FloatArray:
+def scaled(density: FloatArray, span: tuple[float, float]) -> FloatArray:
+    """The picture of these densities, about -1…1."""
     return np.asarray((density - span[0]) * (2 / max(span[1] - span[0], 1e-6)) - 1, np.float32)
 
 

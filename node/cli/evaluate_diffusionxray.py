@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from models.evaluation.table import Table
 
 _MAIN = "restorer"
+_SAMPLED = 40
+"""Drawn chests whose intervals are measured under each way of exposing them."""
+_CHEST_PX = 256
 
 
 def register(evaluate: typer.Typer) -> None:
@@ -49,11 +52,18 @@ def evaluate_diffusionxray(
     most: int = typer.Option(24, "--pictures", min=1, help="Test pictures at most, evenly."),
     crop: int = typer.Option(512, "--crop", min=64, help="Side of the square that is cut out of each, pixels."),
     cases: int = typer.Option(24, "--cases", min=0, help="Drawn chests with nodules; made once, half a minute each."),
+    chests: int = typer.Option(
+        200,
+        "--chests",
+        min=0,
+        help="Drawn chests for other physics and, where there are arms, for their comparison; made once, some seconds"
+        " each.",
+    ),
     seed: int = typer.Option(0, "--seed", help="Of degradations and crops."),
     as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
 ) -> None:
     """PSNR, SSIM and RMSE of every arm under every degradation, beside filters; nodules kept, moved and invented;
-    intervals calibrated on validation patients and held to test patients; speed.
+    intervals calibrated on validation patients and held to test patients; all this under other physics; speed.
 
     Degradations are made, one of them by a family that nothing was trained on: no number says what is gained on
     radiographs as they come. What it writes, evaluation.json, is what a card shows; pictures.png shows, under each
@@ -68,6 +78,8 @@ def evaluate_diffusionxray(
     from models.diffusionxray import arms
     from models.diffusionxray.data import load_pictures
     from models.diffusionxray.evaluate import EvaluationConfig, arms_table, evaluate, most_changed, speed_table
+    from models.diffusionxray.known import rays_in
+    from models.diffusionxray.pairs import BICUBIC
     from models.evaluation.table import Measured
 
     files = _files(arm or [])
@@ -84,6 +96,11 @@ def evaluate_diffusionxray(
             tables.append(arms_table(found.values, trainings))
         tables += _audit(dict(list(methods.items())[:2]), every, data / "cases", cases, seed, progress)
         tables += _intervals(restorer, degraders, (validation, test), what, seed, progress)
+        rays = rays_in(data / "rays", chests, on_progress=partial(progress, "drawing chests for other physics"))
+        tables += _other_physics(restorer, dict(list(methods.items())[:2]), rays, seed, progress)
+        if trainings:
+            known = {name: degraders[name] for name in (BICUBIC, *arms.LEARNT) if name in degraders}
+            tables += _arms_on_chests(methods, trainings, known, rays, validation, seed, progress)
         progress("speed and figure", 0, 1)
         tables.append(speed_table(methods, side_px=crop))
         shown = most_changed(next(iter(methods.values())), every, test, what=what, seed=seed)
@@ -138,6 +155,48 @@ def _audit(
     known = cases_in(folder, count + extra, on_progress=partial(progress, "drawing chests"))
     setting = [(case.absent, case.spacing_mm) for case in known[count:]]
     return audit(methods, degraders, known[:count], setting, seed=seed, on_progress=progress)
+
+
+def _other_physics(
+    restorer: Restorer, methods: Mapping[str, Method], rays: Sequence[Path], seed: int, progress: Report
+) -> tuple[Table, ...]:
+    """Drawn chests exposed in several ways; intervals of the first of them, as each takes several samples."""
+    from models.diffusionxray.arms import sampler_of
+    from models.diffusionxray.shifted import shifted, shifted_intervals
+
+    if not rays:
+        return ()
+    return (
+        shifted(methods, rays, seed=seed, on_progress=progress),
+        shifted_intervals(
+            sampler_of(restorer), rays[:_SAMPLED], restorer.config.guard, seed=seed, on_progress=progress
+        ),
+    )
+
+
+def _arms_on_chests(
+    methods: Mapping[str, Method],
+    trainings: Mapping[str, Sequence[str]],
+    degraders: Mapping[str, Degrader],
+    rays: Sequence[Path],
+    validation: Sequence[Picture],
+    seed: int,
+    progress: Report,
+) -> tuple[Table, ...]:
+    """Every arm on drawn chests under the degradations that arms are trained on: many patients, truth free of noise."""
+    from models.diffusionxray.evaluate import EvaluationConfig, arms_table, evaluate, restoration_table
+    from models.diffusionxray.known import chest_pictures
+
+    if not rays:
+        return ()
+    wanted = [next(iter(methods)), *(name for names in trainings.values() for name in names)]
+    what = EvaluationConfig(crop_px=_CHEST_PX, most=len(rays), filters=())
+    found = evaluate(
+        {name: methods[name] for name in wanted}, degraders, chest_pictures(rays), validation, what=what, seed=seed,
+        on_progress=lambda doing, done, total: progress(f"drawn chests, {doing}", done, total),
+    )  # fmt: skip
+    told = restoration_table(found.values, {}, of="drawn chests")
+    return (told, arms_table(found.values, trainings, on="drawn chests")) if len(trainings) > 1 else (told,)
 
 
 def _intervals(

@@ -253,6 +253,19 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
     assert not (tmp_path / "c.pt").exists()
 
 
+def test_a_gradient_that_is_no_number_teaches_nothing_and_ends_nothing():
+    """Nearly flat crops: the loss is a number, its gradient through the normalisation is not."""
+    run = MunitRun(SMALL, replace(QUICK, gradient_clip=5.0), seed=1)
+    before = {name: tensor.clone() for name, tensor in run.munit.state_dict().items()}
+    steep = run.munit.hq.content[0][0].weight.register_hook(lambda gradient: gradient * torch.inf)
+    run._one_step(Domains().batch(0, QUICK))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.munit.state_dict().items())
+    steep.remove()
+    run._one_step(Domains().batch(0, QUICK))
+    assert not torch.equal(run.munit.hq.content[0][0].weight, before["hq.content.0.0.weight"])
+    assert all(tensor.isfinite().all() for tensor in run.munit.state_dict().values())
+
+
 def test_trains_to_weights_that_the_translator_reads(tmp_path):
     seen = []
     weights = train_munit(

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.simulation.drr import BONE_CM2_PER_G, SPECTRUM_WEIGHT, WATER_CM2_PER_G, View, areal_densities, transmitted
+from models.simulation.drr import (
+    BEAM_80_KV,
+    BEAM_120_KV,
+    BEAM_140_KV,
+    CM2_PER_G,
+    Beam,
+    View,
+    areal_densities,
+    transmitted,
+)
 
 AIR = -1000.0
 VIEW = View(detector_px=(65, 65), pixel_mm=2.0, source_mm=1000.0, gap_mm=200.0)
@@ -40,15 +49,21 @@ def test_a_slab_of_water_is_as_thick_as_it_is_and_thicker_at_a_slant():
     assert not bone.any()
 
 
-def test_attenuation_of_a_slab_is_the_sum_of_exponentials():
-    for hu, density, per_g in (
-        (0.0, 1.0, WATER_CM2_PER_G),
-        (-300.0, 0.7, WATER_CM2_PER_G),
-        (1500.0, 1.9, BONE_CM2_PER_G),
-    ):
-        through = transmitted(*areal_densities(slab(hu), SPACING_MM, VIEW))
-        exact = sum(w * np.exp(-mu * density * 8.0 * slant()) for w, mu in zip(SPECTRUM_WEIGHT, per_g, strict=True))
+@pytest.mark.parametrize("beam", [BEAM_80_KV, BEAM_120_KV, BEAM_140_KV])
+def test_attenuation_of_a_slab_is_the_sum_of_exponentials(beam: Beam):
+    for hu, density, kind in ((0.0, 1.0, 0), (-300.0, 0.7, 0), (1500.0, 1.9, 1)):
+        through = transmitted(*areal_densities(slab(hu), SPACING_MM, VIEW), beam)
+        exact = sum(w * np.exp(-CM2_PER_G[keV][kind] * density * 8.0 * slant()) for keV, w in beam.lines)
         np.testing.assert_allclose(through, exact, rtol=1e-4)
+    assert sum(share for _, share in beam.lines) == pytest.approx(1.0)
+
+
+def test_a_harder_beam_goes_through_more_and_shows_less_of_the_bones():
+    soft, bone = torch.tensor([10.0, 10.0]), torch.tensor([0.0, 1.0])
+    through = [transmitted(soft, bone, beam) for beam in (BEAM_80_KV, BEAM_120_KV, BEAM_140_KV)]
+    assert through[0][0] < through[1][0] < through[2][0]
+    contrasts = [np.log(beside / behind) for beside, behind in through]
+    assert contrasts[0] > contrasts[1] > contrasts[2] > 0.15
 
 
 def test_two_slabs_attenuate_as_their_sum():

@@ -20,9 +20,10 @@ from models.diffusionxray.arms import bundled, network_of
 from models.diffusionxray.audit import Case, Nodule
 from models.diffusionxray.config import NetworkConfig
 from models.diffusionxray.data import Picture, Split, save_picture
-from models.diffusionxray.known import FIRST_AUDIT_SEED, write_case
+from models.diffusionxray.known import FIRST_AUDIT_SEED, FIRST_RAYS_SEED, write_case, write_rays
 from models.diffusionxray.network import build
 from models.diffusionxray.train import digest
+from models.simulation.exposures import VIEW, WAYS, Rays
 from models.weights import save_weights
 from node.cli.evaluate_diffusionxray import _files
 from node.errors import ConfigurationError
@@ -56,6 +57,11 @@ def data(tmp_path: Path) -> Path:
         absent = hills(100 + number)
         case = Case(f"case{number}", (absent + nodule).astype(np.float32), absent, (Nodule(40, 36, 14),), 0.3)
         write_case(case, tmp_path / "run" / "cases" / f"case-{FIRST_AUDIT_SEED + number}.npz")
+    for number in range(2):
+        soft = (14 + 6 * hills(200 + number)).clip(1, 30)
+        both = np.stack([soft, soft + (np.hypot(y - 40, x - 36) < 7)]).astype(np.float32)
+        rays = Rays(both, np.zeros_like(both), np.array([[40.0, 36.0, 14.0]]), VIEW)
+        write_rays(rays, tmp_path / "run" / "rays" / f"rays-{FIRST_RAYS_SEED + number}.npz")
     return tmp_path / "run"
 
 
@@ -84,7 +90,7 @@ def test_everything_is_measured_written_and_drawn(run: Run, data: Path, weights:
         "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
         "--arm", f"plain={data / 'regressor' / 'weights.safetensors'}", "--arm", f"pair={weights}",
         "--arm", f"pair={twin}", "--steps", "1", "--pictures", "9",
-        "--crop", "64", "--cases", "2", "--json",
+        "--crop", "64", "--cases", "2", "--chests", "2", "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
@@ -102,6 +108,14 @@ def test_everything_is_measured_written_and_drawn(run: Run, data: Path, weights:
     assert {row["method"] for row in arms["rows"]} == {"plain minus pair, regressor alone"}
     assert "plain: 1; pair, regressor alone: 2." in arms["notes"][0]
     assert rows[0]["values"]["PSNR (dB)"]["patients"] == 2
+    physics = {
+        table["title"]: table["rows"] for table in content["tables"] if "other physics" in table["title"].lower()
+    }
+    ways = {row["condition"] for row in physics["Other physics than in training"]}
+    assert ways == set(WAYS) == {row["condition"] for row in physics["Calibrated intervals under other physics"]}
+    on_chests = next(table for table in content["tables"] if table["title"].endswith("between arms, drawn chests"))
+    assert [row["method"] for row in on_chests["rows"]] == ["plain minus pair, regressor alone"]
+    assert on_chests["rows"][0]["values"]["PSNR (dB)"]["patients"] == 2
     assert content["training"]["regressor"]["stage"] == "regressor"
     assert "Invented candidates" in (tmp_path / "out" / "evaluation.md").read_text()
     with Image.open(tmp_path / "out" / "pictures.png") as figure:
@@ -113,7 +127,7 @@ def test_too_few_patients_give_no_intervals_and_that_is_said(
 ) -> None:
     done = run(
         "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
-        "--steps", "4", "--pictures", "2", "--crop", "64", "--cases", "0",
+        "--steps", "4", "--pictures", "2", "--crop", "64", "--cases", "0", "--chests", "0",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "9 are wanted" in done.output
