@@ -7,7 +7,7 @@ to slice, or what was made one scan after the other. Overlapping slices of one s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import median
 
@@ -43,7 +43,7 @@ def interleaved(frames: Sequence[Frame], plane: Plane) -> Scans | None:
     positions = np.array([frame.position for frame in frames], dtype=np.float64)
     along = distances(plane, positions)
     if not evenly_spaced(plane, positions):
-        return _by_label(frames, along)
+        return _by_label(frames, along) or _in_two_runs(frames, plane, positions)
     return (_by_turns(frames, along) or _one_after_the_other(frames, along)) if _most(frames) > 1 else None
 
 
@@ -95,20 +95,45 @@ def _one_after_the_other(frames: Sequence[Frame], along: Array) -> Scans | None:
 
     That the scanner was there twice is believed at once; that images were made or numbered so, where slices overlap.
     """
-    ranks = [(ACQUISITION_TIME, _times(frames, ACQUISITION_TIME))]
-    if _overlap(frames, along):
-        numbers = [None if frame.instance_number is None else float(frame.instance_number) for frame in frames]
-        ranks += [(CONTENT_TIME, _times(frames, CONTENT_TIME)), (INSTANCE_NUMBER, numbers)]
-    for words, given in ranks:
-        known = [value for value in given if value is not None]
-        if len(known) < len(frames):
-            continue
+    for words, known in _ranks(frames, along):
         for count in range(2, _most(frames) + 1):
             turns = sorted(range(count), key=lambda turn: known[turn])
             parts = [known[turn::count] for turn in turns]
             if all(max(one) < min(other) for one, other in pairwise(parts)):
                 return words, {str(rank): list(frames[turn::count]) for rank, turn in enumerate(turns)}
     return None
+
+
+def _in_two_runs(frames: Sequence[Frame], plane: Plane, positions: Array) -> Scans | None:
+    """Uneven steps, since one of two scans reaches farther: each is even by itself, and came before or after the other.
+
+    Where the second begins, the way jumps back to the start, or turns at an end.
+    """
+    along = distances(plane, positions)
+    for words, known in _ranks(frames, along):
+        order = np.argsort(known, kind="stable")
+        way = along[order]
+        jump, top, bottom = int(np.abs(np.diff(way)).argmax()) + 1, int(way.argmax()), int(way.argmin())
+        for cut in (jump, top, top + 1, bottom, bottom + 1):
+            one, other = np.sort(order[:cut]), np.sort(order[cut:])
+            if min(len(one), len(other)) < _LEAST_SLICES or known[order[cut - 1]] == known[order[cut]]:
+                continue
+            apart = not (_within(along[one], along[other]) or _within(along[other], along[one]))
+            if not apart and evenly_spaced(plane, positions[one]) and evenly_spaced(plane, positions[other]):
+                return words, {"0": [frames[index] for index in one], "1": [frames[index] for index in other]}
+    return None
+
+
+def _ranks(frames: Sequence[Frame], along: Array) -> Iterator[tuple[str, list[float]]]:
+    """In which order the slices came, where all of them say so; images and numbers only where slices overlap."""
+    ranks = [(ACQUISITION_TIME, _times(frames, ACQUISITION_TIME))]
+    if _overlap(frames, along):
+        numbers = [None if frame.instance_number is None else float(frame.instance_number) for frame in frames]
+        ranks += [(CONTENT_TIME, _times(frames, CONTENT_TIME)), (INSTANCE_NUMBER, numbers)]
+    for words, given in ranks:
+        known = [value for value in given if value is not None]
+        if len(known) == len(frames):
+            yield words, known
 
 
 def _most(frames: Sequence[Frame]) -> int:

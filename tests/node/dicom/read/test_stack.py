@@ -234,6 +234,27 @@ def test_scans_that_were_numbered_one_after_the_other_are_told_apart_where_slice
     assert len(one_stack(unknown, different)[0]) == 5, "nothing says that they only touch"
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["from the start again", "there and back"])
+@pytest.mark.parametrize("key", ["acquisition time", "instance number"])
+def test_two_scans_of_which_one_reaches_farther_are_told_apart(key: str, back: bool) -> None:
+    counts = {"1": 6, "2": 9}
+    frames = []
+    for phase, shift in HALF_A_STEP:
+        for n in range(counts[phase]):
+            place = 20 * int(phase) + (counts[phase] - n if back and phase == "2" else n)
+            values = {"phases": ((key, str(place)),)} if key == "acquisition time" else {"instance_number": place}
+            frames.append(at(2.5 * n + shift, f"1.{phase}.{n}", slice_thickness_mm=2.5, **values))
+    kept, _, notes = one_stack(frames, different)
+    assert [frame.source.instance_uid for frame in kept] == [f"1.2.{n}" for n in range(9)]
+    assert "9 of 15 images" in notes[0]
+
+
+def test_missing_slices_make_no_second_scan() -> None:
+    frames = [at(n, instance_number=n, slice_thickness_mm=None) for n in range(20) if n not in (7, 8, 13)]
+    kept, _, notes = one_stack(frames, different)
+    assert (len(kept), notes) == (17, [])
+
+
 def test_overlapping_slices_of_one_scan_stay_together() -> None:
     frames = [
         at(
