@@ -104,10 +104,10 @@ def _rules(settings: Settings, *, study: str, older_than: float | None, failed: 
             policy.days,
             policy.days if failed else policy.failed,
             policy.days if conflicts else policy.conflicts,
-            asked="asked for by the policy",
+            asked="by hand, as the policy has it",
         )
     days = older_than or 0.0
-    asked = f"asked for{f', older than {older_than:g} days' if older_than else ''}"
+    asked = f"by hand{f', older than {older_than:g} days' if older_than else ''}"
     return Rules(days, days if failed else policy.failed, days if conflicts else policy.conflicts, asked=asked)
 
 

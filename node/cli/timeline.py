@@ -43,13 +43,13 @@ def _show_purges(study: Timeline, console: Console) -> None:
         what = f"{purge.files} files, {size(purge.bytes)}"
         ended = "deleted" if purge.ended_at is not None else "given up, not gone from disk yet:"
         console.print(Text(f"  {clock_time(purge.purged_at)}  {ended} {what} ({purge.because})"))
-    held = f"{study.images_held} objects are held" if study.images_held else "none of its images is held"
-    console.print(Text(f"  {held}; rows, UIDs, digests and the trail stay", style="yellow"))
+    text = f"  received objects that are held: {study.images_held}; rows, UIDs, digests and the trail stay"
+    console.print(Text(text, style="yellow"))
 
 
 def _show_revision(revision: RevisionLine, console: Console) -> None:
     urgent = ", STAT" if revision.urgent else ""
-    replaces = f", replaces revision {revision.number - 1}" if revision.number > 1 else ""
+    replaces = _replaces(revision)
     console.print()
     console.print(Text(f"Revision {revision.number}: {revision.state}{urgent}{replaces}", style="bold"))
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
@@ -65,6 +65,15 @@ def _show_revision(revision: RevisionLine, console: Console) -> None:
         console.print(
             Text(f"From the last image to the last proof: {duration((last - revision.last_image_at).total_seconds())}")
         )
+
+
+def _replaces(revision: RevisionLine) -> str:
+    """What its report says of the one before: that one stands where it tells of images that are no longer here."""
+    if revision.number == 1:
+        return ""
+    before = revision.number - 1
+    stands = any(entry.get("told_in") == before for entry in revision.selection)
+    return f", beside revision {before}, which stands" if stands else f", replaces revision {before}"
 
 
 def _took(start: dt.datetime | None, end: dt.datetime | None) -> str:

@@ -100,12 +100,13 @@ def _reported(session: Session, revision: RevisionRow, settings: Settings, actor
     here = [job for job in failed if job.series_instance_uid not in _purged(session, revision, failed)]
     if here or (is_bare and revision.study.purged_at is None):
         return _new_revision(session, revision, here, actor)
+    deleted = purging.deleted(session, revision.study_instance_uid)
     if failed or is_bare:
-        deleted = purging.deleted(session, revision.study_instance_uid)
         reason = f"{deleted}, so nothing of it can be analysed again: have the study sent again, and ask then"
         return Again(revision.study_instance_uid, reason)
     _, dead = deliveries.open_count(session, revision.id)
     hint = f"; its dead letters go out again with: pacsnode resend {revision.study_instance_uid}" if dead else ""
+    hint = f"; {deleted}" if deleted else hint  # neither can be done again, nor sent
     return Again(revision.study_instance_uid, f"no analysis of revision {revision.number} has failed{hint}")
 
 

@@ -108,8 +108,8 @@ def _why_missing(entry: Mapping[str, Any], missing: Mapping[str, Any]) -> str:
     if not here:
         return f"These images are no longer held here ({deleted}).{stands}"
     return (
-        f"{missing['missing']} of these images are no longer held here ({deleted}), and the other {here} are not"
-        f" analysed without them.{stands} Sent again as a whole, the series is analysed."
+        f"Of these images {missing['missing']} are no longer held here ({deleted}). The rest ({here}) is not analysed"
+        f" without them.{stands} Sent again as a whole, the series is analysed."
     )
 
 

@@ -6,6 +6,7 @@ from node.archive import Archive
 from node.db.session import Database
 from node.db.tables import ConflictRow, InstanceRow, JobRow, PurgeRow, ResultRow, RevisionRow, StudyRow
 from node.errors import Conflict, OutOfResources
+from node.jobs.again import retry
 from node.jobs.purge import Rules
 from node.jobs.receive import ReceivingDesk
 from node.settings import Settings
@@ -83,13 +84,18 @@ def test_late_images_of_another_series_are_analysed_and_the_report_says_what_is_
     assert [row.state for row in purged.rows(RevisionRow)] == ["delivered", "delivered"]
 
 
+def test_retry_says_that_the_files_were_deleted_also_where_nothing_failed(purged: House) -> None:
+    told = retry(purged.database, purged.settings, "1.2.3", actor="ada")
+    assert told.reason.startswith("no analysis of revision 1 has failed; files of this study were deleted on ")
+
+
 def test_a_part_of_a_series_is_never_analysed_as_if_it_were_the_whole(purged: House) -> None:
     purged.send(image(3), image(4))
     purged.report()
     assert purged.decisions(2) == {CHEST: "no longer held"}
     text = words(purged.document(2))
-    assert "2 of these images are no longer held here" in text
-    assert "the other 2 are not analysed without them" in text
+    assert "Of these images 2 are no longer held here" in text
+    assert "The rest (2) is not analysed without them" in text
     assert not purged.rows(JobRow, revision_id=purged.rows(RevisionRow, number=2)[0].id, pipeline="low_dose_ct")
 
 
