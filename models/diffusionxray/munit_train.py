@@ -26,6 +26,8 @@ from models.training import OnProgress, batches, follow, smoothed_loss, write_ch
 from models.weights import save_weights
 
 FACTS = "training.json"
+STYLES = 128
+"""Of real degraded pictures, kept beside the weights."""
 CPU = torch.device("cpu")
 
 
@@ -64,7 +66,7 @@ class MunitTraining:
 
 
 CPU_TRAINING = MunitTraining(
-    steps=6000,
+    steps=4500,
     batch=2,
     learning_rate=5e-4,
     halve_every=1500,
@@ -251,10 +253,14 @@ class MunitRun:
 
 
 class Translator:
-    """Trained domains, as a degrader of clean pictures."""
+    """Trained domains, as a degrader of clean pictures.
 
-    def __init__(self, munit: Munit) -> None:
-        self.munit = munit.eval().requires_grad_(False)
+    styles      of real degraded pictures, float32 (n, style), from which one is drawn; none: from N(0, I), of which a
+                short training leaves most far from any real picture's
+    """
+
+    def __init__(self, munit: Munit, styles: Tensor | None = None) -> None:
+        self.munit, self.styles = munit.eval().requires_grad_(False), styles
 
     @classmethod
     def read(cls, weights: Path) -> Translator:
@@ -265,27 +271,33 @@ class Translator:
         facts = weights.parent / FACTS
         if not facts.is_file():
             raise ModelError(f"no {FACTS} beside the weights {weights.name}")
-        munit = Munit(MunitConfig(**json.loads(facts.read_text(encoding="utf8"))["network"]))
+        told = json.loads(facts.read_text(encoding="utf8"))
+        munit = Munit(MunitConfig(**told["network"]))
         try:
             munit.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
         except RuntimeError as error:
             raise ModelError(f"the weights {weights.name} do not fit the network of {FACTS}") from error
-        return cls(munit)
+        return cls(munit, torch.tensor(told["styles"]) if told.get("styles") else None)
 
     @torch.inference_mode()
     def degrade(self, clean: Tensor, style: Tensor | None, draws: torch.Generator) -> Tensor:
         """The degraded copy of clean pictures.
 
         clean    float32 (B, 1, H, W) in [−1, 1], of any size
-        style    (B, style) as `style_of` a degraded picture; None: drawn from N(0, I)
+        style    (B, style) as `style_of` a degraded picture; None: drawn
         draws    a generator on the CPU
         returns  the same shape
         """
         if style is None:
-            style = torch.randn(len(clean), self.munit.config.style, generator=draws)
+            style = self._drawn(len(clean), draws)
         content = self.munit.hq.content(_filled(clean, self.munit.config.multiple))
         told = self.munit.lq.decode(content, style.to(clean))
         return told[..., : clean.shape[-2], : clean.shape[-1]].clone()
+
+    def _drawn(self, count: int, draws: torch.Generator) -> Tensor:
+        if self.styles is None:
+            return torch.randn(count, self.munit.config.style, generator=draws)
+        return self.styles[torch.randint(len(self.styles), (count,), generator=draws)]
 
     @torch.inference_mode()
     def style_of(self, degraded: Tensor) -> Tensor:
@@ -330,9 +342,21 @@ def train_munit(
         "network": asdict(config),
         "late_loss": run.late_loss,
         **asdict(training),
+        "styles": [[round(number, 4) for number in style] for style in _styles(run.smoothed, store, training)],
     }
     (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     return weights
+
+
+@torch.inference_mode()
+def _styles(munit: Munit, store: UnpairedStore, training: MunitTraining) -> list[list[float]]:
+    """Of degraded crops, those of the steps after the last."""
+    device = next(munit.parameters()).device
+    steps = range(training.steps, training.steps + STYLES // training.batch)
+    found: list[list[float]] = []
+    for step in steps:
+        found += munit.lq.style(store.batch(step, training).lq.to(device)).tolist()
+    return found
 
 
 def _unseen(_what: str, _done: int, _total: int, _loss: float) -> None:

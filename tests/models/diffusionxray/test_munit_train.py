@@ -15,6 +15,7 @@ from models.diffusionxray.munit import HALF, Critics, Munit, MunitConfig
 from models.diffusionxray.munit_train import (
     CPU_TRAINING,
     GPU_TRAINING,
+    STYLES,
     LossWeights,
     MunitRun,
     MunitTraining,
@@ -279,6 +280,10 @@ def test_trains_to_weights_that_the_translator_reads(tmp_path):
     translator = Translator.read(weights)
     run = MunitRun(SMALL, QUICK, seed=3)
     run.load(tmp_path / "checkpoint.pt")
+    assert translator.styles.shape == (STYLES, 8)
+    with torch.inference_mode():
+        own = run.smoothed.lq.style(Domains().batch(6, QUICK).lq)
+    torch.testing.assert_close(translator.styles[:2], own, rtol=0, atol=1e-4)
     style = torch.zeros(2, 8)
     clean = Domains().batch(5, QUICK).hq
     one, other = (each.degrade(clean, style, torch.Generator()) for each in (translator, Translator(run.smoothed)))
@@ -314,6 +319,18 @@ def test_the_same_draws_make_the_same_picture_of_any_size():
     assert one.shape == clean.shape
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_styles_that_were_kept_are_those_that_are_drawn():
+    torch.manual_seed(0)
+    styles = torch.randn(3, 8)
+    translator = Translator(Munit(SMALL), styles)
+    clean = torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    drawn = translator.degrade(clean, None, torch.Generator().manual_seed(5))
+    told = torch.stack([translator.degrade(clean, style.expand(8, -1), torch.Generator()) for style in styles])
+    which = (told - drawn).abs().amax((2, 3, 4)).argmin(0)
+    assert len(set(which.tolist())) > 1
+    torch.testing.assert_close(torch.stack([told[style, place] for place, style in enumerate(which)]), drawn)
 
 
 def test_a_picture_can_lend_its_style():
