@@ -181,6 +181,7 @@ class Retention:
             for row in rows:
                 row.ended_at = now()
             self._record(session, Action.STUDY_FILES_DELETED, rows[-1], files_found=deleted)
+        log.info("study %s: %d files deleted (%s)", uid, deleted, rows[-1].because)
 
     def _record(self, session: Session, action: Action, row: PurgeRow, **more: object) -> None:
         study = session.get_one(StudyRow, row.study_instance_uid)

@@ -69,3 +69,40 @@ def test_a_write_that_fails_leaves_nothing_behind(archive: Archive, monkeypatch:
     with pytest.raises(OutOfResources):
         archive.write(b"result", study="1", revision=1, instance="2")
     assert [path for path in archive.path("results").rglob("*") if path.is_file()] == [archive.path(before)]
+
+
+def test_what_is_deleted_goes_with_its_empty_folders_and_nothing_else(archive: Archive) -> None:
+    gone = archive.keep(spooled(archive, b"one"), study="1", series="2", instance="3", sha256="a" * 64)
+    kept = archive.keep(spooled(archive, b"two"), study="1", series="4", instance="5", sha256="b" * 64)
+    assert archive.delete([gone], study="1", keep=[kept]) == 1
+    assert not archive.path(gone).parent.exists()
+    assert archive.holds(kept)
+    assert archive.delete([gone], study="1", keep=[kept]) == 0, "once more does no harm"
+    assert archive.delete([kept], study="1", keep=[]) == 1
+    assert [path.name for path in sorted(archive.root.iterdir())] == ["received", "results", "spool"]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outside", "received/../../outside", ""])
+def test_nothing_outside_of_the_archive_is_deleted(archive: Archive, path: str) -> None:
+    outside = archive.root.parent / "outside"
+    outside.write_bytes(b"x")
+    with pytest.raises(OSError, match="not a file of the archive"):
+        archive.delete([path], study="1", keep=[])
+    assert outside.exists()
+
+
+def test_an_object_finds_its_place_though_its_folder_is_taken_away_meanwhile(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, taken = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        if not taken:
+            taken.append(target)
+            target.parent.rmdir()
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    kept = archive.keep(spooled(archive, b"image"), study="1", series="2", instance="3", sha256=SHA)
+    assert taken
+    assert archive.path(kept).read_bytes() == b"image"
