@@ -91,18 +91,24 @@ _MEANT_FOR = re.compile(
 )
 """What an axial series is the source of ("THINS FOR CORONAL MPR"), or has beside it ("CHEST W MIP")."""
 _CHEST = re.compile(
-    r"\b(CHEST|THORAX|THORACIC STRUCTURE|TORAX|CXR|LUNGS?|PULMO\w*|POUMONS?|BRUSTKORB|51185008|T-D3000)\b"
+    r"\b(CHEST|THORAX|THORACIC STRUCTURE|TORAX|TORACE|CXR|LUNGS?|PULMO\w*|POUMONS?|BRUSTKORB|51185008|T-D3000)\b"
 )
 _NO_CHEST = re.compile(
     r"SPINE|WIRBEL|\b(HAND|WRIST|FINGERS?|THUMB|ELBOW|ARM|FOREARM|HUMERUS|SHOULDERS?|CLAVICLE|SCAPULA|RIBS?|STERNUM|SKULL|"
     r"HEAD|NECK|FACE|SINUS(ES)?|JAW|TEETH|ABDOMEN|ABD|KUB|PELVIS|HIPS?|FEMUR|LEGS?|KNEES?|PATELLA|TIBIA|ANKLES?|FOOT|"
-    r"FEET|TOES?|CALCANEUS|HEEL|EXTREMITY|BREAST|BABYGRAM|WHOLEBODY|WHOLE BODY)\b"
+    r"FEET|TOES?|CALCANEUS|HEEL|EXTREMITY|BREAST|BABYGRAM|WHOLEBODY|WHOLE BODY|"
+    r"SCHA(E)?DEL|HALS|SCHULTER|RIPPEN|BAUCH|BECKEN|HU(E)?FTE|KNIE|FUSS|OBERARM|UNTERARM|OBERSCHENKEL|UNTERSCHENKEL|"
+    r"ELLENBOGEN|[HBL]WS|CRANE|RACHIS|COTES|EPAULE|COUDE|POIGNET|BASSIN|HANCHE|GENOU|CHEVILLE|CRANEO?|CRANIO|COLUMNA|"
+    r"COLUNA|COLONNA|COSTILLAS?|COSTELAS?|COSTALE?|COSTE|HOMBRO|OMBRO|SPALLA|ADDOME|PELVE|BACINO|CADERA|QUADRIL|ANCA|"
+    r"RODILLA|JOELHO|GINOCCHIO|SCHEDEL|WERVEL\w*|SCHOUDER|RIBBEN|BUIK|BEKKEN|HEUP|ENKEL)\b"
 )
+_FACE_ON = re.compile(r"\b(THORAX|POUMONS?|PULMON\w*)\W+((DE|DEBOUT|COUCHE|ASSIS)\W+)*FACE\b")
+"""French for a frontal view, not for a part of the head."""
 SAYS_NOTHING = {"", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE", "MISC", "DEFAULT", "BODY", "N/A"}
 """Written where no body part is stated."""
 _TWO_VIEWS = re.compile(
-    r"\b([2-9]|TWO|THREE|BOTH|MULTIPLE|ZWEI|DEUX|DOS|DUAS|DUE|TWEE) ?(OR MORE |PLUS |\+ ?)?"
-    r"(V|VWS?|VIEWS?|PROJECTIONS|E|EBENEN|VUES|INCIDENCES|PROYECCIONES|INCIDENCIAS|PROIEZIONI|RICHTINGEN)\b"
+    r"\b([2-9]|TWO|THREE|BOTH|MULTIPLE|ZWEI|DEUX|DOS|DUAS|DUE|TWEE)[ -]?(OR MORE |PLUS |\+ ?)?"
+    r"(V|VWS?|VIEWS?|E|EBENEN|VUES|INCIDENCES|INCIDENCIAS|PRO[JYI]\w*|RICHTINGEN)\b"
 )
 _ONLY_FRONTAL = "only frontal (PA or AP) chest radiographs are processed."
 _UNUSUAL = "An oblique, decubitus, axial or lordotic view; only plain frontal radiographs are processed."
@@ -217,7 +223,7 @@ def _radiograph(header: InstanceHeader) -> Verdict:
         if _NO_CHEST.search(part) or not _CHEST.search(part):
             return Role.RADIOGRAPH, None, f"Body part is {part}; only chest radiographs are processed."
         where = f"body part {part}"
-    elif _NO_CHEST.search(described) or not _CHEST.search(described):
+    elif _NO_CHEST.search(_FACE_ON.sub(r"\1", described)) or not _CHEST.search(described):
         return Role.RADIOGRAPH, None, "The header does not say that this is a chest; a guess would be unsafe."
     else:
         where = "chest by its description, as the body part is not stated"

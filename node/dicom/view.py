@@ -26,19 +26,29 @@ _GLUED = (
     r"LIEGEND|STEHEND|SITZEND)?\b)"
 )
 """A view position has sixteen characters: "APSUPINE" is written, too."""
+_TO = r" ?(→|[-=]?>) ?"
 _PA = re.compile(
     rf"\bP[./-]{{0,2}}A{_GLUED}|\bP A\b|\bPOSTERO[ -]?ANTER\w*|\bPOSTERIOR[ -]?(TO[ -])?ANTERIOR\b|"
-    r"\bD\.-?V\b|\bDORSO[ -]?VENTRAL\w*"
+    rf"\bP{_TO}A\b|\bD\.-?V\b|\bDORSO[ -]?VENTRAL\w*"
 )
 _AP = re.compile(
     rf"\bA[./-]{{0,2}}P{_GLUED}|\bA P\b|\bANTERO[ -]?POSTER\w*|\bANTERIOR[ -]?(TO[ -])?POSTERIOR\b|"
-    r"\bV\.-?D\b|\bVENTRO[ -]?DORSAL\w*"
+    rf"\bA{_TO}P\b|\bV\.-?D\b|\bVENTRO[ -]?DORSAL\w*"
 )
-_FRONTAL = re.compile(r"\b(FRONTALE?|FACE|FRENTE)\b")
+_FRONTAL = re.compile(r"\b(FRONTALE?|FACE|FRENTE|ПРЯМ\w+)\b|正 *[面位]")
 _LATERAL = re.compile(
-    rf"\b(LL|RL|LAT|LLAT|RLAT){_GLUED}|\b(LATERAL(?!IT|I[SZ])\w*|LATERAAL|LATERO\w*|SEITLICH\w*|SEITL|SEITAUFNAHME|ANLIEGEND|"
-    r"PROFIL[EO]?|PERFIL|DWARS\w*|ZIJDELINGS|BOCZN\w+)\b"
+    rf"\b(CHEST|THORAX|TORAX|TORACE|CXR)?(LL|RL|L[.-]L|LAT[LR]?|LLAT|RLAT){_GLUED}|\b(L{_TO}R|R{_TO}L)\b|"
+    r"\b([LR]?LATERAL(?!IT|I[SZ])\w*|LATERAAL|LATERO\w*|SEITLICH\w*|SEIT|SEITL|SEITE|SEITAUFNAHME|ANLIEGEND|"
+    r"PROF|PROFIL[EO]?|PERFIL|DWARS\w*|ZIJDELINGS|BOCZN\w+|BOCN\w+|БОКОВ\w+|(?<=LUNGOR |LUNGER |THORAX )SID[AE])\b|"
+    r"[側侧] *[面位]"
 )
+_AND = r" ?([/+&]|\b(AND|UND|ET|Y|E)\b) ?"
+_AND_LATERAL = re.compile(rf"\b([AP][./-]?[AP]\.?|FRONTAL|FACE){_AND}L\b")
+"""A lone L is a side elsewhere: "AP L"."""
+_BOTH = re.compile(rf"\bF{_AND}P\b|正 *[側侧]")
+"""Face and profile, by their initials."""
+_IDEOGRAM = re.compile(r"([\u2e80-\u9fff\uf900-\ufaff])")
+"""Written without spaces between words."""
 _UNUSUAL = re.compile(
     r"\b(LLD|RLD|LLO|RLO|LAO|RAO|LPO|RPO|DECUB\w*|OBL\w*|SCHRAG\w*|SCHUIN\w*|LORD\w*|APICAL|AXIAL|"
     r"(X|CROSS)[ -]?TABLE|HORIZONTAL)\b"
@@ -64,11 +74,13 @@ class View:
 
 def view_in(text: str) -> View:
     """The view that is named in any of the words, in any order."""
-    words = plain_words(text)
-    pa, ap = bool(_PA.search(words)), bool(_AP.search(words))
-    frontal = "FRONTAL" if pa == ap and (pa or _FRONTAL.search(words)) else "PA" if pa else "AP" if ap else ""
+    words = _IDEOGRAM.sub(r" \1 ", plain_words(text))
+    pa, ap, both = bool(_PA.search(words)), bool(_AP.search(words)), bool(_BOTH.search(words))
+    either = pa or both or _FRONTAL.search(words)
+    frontal = "FRONTAL" if pa == ap and either else "PA" if pa else "AP" if ap else ""
     plain = _ON_THE_BACK.sub(" ", words) if frontal else words
-    return View(frontal, bool(_LATERAL.search(words)), bool(_UNUSUAL.search(plain)))
+    lateral = both or bool(_LATERAL.search(words) or _AND_LATERAL.search(words))
+    return View(frontal, lateral, bool(_UNUSUAL.search(plain)))
 
 
 def names_no_view(text: str) -> bool:

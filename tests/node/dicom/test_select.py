@@ -158,6 +158,8 @@ def test_leaves_what_is_no_axial_ct(values: dict[str, Any], role: Role) -> None:
         {"view_position": "", "series_description": "THORAX AP LIEGEND"},
         {"view_position": "SITTING", "protocol_name": "Thorax a.p. im Sitzen"},
         {"view_position": "", "body_part": "", "series_description": "TORAX AP DECUBITO SUPINO"},
+        {"view_position": "", "body_part": "", "series_description": "THORAX DE FACE"},
+        {"view_position": "", "body_part": "", "series_description": "TORACE AP A LETTO"},
     ],
 )
 def test_takes_frontal_chest_radiographs(values: dict[str, Any]) -> None:
@@ -203,6 +205,14 @@ def test_takes_frontal_chest_radiographs(values: dict[str, Any]) -> None:
         {"view_position": "AP", "series_description": "Thorax seitlich liegend"},
         {"view_position": "PORTABLE", "series_description": "CHEST LATERAL"},
         {"view_position": "XYZ"},
+        {"view_position": "", "series_description": "Torace L-L"},
+        {"view_position": "", "series_description": "TORAX PA/L"},
+        {"view_position": "", "study_description": "RP THORAX F+P"},
+        {"view_position": "", "study_description": "XR CHEST 2-VIEWS"},
+        {"view_position": "", "study_description": "RX TORAX 2 PROY"},
+        {"body_part": "", "series_description": "SCHÄDEL AP", "study_description": "Thorax, Schädel"},
+        {"body_part": "", "series_description": "Becken AP", "study_description": "RX Thorax + Becken"},
+        {"body_part": "", "series_description": "BACINO AP", "study_description": "TORACE E BACINO"},
     ],
 )
 def test_leaves_other_radiographs(values: dict[str, Any]) -> None:

@@ -32,6 +32,12 @@ from node.dicom.view import View, names_no_view, view_in
         ("anterior to posterior", "AP"),
         ("FRONTAL", "FRONTAL"),
         ("PA/AP", "FRONTAL"),
+        ("胸部P→A", "PA"),
+        ("A -> P", "AP"),
+        ("胸部正面", "FRONTAL"),
+        ("Грудная клетка прямая", "FRONTAL"),
+        ("AP_L", "AP"),
+        ("PA LEFT", "PA"),
     ],
 )
 def test_a_frontal_view_is_known_in_any_words(text: str, frontal: str) -> None:
@@ -43,14 +49,20 @@ def test_a_frontal_view_is_known_in_any_words(text: str, frontal: str) -> None:
     [
         *("LAT", "LAT ERECT", "LL_STANDING", "LATSUPINE", "L LAT", "left lateral sitting", "RLAT"),
         *("Thorax seitlich im Stehen", "Thorax links anliegend", "thorax de profil debout", "TORAX PERFIL SENTADO"),
-        *("latero-laterale", "Thorax dwars staand"),
+        *("latero-laterale", "Thorax dwars staand", "Torace L-L", "THORAX L.L.", "CHESTLAT", "ThoraxLL", "Chest LATL"),
+        *("LLATERAL", "Thorax seit.", "Thorax prof", "Lungor sida", "胸部側面", "胸部R→L", "L->R", "боковая"),
     ],
 )
 def test_a_lateral_view_is_known_in_any_words(text: str) -> None:
     assert view_in(text) == View(lateral=True)
 
 
-@pytest.mark.parametrize("text", ["AP LAT", "PA AND LATERAL", "Thorax p.a./seitl.", "AP_LL", "face et profil"])
+BY_INITIALS = ("TORAX PA/L", "Torax PA y L", "THORAX AP + L", "RP THORAX F+P", "Thorax F/P", "胸部正侧位")
+
+
+@pytest.mark.parametrize(
+    "text", ["AP LAT", "PA AND LATERAL", "Thorax p.a./seitl.", "AP_LL", "face et profil", *BY_INITIALS]
+)
 def test_frontal_and_lateral_at_once_is_a_contradiction(text: str) -> None:
     assert view_in(text).contradictory
 
