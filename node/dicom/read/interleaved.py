@@ -23,17 +23,19 @@ from node.dicom.read.frames import (
     TEMPORAL_POSITION,
     Frame,
 )
-from node.dicom.read.geometry import Array, Plane, distances, evenly_spaced
+from node.dicom.read.geometry import STEP_TOLERANCE, Array, Plane, distances, evenly_spaced
 
 Scans = tuple[str, dict[str, list[Frame]]]
 """(what tells them apart, {its value: frames})"""
 
 INSTANCE_NUMBER = "the order of instance numbers"
-OVERLAP = 1.9
-"""Slices at least so many steps thick overlap by half: so do those of one scan, and those of two scans in between."""
+OVERLAP = 0.95
+"""Slices at least so many steps of their own scan thick leave no gap between them: so they overlap those of others."""
 _LABELS = {ACQUISITION_NUMBER, TEMPORAL_POSITION, CARDIAC_PHASE, RESPIRATORY_PHASE, DESCRIPTION}
 """What is believed where steps are uneven: the same for all slices of a scan."""
 _MOST_SCANS = 8
+_MOST_GAP = 2.5
+"""Steps of a scan between two of its slices that are still neighbours: one may be missing."""
 _LEAST_SLICES = 3
 """Of each scan: fewer are in some order by chance."""
 
@@ -58,16 +60,39 @@ def grouped(frames: Sequence[Frame], number: int) -> dict[str, list[Frame]]:
 def _by_label(frames: Sequence[Frame], along: Array) -> Scans | None:
     """Uneven steps. Two parts of one scan (chest, then abdomen) may overlap by a few slices.
 
-    They are taken for two scans only where at least half of the slices of one lie within the range of another.
+    What is not read must lie between the slices of what is: of the other scans at least half must. Numbers that go
+    round over slices of one grid (some are missing) are none of scans, unless slices overlap.
     """
     for number, (words, _) in enumerate(frames[0].phases):
         if words not in _LABELS:
             continue
         values = np.array([frame.phases[number][1] for frame in frames])
-        scans = [along[values == value] for value in set(values)]
-        if any(_within(one, other) for other in scans if len(other) > 1 for one in scans if one is not other):
+        if words == ACQUISITION_NUMBER and _has_gaps(along) and not _overlap(frames, along, len(set(values))):
+            continue
+        scans = sorted((along[values == value] for value in set(values)), key=len)
+        most = len(scans[-1])
+        if most < _LEAST_SLICES or most == len(along):
+            continue
+        if any(_between(along, one) for one in scans if len(one) == most):
             return words, grouped(frames, number)
     return None
+
+
+def _between(along: Array, one: Array) -> bool:
+    """Whether at least half of the distances that are not of this scan lie between neighbouring slices of it."""
+    others = np.setdiff1d(along, one)
+    behind = np.searchsorted(one, others)
+    inside = (behind > 0) & (behind < len(one))
+    gaps = np.diff(one)
+    close = gaps[np.clip(behind - 1, 0, len(gaps) - 1)] <= _MOST_GAP * float(np.median(gaps))
+    return bool(2 * np.count_nonzero(inside & close) >= len(others))
+
+
+def _has_gaps(along: Array) -> bool:
+    """Whether most steps are equal, and the others whole multiples of them: an even grid that lacks some slices."""
+    steps = np.diff(along) / float(np.diff(along).min())
+    whole = np.round(steps)
+    return bool(np.abs(steps - whole).max() <= STEP_TOLERANCE and 3 * np.count_nonzero(whole == 1) > 2 * len(steps))
 
 
 def _within(one: Array, other: Array) -> bool:
@@ -85,7 +110,7 @@ def _by_turns(frames: Sequence[Frame], along: Array) -> Scans | None:
         count = len(set(values))
         if not 2 <= count <= _most(frames) or values != (values[:count] * len(values))[: len(values)]:
             continue
-        if words != ACQUISITION_NUMBER or _overlap(frames, along):
+        if words != ACQUISITION_NUMBER or _overlap(frames, along, count):
             return words, grouped(frames, number)
     return None
 
@@ -140,10 +165,10 @@ def _most(frames: Sequence[Frame]) -> int:
     return min(_MOST_SCANS, len(frames) // _LEAST_SLICES)
 
 
-def _overlap(frames: Sequence[Frame], along: Array) -> bool:
-    """Whether slices are thicker than `OVERLAP` steps; yes where no header says how thick they are."""
+def _overlap(frames: Sequence[Frame], along: Array, scans: int = 2) -> bool:
+    """Whether each of so many scans would be without gaps; yes where no header says how thick slices are."""
     stated = [frame.slice_thickness_mm for frame in frames if frame.slice_thickness_mm]
-    return not stated or median(stated) >= OVERLAP * float(np.median(np.diff(along)))
+    return not stated or median(stated) >= OVERLAP * scans * float(np.median(np.diff(along)))
 
 
 def _times(frames: Sequence[Frame], words: str) -> list[float | None]:

@@ -249,6 +249,28 @@ def test_two_scans_of_which_one_reaches_farther_are_told_apart(key: str, back: b
     assert "9 of 15 images" in notes[0]
 
 
+def test_numbers_that_go_round_within_a_rotation_make_no_scans_where_slices_are_missing() -> None:
+    frames = [at(n, phase=f"{n % 4}") for n in range(40) if n != 17]
+    assert len(one_stack(frames, different)[0]) == 39
+    thick = [replace(frame, slice_thickness_mm=2.0) for frame in frames]
+    assert len(one_stack(thick, different)[0]) == 39, "four scans of such slices would have gaps"
+
+
+@pytest.mark.parametrize("second", [59.5, 61.5, 300.0], ids=["overlapping", "behind it", "far behind it"])
+def test_numbers_of_rotations_that_begin_anew_with_the_next_range_make_no_scans(second: float) -> None:
+    """Chest, then abdomen: rotations are numbered from 1 in both."""
+    frames = [at(start + n, f"1.{start}.{n}", phase=f"{n // 4}") for start in (0, second) for n in range(61)]
+    kept, _, notes = one_stack(frames, different)
+    assert (len(kept), notes) == (122, [])
+
+
+def test_a_scan_beside_two_of_one_number_is_not_left_out() -> None:
+    """Acquisition 2 is no phase of acquisition 1, which was taken up again behind it."""
+    places = [*range(10), *range(40, 50)]
+    frames = [at(z, phase="1") for z in places] + [at(z + 0.3, phase="2") for z in range(12, 30)]
+    assert len(one_stack(frames, different)[0]) == 38
+
+
 def test_missing_slices_make_no_second_scan() -> None:
     frames = [at(n, instance_number=n, slice_thickness_mm=None) for n in range(20) if n not in (7, 8, 13)]
     kept, _, notes = one_stack(frames, different)
