@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from node.db.lifecycle import FINISHED_DELIVERY, FINISHED_JOB, DeliveryState, JobState, RevisionState
@@ -21,6 +21,7 @@ from node.db.tables import (
     RevisionRow,
     StudyRow,
 )
+from node.db.work import REPORT
 
 UNPROVEN = "C-STORE status only"
 """The proof of a delivery to a peer that offers none: its word, and nobody has looked."""
@@ -51,6 +52,8 @@ class Held:
     """Of the newest revision."""
     unsent: int = 0
     """Revisions of which nothing went anywhere."""
+    unreported: int = 0
+    """Revisions whose report was given up."""
 
     @property
     def files(self) -> int:
@@ -92,48 +95,69 @@ def _add_revisions(session: Session, found: dict[str, Held]) -> None:
             .where(JobRow.revision_id == RevisionRow.id, JobRow.state.not_in(list(FINISHED_JOB)))
             .scalar_subquery(),
             select(func.count())
-            .where(JobRow.revision_id == RevisionRow.id, JobRow.state == JobState.FAILED)
+            .where(JobRow.revision_id == RevisionRow.id, JobRow.pipeline != REPORT, JobRow.state == JobState.FAILED)
             .scalar_subquery(),
+            _report_was_given_up(),
+            _holds_files(),
         )
         .where(RevisionRow.study_instance_uid.in_(found))
         .order_by(RevisionRow.number)
     )
-    for uid, number, state, source_aet, delivered_at, open_jobs, failed in rows:
+    for uid, number, state, source_aet, delivered_at, open_jobs, failed, is_given_up, holds in rows:
         one = found[uid]
         one.source_aet = source_aet
         one.happened(delivered_at)
-        if state not in _ENDED:
+        if state == RevisionState.PLANNED and is_given_up:
+            one.unreported += bool(holds)
+        elif state not in _ENDED:
             one.under_way.append(f"revision {number} is {state}")
         one.open_jobs += open_jobs
         one.failed_analyses = failed
 
 
+def _report_was_given_up() -> Any:
+    report = and_(JobRow.pipeline == REPORT, JobRow.state == JobState.FAILED)
+    return exists().where(JobRow.revision_id == RevisionRow.id, report)
+
+
+def _holds_results() -> Any:
+    """What was deleted has no failings any more: nobody can send it."""
+    return exists().where(ResultRow.revision_id == RevisionRow.id, ResultRow.purged_at.is_(None))
+
+
+def _holds_files() -> Any:
+    images = exists().where(InstanceRow.revision_id == RevisionRow.id, InstanceRow.purged_at.is_(None))
+    return or_(images, _holds_results())
+
+
 def _add_deliveries(session: Session, found: dict[str, Held]) -> None:
     """A revision of which nothing was ever to go anywhere is one whose results live here alone."""
+    is_held = exists().where(ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid, ResultRow.purged_at.is_(None))
     rows = session.execute(
         select(
-            RevisionRow.id,
             RevisionRow.study_instance_uid,
             DeliveryRow.state,
             DeliveryRow.proof,
             func.count(DeliveryRow.id),
+            func.count(DeliveryRow.id).filter(is_held),
             func.max(DeliveryRow.committed_at),
+            and_(RevisionRow.state != RevisionState.PLANNED, _holds_results()),
         )
         .outerjoin(DeliveryRow, DeliveryRow.revision_id == RevisionRow.id)
         .where(RevisionRow.study_instance_uid.in_(found))
         .group_by(RevisionRow.id, RevisionRow.study_instance_uid, DeliveryRow.state, DeliveryRow.proof)
     )
-    for _, uid, state, proof, count, committed_at in rows:
+    for uid, state, proof, count, still_held, committed_at, holds in rows:
         one = found[uid]
         one.happened(committed_at)
         if state is None:
-            one.unsent += 1
+            one.unsent += bool(holds)
         elif state == DeliveryState.DEAD:
-            one.dead_letters += count
+            one.dead_letters += still_held
         elif state not in FINISHED_DELIVERY:
             one.open_deliveries += count
         elif proof == UNPROVEN:
-            one.unproven += count
+            one.unproven += still_held
 
 
 def _add_files(session: Session, found: dict[str, Held]) -> None:

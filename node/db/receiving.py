@@ -125,9 +125,9 @@ def open_revision(
         first_image_at=at,
         last_image_at=at,
     )
-    purging.hold(session, study_instance_uid)
     session.add(row)
     session.flush()
+    purging.hold(session, study_instance_uid)  # behind the insert, which waits for whoever gives the study up
     return row
 
 

@@ -80,6 +80,11 @@ def _newest(session: Session, revision: RevisionRow, settings: Settings, actor: 
 def _unreported(session: Session, revision: RevisionRow, actor: str) -> Again:
     jobs = work.jobs_of(session, revision.id)
     report = next((job for job in jobs if job.pipeline == work.REPORT), None)
+    if revision.study.purged_at is not None:
+        deleted = purging.deleted(session, revision.study_instance_uid)
+        return Again(
+            revision.study_instance_uid, f"{deleted}, so nothing of it can be reported: have the study sent again"
+        )
     if report is None or not work.queue_again(session, report.id, at=now()):
         reason = f"revision {revision.number} is being worked on: ask again once it is reported"
         return Again(revision.study_instance_uid, reason)

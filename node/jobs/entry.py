@@ -170,9 +170,7 @@ class Entries:
         by_study: dict[str, list[Entry]] = defaultdict(list)
         for entry in fresh:
             self._ensure_series(session, entry.header)
-            if entry.header.sop_instance_uid in ours:
-                purging.hold(session, entry.header.study_instance_uid)
-            else:
+            if entry.header.sop_instance_uid not in ours:
                 by_study[entry.header.study_instance_uid].append(entry)
         revisions = self._revisions(session, by_study, back)
         at = now()
@@ -184,6 +182,8 @@ class Entries:
             self._record(session, Action.INSTANCE_OWN_RESULT if is_own else Action.INSTANCE_STORED, entry)
         if values:
             entering.add_instances(session, values)
+        for study in sorted({e.header.study_instance_uid for e in fresh if e.header.sop_instance_uid in ours}):
+            purging.hold(session, study)  # behind the insert, as receiving.open_revision does
 
     def _revisions(
         self, session: Session, by_study: Mapping[str, Sequence[Entry]], back: Sequence[Entry]

@@ -97,6 +97,7 @@ def _failings(one: Held) -> list[str]:
         "results refused for good": one.dead_letters,
         "results delivered by the peer's word alone": one.unproven,
         "revisions whose results went nowhere": one.unsent,
+        "reports that were given up": one.unreported,
     }
     return [f"{what}: {count}" for what, count in told.items() if count]
 

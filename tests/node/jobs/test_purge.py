@@ -201,6 +201,46 @@ def test_what_a_person_may_still_want_to_send_or_repeat_is_kept_unless_a_limit_o
     assert reason in row.because
 
 
+def unreported(house: House) -> None:
+    """The report was given up, since its sources are lost (node.jobs.sources)."""
+    with house.database.write() as session:
+        session.get_one(JobRow, house.rows(JobRow, pipeline="report")[0].id).state = JobState.FAILED
+        session.get_one(RevisionRow, house.rows(RevisionRow)[0].id).state = "planned"
+        for row in session.scalars(select(DeliveryRow)):
+            session.delete(row)
+
+
+def test_a_report_that_was_given_up_does_not_keep_its_study_for_ever(treated: House) -> None:
+    unreported(treated)
+    judged = purge.verdict(treated.database, AT_ONCE, STUDY)
+    assert judged is not None
+    assert "no limit is set for: reports that were given up: 1" in judged.kept
+    treated.treat(image(1, series=HEAD))
+    assert treated.purge() is None
+    assert treated.purge(Rules(0.0, 0.0, None)) is not None
+    assert treated.files() == set()
+
+
+def test_retry_of_a_purged_study_does_not_queue_a_report_without_sources(treated: House) -> None:
+    unreported(treated)
+    assert treated.purge(Rules(0.0, 0.0, None)) is not None
+    refused = retry(treated.database, treated.settings, STUDY, actor="ada")
+    assert not refused.queued
+    assert "were deleted on" in refused.reason
+
+
+@pytest.mark.parametrize("spoil", [undelivered, nowhere, unproven, unreported])
+def test_what_was_given_up_with_its_failings_does_not_keep_what_comes_later(
+    treated: House, spoil: Callable[[House], None]
+) -> None:
+    spoil(treated)
+    assert treated.purge(Rules(0.0, 0.0, None)) is not None
+    treated.treat(image(1, series=HEAD))
+    assert treated.files() != set()
+    assert treated.purge() is not None
+    assert treated.files() == set()
+
+
 def test_a_fallback_that_went_in_place_of_a_result_is_no_failing(treated: House) -> None:
     with treated.database.write() as session:
         session.get_one(DeliveryRow, treated.rows(DeliveryRow)[0].id).state = DeliveryState.REPLACED
@@ -356,6 +396,26 @@ def test_images_that_come_while_a_study_is_purged_are_never_success_and_missing(
     assert len(treated.rows(InstanceRow)) == 2
     treated.send(image(1), image(2))
     assert [row.purged_at for row in treated.rows(InstanceRow)] == [None, None]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["late image", "own result"])
+def test_what_comes_while_the_mark_is_set_is_held_by_its_study(treated: House, own: bool) -> None:
+    """The receiver knows the series, and has not seen the mark when it opens the next revision."""
+    late = image(3)
+    if own:
+        late.SOPInstanceUID = treated.rows(ResultRow)[0].sop_instance_uid
+    thread = threading.Thread(target=treated.send, args=[late])
+    with treated.database.write() as session:
+        purging.lock_study(session, STUDY)
+        [one] = purging.held(session, [STUDY])
+        purging.give_up(session, one, at=now(), because="test", actor="test")
+        thread.start()
+        time.sleep(0.5)  # it waits for this transaction
+    thread.join()
+    [study] = treated.rows(StudyRow)
+    assert study.purged_at is None, "or no policy would ever look at it again"
+    with treated.database.read() as session:
+        assert purging.holding(session) == [STUDY]
 
 
 # -- crashes
