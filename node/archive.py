@@ -24,6 +24,8 @@ _OF_STUDIES = ("received", "results")
 _STRAY_AFTER_S = 86400.0
 """A file that no row names, and that nobody has written for so long, is on its way to none."""
 _TRIES = 3
+_STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EBUSY)
+"""Of a folder that is not removed: something is in it, or it is a link to one, or a mount point."""
 
 
 class Archive:
@@ -114,18 +116,27 @@ class Archive:
             raise OutOfResources(f"the archive cannot keep a result: {exc.strerror}") from exc
         return str(relative), digest
 
-    def delete(self, given_up: Collection[str], *, study: str, keep: Collection[str]) -> int:
+    def delete(
+        self, given_up: Collection[str], *, study: str, keep: Collection[str], before: Collection[str] = ()
+    ) -> int:
         """Remove these files, durably, with folders that are then empty; how many were there. May be done again.
 
         In the folders of the study strays go too: files in neither list, such as a worker that was killed leaves. Not
         fresh ones, which may be waiting for their row.
+
+        before   what `unlink` removed: its folders are looked after too
         raises   OSError   some are still there
         """
         found = [path for path in map(self._to_delete, given_up) if _unlink(path)]
         strays = [path for path in self._strays(study, keep) if _unlink(path)]
-        for folder in sorted({path.parent for path in map(self._to_delete, given_up)} | {p.parent for p in strays}):
+        files = [*map(self._to_delete, given_up), *map(self._to_delete, before), *strays]
+        for folder in sorted({path.parent for path in files}):
             self._clear(folder)
         return len(found)
+
+    def unlink(self, given_up: Collection[str]) -> int:
+        """Remove these files, not durably: `delete` is to follow. How many were there. raises OSError"""
+        return sum(_unlink(self._to_delete(path)) for path in given_up)
 
     def _to_delete(self, relative: str) -> Path:
         place = Path(relative)
@@ -150,7 +161,7 @@ class Archive:
             except FileNotFoundError:
                 pass
             except OSError as exc:
-                if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if exc.errno not in _STAYS:
                     raise
                 break
             folder = folder.parent

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 
 _TOGETHER = 200
 """Studies that one look asks about."""
+_FILES_TOGETHER = 200
+"""Files that go in one transaction: on SQLite nobody else can write meanwhile, and a disk may take its time."""
+_BETWEEN_S = 0.1
+"""Left to others between two transactions: who waits for SQLite looks that often."""
 _PAUSE = dt.timedelta(minutes=10)
 """Between two walks through all studies."""
 
@@ -129,6 +134,15 @@ def verdict(database: Database, rules: Rules, study_instance_uid: str) -> Verdic
     return judge(one, rules, now())
 
 
+@dataclass
+class _Done:
+    """How far one deletion has come."""
+
+    gone: dict[int, set[str]] = field(default_factory=dict)
+    """By the newest purge: what came back and was given up again is there again."""
+    found: int = 0
+
+
 @dataclass(frozen=True)
 class Retention:
     """Deletes by rules."""
@@ -171,18 +185,41 @@ class Retention:
 
     def delete(self, uid: str, *, wait: bool = True) -> None:
         """The second step: what was given up goes. Harmless when done twice. raises OSError"""
+        for _ in self.deleting(uid, wait=wait):
+            time.sleep(_BETWEEN_S)
+
+    def steps(self, uid: str, rules: Rules) -> Iterator[None]:
+        """As `purge`, a little at every step, and only where nobody else has the study."""
+        if self._give_up(uid, rules, wait=False) is not None:
+            yield from self.deleting(uid, wait=False)
+
+    def deleting(self, uid: str, *, wait: bool) -> Iterator[None]:
+        """As `delete`, in short transactions with a step behind each but the last."""
+        done = _Done()
+        while self._delete_some(uid, done, wait=wait):
+            yield
+
+    def _delete_some(self, uid: str, done: _Done, *, wait: bool) -> bool:
+        """Whether more is left to do, and nobody else has the study."""
         with self.database.write() as session:
             if not purging.lock_study(session, uid, wait=wait):
-                return
+                return False
             rows = purging.open_purges(session, uid)
             if not rows:
-                return
+                return False
             given_up, keep = purging.paths(session, uid)
-            deleted = self.archive.delete(given_up, study=uid, keep=keep)
+            gone = done.gone.setdefault(rows[-1].id, set())
+            left = sorted(given_up - gone)
+            if len(left) > _FILES_TOGETHER:
+                done.found += self.archive.unlink(left[:_FILES_TOGETHER])
+                gone.update(left[:_FILES_TOGETHER])
+                return True
+            done.found += self.archive.delete(left, study=uid, keep=keep, before=gone)
             for row in rows:
                 row.ended_at = now()
-            self._record(session, Action.STUDY_FILES_DELETED, rows[-1], files_found=deleted)
-        log.info("study %s: %d files deleted (%s)", uid, deleted, rows[-1].because)
+            self._record(session, Action.STUDY_FILES_DELETED, rows[-1], files_found=done.found)
+        log.info("study %s: %d files deleted (%s)", uid, done.found, rows[-1].because)
+        return False
 
     def _record(self, session: Session, action: Action, row: PurgeRow, **more: object) -> None:
         study = session.get_one(StudyRow, row.study_instance_uid)
@@ -203,44 +240,50 @@ class Housekeeping:
         self._rules = Rules.of(settings)
         self._database = database
         self._retention = Retention(database, archive, actor)
+        self._earlier: list[str] = []
+        """Studies that were given up, and whose files somebody did not delete to the end."""
         self._due: list[str] = []
+        self._uid = ""
+        self._steps: Iterator[None] = iter(())
+        """What is left to do with that study."""
         self._after = ""
         self._not_before = dt.datetime.min.replace(tzinfo=dt.UTC)
 
     def tick(self) -> None:
         """A disk that does not do its work is told in the log, and asked again after a pause."""
-        if self._due:
-            self._purge(self._due.pop(0))
-        elif now() >= self._not_before:
+        if self._goes_on():
+            return
+        if not (self._earlier or self._due) and now() >= self._not_before:
             self._look()
+        if self._earlier:
+            self._uid = self._earlier[0]
+            self._steps = self._retention.deleting(self._uid, wait=False)
+        elif self._due:
+            self._uid = self._due.pop(0)
+            self._steps = self._retention.steps(self._uid, self._rules)
+        self._goes_on()
 
-    def _purge(self, uid: str) -> None:
+    def _goes_on(self) -> bool:
+        """One step with the study that was begun; False where none was."""
         try:
-            self._retention.purge(uid, self._rules, wait=False)
+            if next(self._steps, self) is None:
+                return True
         except OSError as exc:
-            self._complain(uid, exc)
-            self._rest()
+            log.error("study %s: files that were given up could not be deleted (%s)", self._uid, exc.strerror)
+            if not self._earlier:
+                self._rest()
+        self._earlier = [uid for uid in self._earlier if uid != self._uid]
+        return False
 
     def _look(self) -> None:
         if not self._after:
-            self._end_earlier()
+            self._earlier = self._retention.unfinished()
         found = _look(self._database, self._rules, self._after) if self._rules.any else []
         self._due = [one.held.study_instance_uid for one in found if not one.kept]
         if found:
             self._after = found[-1].held.study_instance_uid
         else:
             self._rest()
-
-    def _end_earlier(self) -> None:
-        for uid in self._retention.unfinished():
-            try:
-                self._retention.delete(uid, wait=False)
-            except OSError as exc:
-                self._complain(uid, exc)
-
-    @staticmethod
-    def _complain(uid: str, exc: OSError) -> None:
-        log.error("study %s: files that were given up could not be deleted (%s)", uid, exc.strerror)
 
     def _rest(self) -> None:
         self._due, self._after, self._not_before = [], "", now() + _PAUSE

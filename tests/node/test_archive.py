@@ -106,3 +106,12 @@ def test_an_object_finds_its_place_though_its_folder_is_taken_away_meanwhile(
     kept = archive.keep(spooled(archive, b"image"), study="1", series="2", instance="3", sha256=SHA)
     assert taken
     assert archive.path(kept).read_bytes() == b"image"
+
+
+def test_a_folder_that_lies_elsewhere_loses_its_files_and_stays(archive: Archive, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "slower disk"
+    elsewhere.mkdir()
+    (archive.root / "received" / "1").symlink_to(elsewhere)
+    gone = archive.keep(spooled(archive, b"x"), study="1", series="2", instance="3", sha256=SHA)
+    assert archive.delete([gone], study="1", keep=[]) == 1
+    assert list(elsewhere.rglob("*")) == []

@@ -418,6 +418,64 @@ def test_what_comes_while_the_mark_is_set_is_held_by_its_study(treated: House, o
         assert purging.holding(session) == [STUDY]
 
 
+def test_others_write_while_a_study_of_many_files_is_deleted(treated: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk on which deleting one file takes a while; SQLite has one writer at a time."""
+    monkeypatch.setattr(purge, "_FILES_TOGETHER", 2)
+    treated.treat(*(image(number, series=HEAD) for number in range(1, 13)))
+    before, took, unlink = len(treated.files()), [], Path.unlink
+
+    def slow(path: Path, *more: Any, **named: Any) -> None:
+        time.sleep(0.05)
+        unlink(path, *more, **named)
+
+    monkeypatch.setattr(Path, "unlink", slow)
+    thread = threading.Thread(target=treated.purge)
+    thread.start()
+    while thread.is_alive():
+        begun = time.monotonic()
+        with treated.database.write() as session:
+            session.get_one(StudyRow, STUDY)
+        took.append(time.monotonic() - begun)
+    assert treated.files() == set()
+    assert before > 20
+    assert max(took) < 0.05 * before / 2, "nobody waited for the whole of it"
+    [deleted] = treated.rows(AuditEventRow, action="study.files_deleted")
+    [row] = treated.rows(PurgeRow)
+    assert deleted.detail["files_found"] == row.files
+
+
+def test_the_clock_deletes_a_large_study_in_many_ticks(treated: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purge, "_FILES_TOGETHER", 2)
+    keeper, left = treated.housekeeping(keep_days=1e-9), []
+    while not left or left[-1]:
+        keeper.tick()
+        left.append(sum(path.endswith(".dcm") for path in treated.files()))
+    assert len(left) > 2
+    assert all(before - after <= 4 for before, after in pairwise(left))
+    [row] = treated.rows(PurgeRow)
+    assert row.ended_at is not None
+
+
+def test_one_that_cannot_be_deleted_does_not_stand_before_the_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def broken(path: Path, *more: Any, **named: Any) -> None:
+        if "1.2.4" in path.parts:
+            raise OSError(13, "Permission denied")
+        unlink(path, *more, **named)
+
+    monkeypatch.setattr(Path, "unlink", broken)
+    monkeypatch.setattr(purge, "_PAUSE", dt.timedelta(0))
+    for number in (4, 5, 6):
+        house.treat(ct_slice(f"1.2.{number}.1", study=f"1.2.{number}"))
+    keeper = house.housekeeping(keep_days=1e-9)
+    for _ in range(12):
+        keeper.tick()
+    assert {row.study_instance_uid for row in house.rows(PurgeRow) if row.ended_at} == {"1.2.5", "1.2.6"}
+
+
 # -- crashes
 
 KILLED = """
