@@ -144,6 +144,8 @@ def _line(one: Verdict, *, deleted: bool = False, why: str = "") -> Line:
 
 def _carry_out(retention: Retention, found: Sequence[Verdict], rules: Rules) -> tuple[list[Line], str]:
     """(what became of each study, what the disk did not do)."""
+    from node.jobs.purge import OutOfReach
+
     lines: list[Line] = []
     trouble = ""
     for one in found:
@@ -153,6 +155,9 @@ def _carry_out(retention: Retention, found: Sequence[Verdict], rules: Rules) -> 
         row: PurgeRow | None = None
         try:
             row = retention.purge(one.held.study_instance_uid, rules)
+        except OutOfReach as exc:
+            trouble = f"nothing more was deleted: {exc.strerror}"
+            return [*lines, _line(one, why=f"kept: {exc.strerror}")], trouble
         except OSError as exc:
             trouble = (
                 f"files could not be deleted ({exc.strerror}); the clock tries again, and `pacsnode study` says so"

@@ -25,6 +25,8 @@ from node.db.work import REPORT
 
 UNPROVEN = "C-STORE status only"
 """The proof of a delivery to a peer that offers none: its word, and nobody has looked."""
+_ABOUT_THEN = 16
+"""Files that are asked whether the archive is there."""
 _LONG_AGO = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 _ENDED = (RevisionState.DELIVERED, RevisionState.INCOMPLETE)
 
@@ -253,6 +255,20 @@ def paths(session: Session, uid: str) -> tuple[set[str], set[str]]:
     strangers = ConflictRow.path.startswith(f"received/{uid}/")
     kept.update(session.scalars(select(ConflictRow.path).where(strangers, ConflictRow.purged_at.is_(None))))
     return gone - kept, kept
+
+
+def about_then(session: Session, uid: str) -> list[str]:
+    """Files of other studies that were received just before this one and are to be there; else the next one after it.
+
+    What came long after it may lie on a disk that was not yet there, or in a folder where one is not mounted any more.
+    """
+    first = session.scalar(select(func.min(InstanceRow.id)).where(InstanceRow.study_instance_uid == uid))
+    if first is None:
+        return []
+    others = select(InstanceRow.path).where(InstanceRow.study_instance_uid != uid, InstanceRow.purged_at.is_(None))
+    before = others.where(InstanceRow.id < first).order_by(InstanceRow.id.desc()).limit(_ABOUT_THEN)
+    after = others.where(InstanceRow.id > first).order_by(InstanceRow.id).limit(1)
+    return list(session.scalars(before)) or list(session.scalars(after))
 
 
 def unfinished(session: Session, *, most: int = 100) -> Sequence[PurgeRow]:

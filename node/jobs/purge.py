@@ -9,10 +9,12 @@ row, against which nothing can come in: what is sent again meanwhile waits, and 
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from sqlalchemy.orm import Session
 
@@ -134,6 +136,10 @@ def verdict(database: Database, rules: Rules, study_instance_uid: str) -> Verdic
     return judge(one, rules, now())
 
 
+class OutOfReach(OSError):
+    """The archive is not where it was. Nothing is deleted, and nothing is said to be."""
+
+
 @dataclass
 class _Done:
     """How far one deletion has come."""
@@ -154,7 +160,8 @@ class Retention:
     def purge(self, study_instance_uid: str, rules: Rules, *, wait: bool = True) -> PurgeRow | None:
         """Give the files up, then delete them; None where that is no longer right, or where others have the study.
 
-        raises   OSError   some could not be deleted: they are given up all the same, and the next round goes on
+        raises   OSError      some could not be deleted: they are given up all the same, and the next round goes on
+                 OutOfReach   nothing was given up
         """
         row = self._give_up(study_instance_uid, rules, wait=wait)
         if row is not None:
@@ -172,6 +179,7 @@ class Retention:
             if not one.files:  # what came last was refused
                 purging.rest(session, uid, at=now())
                 return None
+            self._demand_reach(session, uid, purging.paths(session, uid)[1])
             why = f"{rules.asked}: {judged.because}" if rules.asked else f"retention policy: {judged.because}"
             row = purging.give_up(session, one, at=now(), because=why, actor=self.actor)
             counted = {"images": one.images, "results": one.results, "conflicts": one.conflicts}
@@ -215,11 +223,22 @@ class Retention:
                 gone.update(left[:_FILES_TOGETHER])
                 return True
             done.found += self.archive.delete(left, study=uid, keep=keep, before=gone)
+            if not done.found:  # an earlier attempt had deleted all, or
+                self._demand_reach(session, uid)
             for row in rows:
                 row.ended_at = now()
             self._record(session, Action.STUDY_FILES_DELETED, rows[-1], files_found=done.found)
         log.info("study %s: %d files deleted (%s)", uid, done.found, rows[-1].because)
         return False
+
+    def _demand_reach(self, session: Session, uid: str, own: Iterable[str] = ()) -> None:
+        """Files of an archive that is not mounted look as if they had been deleted already, and would come back.
+
+        raises   OutOfReach   neither of these files is there, nor any that came at about the same time
+        """
+        others = purging.about_then(session, uid)
+        if others and not any(map(self.archive.holds, chain(others, own))):
+            raise OutOfReach(errno.ENOENT, "no file of that time is there: the archive seems to be out of reach")
 
     def _record(self, session: Session, action: Action, row: PurgeRow, **more: object) -> None:
         study = session.get_one(StudyRow, row.study_instance_uid)
@@ -268,6 +287,9 @@ class Housekeeping:
         try:
             if next(self._steps, self) is None:
                 return True
+        except OutOfReach as exc:
+            log.error("study %s: its files were not deleted (%s)", self._uid, exc.strerror)
+            self._rest()
         except OSError as exc:
             log.error("study %s: files that were given up could not be deleted (%s)", self._uid, exc.strerror)
             if not self._earlier:

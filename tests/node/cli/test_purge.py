@@ -138,3 +138,13 @@ def test_a_disk_that_does_not_delete_is_said_and_ends_in_an_exit_code(
     assert result.exit_code == 3
     assert "Read-only file system" in result.stderr
     assert "given up" in run("study", DELIVERED).stdout
+
+
+def test_an_archive_that_is_out_of_reach_is_told_and_nothing_is_given_up(run, archive: Path, seeded: Database) -> None:
+    archive.rename(archive.with_name("away"))
+    (archive / "received").mkdir(parents=True)
+    result = run("purge", "--older-than", "30", "--conflicts", "--yes")
+    assert result.exit_code != 0
+    assert "the archive seems to be out of reach" in result.output
+    with seeded.read() as session:
+        assert not session.scalars(select(PurgeRow)).all()

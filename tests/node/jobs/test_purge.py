@@ -476,6 +476,35 @@ def test_one_that_cannot_be_deleted_does_not_stand_before_the_others(
     assert {row.study_instance_uid for row in house.rows(PurgeRow) if row.ended_at} == {"1.2.5", "1.2.6"}
 
 
+@pytest.mark.parametrize("mounted_before", [True, False])
+def test_an_archive_that_is_out_of_reach_is_not_taken_for_deleted_files(
+    house: House, mounted_before: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its mount point is there, with the folders that a receiver makes and what it has taken since."""
+    for number in (3, 4):
+        house.treat(ct_slice(f"1.2.{number}.1", study=f"1.2.{number}"))
+    if not mounted_before:
+        with house.database.write() as session:
+            [one] = purging.held(session, [STUDY])
+            purging.give_up(session, one, at=now(), because="test", actor="test")
+    away, before = house.archive.root.with_name("away"), house.files()
+    house.archive.root.rename(away)
+    house.archive.prepare()
+    house.send(*(ct_slice("1.2.9.1", number, study="1.2.9") for number in range(1, 40)))
+    keeper = house.housekeeping(keep_days=1e-9)
+    for _ in range(4):
+        keeper.tick()
+    assert "the archive seems to be out of reach" in caplog.text
+    assert not [row for row in house.rows(PurgeRow) if row.ended_at]
+    house.archive.root.rename(house.archive.root.with_name("mount point"))
+    away.rename(house.archive.root)
+    assert house.files() == before
+    keeper = house.housekeeping(keep_days=1e-9)
+    for _ in range(4):
+        keeper.tick()
+    assert house.files() == set()
+
+
 # -- crashes
 
 KILLED = """
