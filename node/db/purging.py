@@ -27,6 +27,8 @@ UNPROVEN = "C-STORE status only"
 """The proof of a delivery to a peer that offers none: its word, and nobody has looked."""
 _ABOUT_THEN = 16
 """Files that are asked whether the archive is there."""
+_NEAR = 10_000
+"""Objects that are looked through for them: those before may all be deleted by now, and there are millions."""
 _LONG_AGO = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 _ENDED = (RevisionState.DELIVERED, RevisionState.INCOMPLETE)
 
@@ -266,8 +268,8 @@ def about_then(session: Session, uid: str) -> list[str]:
     if first is None:
         return []
     others = select(InstanceRow.path).where(InstanceRow.study_instance_uid != uid, InstanceRow.purged_at.is_(None))
-    before = others.where(InstanceRow.id < first).order_by(InstanceRow.id.desc()).limit(_ABOUT_THEN)
-    after = others.where(InstanceRow.id > first).order_by(InstanceRow.id).limit(1)
+    before = others.where(InstanceRow.id.between(first - _NEAR, first)).order_by(InstanceRow.id.desc()).limit(_ABOUT_THEN)
+    after = others.where(InstanceRow.id.between(first, first + _NEAR)).order_by(InstanceRow.id).limit(1)
     return list(session.scalars(before)) or list(session.scalars(after))
 
 
