@@ -268,7 +268,9 @@ def about_then(session: Session, uid: str) -> list[str]:
     if first is None:
         return []
     others = select(InstanceRow.path).where(InstanceRow.study_instance_uid != uid, InstanceRow.purged_at.is_(None))
-    before = others.where(InstanceRow.id.between(first - _NEAR, first)).order_by(InstanceRow.id.desc()).limit(_ABOUT_THEN)
+    before = (
+        others.where(InstanceRow.id.between(first - _NEAR, first)).order_by(InstanceRow.id.desc()).limit(_ABOUT_THEN)
+    )
     after = others.where(InstanceRow.id.between(first, first + _NEAR)).order_by(InstanceRow.id).limit(1)
     return list(session.scalars(before)) or list(session.scalars(after))
 
