@@ -11,6 +11,9 @@ from sqlalchemy.orm import Session
 
 from node.db.tables import AuditEventRow, AuditHeadRow, StudyRow
 
+_TOGETHER = 10_000
+"""Studies in one statement: a statement takes only so many values."""
+
 
 def lock_head(session: Session) -> tuple[int, str]:
     """(number, digest) at the end of the chain, ours until this transaction ends. The migration laid the first one."""
@@ -57,8 +60,10 @@ def find(session: Session, question: Question) -> list[AuditEventRow]:
     queries = [_query(question)]
     if question.patient_id:
         named, nameless = AuditEventRow.patient_id == question.patient_id, AuditEventRow.patient_id == ""
-        of_studies = AuditEventRow.study_instance_uid.in_(_studies_of(session, question.patient_id))
-        queries = [queries[0].where(named), queries[0].where(nameless, of_studies)]
+        studies = sorted(_studies_of(session, question.patient_id))
+        parts = [studies[start : start + _TOGETHER] for start in range(0, len(studies), _TOGETHER)]
+        of_studies = [queries[0].where(nameless, AuditEventRow.study_instance_uid.in_(part)) for part in parts]
+        queries = [queries[0].where(named), *of_studies]
     newest = (query.order_by(AuditEventRow.number.desc()).limit(question.limit) for query in queries)
     rows = sorted((row for query in newest for row in session.scalars(query)), key=lambda row: row.number)
     return rows[-question.limit :]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 from sqlalchemy.event import listen
 
 from node.audit.events import Action
@@ -68,6 +69,23 @@ def test_a_study_is_known_by_its_row_or_by_other_events(told: Database) -> None:
         session.get_one(StudyRow, A).patient_id = "P-9"  # another id came with later images
     assert [study for _, study, _ in found(told, patient_id="P-9")] == [A, A, "1.2.9", "1.2.9"]
     assert len(found(told, patient_id="P-1")) == 3, "events told of the study under the earlier id"
+
+
+def test_an_id_that_stands_for_whole_archives_is_answered_too(told: Database) -> None:
+    """ "ANONYMOUS" has more studies than a statement may have values."""
+    with told.write() as session:
+        fields = {"patient_name": "", "accession_number": "", "study_date": "", "description": ""}
+        session.execute(
+            insert(StudyRow.__table__),  # type: ignore[arg-type]
+            [
+                {"study_instance_uid": f"1.9.{n}", "patient_id": "ANONYMOUS", "first_received_at": now(), **fields}
+                for n in range(70_000)
+            ],
+        )
+        for n in (0, 69_999, 35_000):
+            record(session, Action.REVISION_COMPLETED, study_instance_uid=f"1.9.{n}")
+    asked = found(told, patient_id="ANONYMOUS", limit=2)
+    assert [study for _, study, _ in asked] == ["1.9.69999", "1.9.35000"]
 
 
 def test_what_names_another_patient_is_never_among_them(told: Database) -> None:
