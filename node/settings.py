@@ -101,12 +101,12 @@ class Settings(BaseSettings):
     breaker_open_s: float = Field(30.0, gt=0)
     commitment_wait_s: float = Field(60.0, gt=0)
 
-    # retention: how many days after the last thing that happened to a study its files are deleted; 0 keeps them for ever.
+    # retention: how many days after the last thing that happened to a study its files are deleted; 0: never.
     # Rows, UIDs, digests and the audit trail are never deleted.
     keep_days: float = Field(0.0, ge=0)
     """…of studies that are finished, their results delivered and proven (storage commitment or query)."""
     keep_failed_days: float = Field(0.0, ge=0)
-    """…of those where an analysis failed, or whose results went nowhere, were refused for good or never proven."""
+    """…of those where an analysis failed or a report was given up, or whose results went nowhere, were refused for good or never proven."""
     keep_conflict_days: float = Field(0.0, ge=0)
     """…of those with objects kept aside: a known UID with other bytes, for a person to look at."""
 

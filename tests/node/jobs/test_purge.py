@@ -446,7 +446,8 @@ def test_others_write_while_a_study_of_many_files_is_deleted(treated: House, mon
 
 def test_the_clock_deletes_a_large_study_in_many_ticks(treated: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(purge, "_FILES_TOGETHER", 2)
-    keeper, left = treated.housekeeping(keep_days=1e-9), []
+    keeper = treated.housekeeping(keep_days=1e-9)
+    left: list[int] = []
     while not left or left[-1]:
         keeper.tick()
         left.append(sum(path.endswith(".dcm") for path in treated.files()))
