@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     keep_days: float = Field(0.0, ge=0)
     """…of studies that are finished, their results delivered and proven (storage commitment or query)."""
     keep_failed_days: float = Field(0.0, ge=0)
-    """…of those where an analysis failed or a report was given up, or whose results went nowhere, were refused for good or never proven."""
+    """…of those where an analysis failed, a report was given up, or results went nowhere or are unproven."""
     keep_conflict_days: float = Field(0.0, ge=0)
     """…of those with objects kept aside: a known UID with other bytes, for a person to look at."""
 
