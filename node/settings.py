@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     keep_days: float = Field(0.0, ge=0)
     """…of studies that are finished, their results delivered and proven (storage commitment or query)."""
     keep_failed_days: float = Field(0.0, ge=0)
-    """…of those where an analysis failed, a report was given up, or results went nowhere or are unproven."""
+    """…of those where an analysis failed, a report was given up, or results are refused, unproven or went nowhere."""
     keep_conflict_days: float = Field(0.0, ge=0)
     """…of those with objects kept aside: a known UID with other bytes, for a person to look at."""
 
