@@ -284,7 +284,7 @@ def _nodules(tally: Tally, case: Case, restored: tuple[FloatArray, FloatArray], 
         if nodule.diameter_px * case.spacing_mm < SMALL_MM:
             tally.enter(KEPT_SMALL, case.key, kept)
         tally.enter(MOVED, case.key, displacement_px(left, truth, nodule))
-        square = _square(nodule, how.observer_px, case.present.shape)
+        square = square_around(nodule, how.observer_px, case.present.shape)
         if square is not None and nodule.diameter_px <= how.observer_px / 2:
             tally.crops.setdefault(case.key, []).append((restored[0][square], restored[1][square]))
 
@@ -378,7 +378,7 @@ def _window(picture: FloatArray, nodule: Nodule, margin: int) -> FloatArray:
     return wide[row - reach : row + reach + 1, column - reach : column + reach + 1]
 
 
-def _square(nodule: Nodule, side: int, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+def square_around(nodule: Nodule, side: int, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
     """Around the nodule; None where it does not lie within the picture."""
     top, left = round(nodule.row) - side // 2, round(nodule.column) - side // 2
     inside = top >= 0 and left >= 0 and top + side <= shape[0] and left + side <= shape[1]

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from models.contract import FloatArray, ModelError
-from models.diffusionxray.audit import KEPT, MOVED
+from models.diffusionxray.audit import D_PRIME, D_PRIME_GAIN, KEPT, MOVED
 from models.diffusionxray.config import GuardConfig
 from models.diffusionxray.coverage import HELD, NEEDED, Sampler
 from models.diffusionxray.evaluate import INPUT, PSNR
@@ -71,6 +71,17 @@ def test_a_method_that_paints_or_erases_is_seen(chests: list[Path]) -> None:
     told = values(shifted({"halved": halved, "moved": moved}, chests, ways={"as usual": {}}))
     assert told["as usual", "halved"][KEPT] == pytest.approx(0.5 * told["as usual", INPUT][KEPT], rel=1e-3)
     assert told["as usual", "moved"][MOVED] == pytest.approx(3.0, abs=0.3)
+
+
+def test_the_observer_says_how_well_nodules_are_still_seen(tmp_path: Path) -> None:
+    def noisier(unit: FloatArray, _spacing_mm: float) -> FloatArray:
+        noise = np.random.default_rng(abs(int(1000 * unit.sum()))).standard_normal(unit.shape)
+        return np.asarray(unit + 0.8 * gaussian_filter(noise, 2.0) / 0.14, np.float32)
+
+    table = shifted({"noisier": noisier}, rays_in(tmp_path, 48, draw=chest), ways={"few": {"photons": 400.0}})
+    before, after = (values(table)["few", name] for name in (INPUT, "noisier"))
+    assert before[D_PRIME] > after[D_PRIME] + 0.5
+    assert after[D_PRIME_GAIN] == pytest.approx(after[D_PRIME] - before[D_PRIME], abs=0.3)
 
 
 @dataclass(frozen=True)
