@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,11 @@ from models.simulation.drr import BEAM_80_KV
 from models.simulation.exposures import VIEW, Rays
 
 SIDE = 96
-WAYS = {"as usual": {}, "80 kV": {"beam": BEAM_80_KV}, "few photons": {"photons": VIEW.photons / 9}}
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "as usual": {},
+    "80 kV": {"beam": BEAM_80_KV},
+    "few photons": {"photons": VIEW.photons / 9},
+}
 
 
 def chest(seed: int) -> Rays:
