@@ -67,8 +67,9 @@ def shifted(
                 for metric, numbers in _measured(made, rays, pictures, before).items():
                     told = values.setdefault((way, name), {}).setdefault(metric, {})
                     told.setdefault(path.stem, []).extend(numbers)
-                squares = tallies.setdefault((way, name), Tally()).crops.setdefault(path.stem, [])
-                squares += _squares(made, rays)
+                tally = tallies.setdefault((way, name), Tally())
+                if squares := _squares(made, rays):
+                    tally.crops[path.stem] = squares
         if on_progress is not None:
             on_progress("other physics", done + 1, len(chests))
     return shifted_table(values, observer_table(tallies, OBSERVER), len(chests))

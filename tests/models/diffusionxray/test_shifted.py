@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,16 @@ def test_the_observer_says_how_well_nodules_are_still_seen(tmp_path: Path) -> No
     before, after = (values(table)["few", name] for name in (INPUT, "noisier"))
     assert before[D_PRIME] > after[D_PRIME] + 0.5
     assert after[D_PRIME_GAIN] == pytest.approx(after[D_PRIME] - before[D_PRIME], abs=0.3)
+
+
+def test_a_chest_without_a_nodule_that_the_observer_could_see_whole_is_measured_all_the_same(tmp_path: Path) -> None:
+    def bare(seed: int) -> Rays:
+        return replace(chest(seed), nodules=np.zeros((0, 3)) if seed % 2 else np.array([[48.0, 50.0, 40.0]]))
+
+    told = values(shifted({}, rays_in(tmp_path, 2, draw=bare), ways={"as usual": {}}))["as usual", INPUT]
+    assert told[PSNR] > 20
+    assert np.isnan(told[D_PRIME])
+    assert told[KEPT] == pytest.approx(1.0, abs=0.1)
 
 
 @dataclass(frozen=True)
