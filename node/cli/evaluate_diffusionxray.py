@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MAIN = "restorer"
 _SAMPLED = 24
 """Drawn chests whose intervals are measured under each way of exposing them."""
-_CHEST_PX = 256
+_CHEST_PX = 128
 
 
 def register(evaluate: typer.Typer) -> None:
