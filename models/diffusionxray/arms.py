@@ -22,7 +22,7 @@ from models.diffusionxray.evaluate import Degrader, Method, at_steps
 from models.diffusionxray.model import FAST, Restorer, prepare
 from models.diffusionxray.munit_train import Translator
 from models.diffusionxray.network import RestorationUNet, build
-from models.diffusionxray.pairs import BICUBIC, IDENTITY, PHYSICS
+from models.diffusionxray.pairs import BICUBIC, IDENTITY, PHYSICS, with_coarse_of
 from models.diffusionxray.prior import degrade_by_prior, read_prior
 from models.diffusionxray.run import RestoredPicture, restore
 from models.diffusionxray.samplers import Noise, dpm_solver
@@ -43,6 +43,7 @@ RESTORER = "restorer"
 SEED = 0
 """Of all noise that methods draw: the same picture is restored to the same again."""
 UNSEEN = "unseen"
+COARSE_KEPT = ", coarse structure kept"
 NOISELESS = (BICUBIC, IDENTITY)
 """Degraders that add none, or hardly any: there is nothing for an interval to be measured in."""
 WEIGHTS = "weights.safetensors"
@@ -125,17 +126,28 @@ def sampler_of(network: Restorer) -> Sampler:
 
 
 def degraders_of(run: Path, device: torch.device = CPU) -> dict[str, Degrader]:
-    """Physics, bicubic, identity and, where this training run has them, the learnt degraders. raises ModelError"""
+    """Physics, bicubic, identity and, where this training run has them, the learnt degraders. raises ModelError
+
+    Each of these a second time, with the clean picture's coarse structure: without the tone that it makes up.
+    """
     found: dict[str, Degrader] = {PHYSICS: _by_physics, BICUBIC: _by_bicubic, IDENTITY: _by_identity}
     for name, degrader in LEARNT.items():
         if (weights := run / name / WEIGHTS).is_file():
             found[name] = _on_arrays(degrader(weights, device))
+            found[name + COARSE_KEPT] = _coarse_kept(found[name])
     return found
 
 
 def unseen(unit: FloatArray, spacing_mm: float, rng: np.random.Generator) -> FloatArray:
     """The family that no network was trained on."""
     return degrade_unseen(unit, spacing_mm, draw_unseen(rng), rng)
+
+
+def _coarse_kept(by: Degrader) -> Degrader:
+    def degraded(unit: FloatArray, spacing_mm: float, rng: np.random.Generator) -> FloatArray:
+        return with_coarse_of(unit, by(unit, spacing_mm, rng), FAST_CROPS.coarse_mm / spacing_mm)
+
+    return degraded
 
 
 def munit_degrader(weights: Path, device: torch.device = CPU) -> OnTensors:

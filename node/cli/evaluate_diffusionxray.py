@@ -99,7 +99,9 @@ def evaluate_diffusionxray(
         rays = rays_in(data / "rays", chests, on_progress=partial(progress, "drawing chests for other physics"))
         tables += _other_physics(restorer, dict(list(methods.items())[:1]), rays, seed, progress)
         if trainings:
-            known = {name: degraders[name] for name in (BICUBIC, *arms.LEARNT) if name in degraders}
+            known = {
+                name: one for name, one in degraders.items() if name == BICUBIC or name.startswith(tuple(arms.LEARNT))
+            }
             tables += _arms_on_chests(methods, trainings, known, rays, validation, seed, progress)
         progress("speed and figure", 0, 1)
         tables.append(speed_table(methods, side_px=crop))
@@ -207,9 +209,10 @@ def _intervals(
     seed: int,
     progress: Report,
 ) -> tuple[Table, ...]:
-    """Intervals calibrated on validation and held to test pictures, under the degradations that add noise."""
+    """Intervals calibrated on validation and held to test pictures, under what adds noise and is in the shipped mix."""
     from models.diffusionxray.arms import NOISELESS, UNSEEN, sampler_of, unseen
     from models.diffusionxray.coverage import coverage
+    from models.diffusionxray.pairs import MIX
 
     guard = restorer.config.guard
     wanted = math.ceil(round(1 / guard.alpha, 9)) - 1
@@ -217,7 +220,7 @@ def _intervals(
     if (patients := len({one.key for one in validation})) < wanted or what.most < wanted:
         say(f"no intervals: {patients} validation patients, {min(patients, what.most)} used, {wanted} are wanted")
         return ()
-    known = {name: degrader for name, degrader in degraders.items() if name not in NOISELESS}
+    known = {name: one for name, one in degraders.items() if name in MIX and name not in NOISELESS}
     found = coverage(
         sampler_of(restorer), known, {UNSEEN: unseen}, validation, test, guard, what=what, seed=seed,
         on_progress=progress,

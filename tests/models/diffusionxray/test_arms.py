@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.arms import (
     CPU,
+    LEARNT,
     bundled,
     degraders_of,
     facts_of,
@@ -118,6 +120,26 @@ def test_facts_and_weights_must_fit(tmp_path: Path) -> None:
     facts.write_text(json.dumps({"stage": "regressor", "network": asdict(DDPM)}))
     with pytest.raises(ModelError, match="not the weights of this network"):
         network_of(regressor, "regressor")
+
+
+def test_a_learnt_degrader_is_there_with_the_clean_pictures_coarse_structure_too(
+    tmp_path: Path, picture: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def darker_and_softer(clean: torch.Tensor, _seed: int) -> torch.Tensor:
+        return 0.3 * torch.nn.functional.avg_pool2d(clean, 5, 1, 2, count_include_pad=False) - 0.6
+
+    monkeypatch.setitem(LEARNT, "munit", lambda _weights, _device: darker_and_softer)
+    (tmp_path / "munit").mkdir()
+    (tmp_path / "munit" / "weights.safetensors").touch()
+    found = degraders_of(tmp_path)
+    assert list(found)[3:] == ["munit", "munit, coarse structure kept"]
+    told, kept = (found[name](picture, 0.3, np.random.default_rng(5)) for name in list(found)[3:])
+    assert abs(float(told.mean() - picture.mean())) > 0.3
+    assert abs(float(kept.mean() - picture.mean())) < 0.01
+    sigma = 3.0 / 0.3
+    coarse, fine = (gaussian_filter(kept - one, sigma, mode="reflect") for one in (picture, told))
+    np.testing.assert_allclose(kept - told, gaussian_filter(picture - told, sigma, mode="reflect"), atol=1e-5)
+    assert np.abs(coarse).std() < np.abs(fine).std()
 
 
 def test_degraders_without_training_are_physics_bicubic_and_hardly_any(tmp_path: Path, picture: FloatArray) -> None:
