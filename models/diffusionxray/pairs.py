@@ -25,8 +25,8 @@ from models.simulation.degradation import FAINT, bicubic_pair, degrade, draw_deg
 PHYSICS, BICUBIC, IDENTITY = "physics", "bicubic", "identity"
 COMPUTED = (PHYSICS, BICUBIC, IDENTITY)
 MIX: Mapping[str, float] = {PHYSICS: 0.6, "prior": 0.25, IDENTITY: 0.15}
-"""Of the weights that ship. None of the translator's pairs are in it: as far as two cores have trained it, it loses
-nodules, and `retention` drops what it makes."""
+"""Of the weights that ship. None of the translator's pairs are in it: as far as two cores have trained it, `retention`
+drops six in seven of them, and the others differ in tone above all (ARMS.md)."""
 OnProgress = Callable[[int, int], None]
 
 
