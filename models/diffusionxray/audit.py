@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
 from models.contract import FloatArray, ModelError
-from models.diffusionxray.evaluate import INPUT, Degrader, Method, Report
+from models.diffusionxray.evaluate import INPUT, Degrader, Method, Report, unchanged
 from models.evaluation.blobs import Candidate, candidates, threshold_for, touching
 from models.evaluation.bootstrap import Interval, over_patients
 from models.evaluation.observer import (
@@ -137,7 +137,7 @@ def audit(
     for done, (condition, case, draw) in enumerate(_works(degraders, cases, how.draws)):
         pair = degraded_pair(case, degraders[condition], draw_seed(f"{case.key}/{condition}/{draw}", seed))
         before = _seen(case, pair[1])
-        for name, method in {INPUT: _unchanged, **methods}.items():
+        for name, method in {INPUT: unchanged, **methods}.items():
             restored = tuple(_restored(method, picture, case.spacing_mm) for picture in pair)
             tally = tallies.setdefault((condition, name), Tally())
             _nodules(tally, case, (restored[0], restored[1]), how)
@@ -262,10 +262,6 @@ def _seen(case: Case, degraded: FloatArray) -> _Seen:
 
 def _works(degraders: Mapping[str, Degrader], cases: Sequence[Case], draws: int) -> Iterator[tuple[str, Case, int]]:
     return ((condition, case, draw) for condition in degraders for case in cases for draw in range(draws))
-
-
-def _unchanged(unit: FloatArray, _spacing_mm: float) -> FloatArray:
-    return unit
 
 
 def _restored(method: Method, picture: FloatArray, spacing_mm: float) -> FloatArray:

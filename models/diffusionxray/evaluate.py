@@ -160,7 +160,7 @@ def evaluate(
         strengths[condition] = tuned(tuning, condition, degrader, _filters(how), seed=seed)
         report(f"{condition}: filters tuned", 0, len(tested))
         known = {name: _filter(name, strength) for name, strength in strengths[condition].items()}
-        every = {INPUT: _unchanged, **methods, **known}
+        every = {INPUT: unchanged, **methods, **known}
         for done, crop in enumerate(tested):
             degraded = crop.degraded(degrader, condition, seed)
             for method, apply in every.items():
@@ -387,7 +387,8 @@ def _intervals(metrics: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str
     return {name: over_patients(patients) for name, patients in metrics.items()}
 
 
-def _unchanged(unit: FloatArray, _spacing_mm: float) -> FloatArray:
+def unchanged(unit: FloatArray, _spacing_mm: float) -> FloatArray:
+    """The method that does nothing: the input's own row."""
     return unit
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.audit import Case, Nodule
 from models.diffusionxray.data import Picture, save_picture, split_of
-from models.simulation.exposures import USUAL, WAYS, Rays, draw_rays, exposed
+from models.simulation.exposures import USUAL, WAYS, Rays, draw_rays, truth_of
 from models.simulation.exposures import VIEW as RAYS_VIEW
 from models.simulation.radiograph_cases import DrrCase, RadiographCase, nodule_case, phantom_drr_case
 
@@ -108,7 +108,7 @@ def chest_pictures(paths: Sequence[Path]) -> list[Picture]:
     pictures = []
     for path in paths:
         rays = read_rays(path)
-        unit = exposed(rays, WAYS[USUAL], seed=0).truth[1]
+        unit = truth_of(rays, WAYS[USUAL])[1]
         pictures.append(Picture(path.stem, COLLECTION, unit, rays.spacing_mm, "hq", "test"))
     return pictures
 

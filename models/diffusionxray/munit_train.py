@@ -76,7 +76,7 @@ CPU_TRAINING = MunitTraining(
 )
 """For two cores an hour: few steps need a high rate, and the cycle of the published 512-pixel preset to keep nodules.
 Crops of a DRR that are nearly flat make steep gradients in the normalisation: unclipped, at 1e-3, it broke after 1,224
-steps. Of crops of 64 pixels, twice as fast, it learns statistics that the larger ones it is used on do not have."""
+steps. Crops of 64 pixels are twice as fast, and further from the larger ones that it is used on."""
 
 GPU_TRAINING = MunitTraining(
     steps=5000,

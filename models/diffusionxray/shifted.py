@@ -27,7 +27,7 @@ from models.diffusionxray.audit import (
 )
 from models.diffusionxray.config import GuardConfig
 from models.diffusionxray.coverage import SHIPPED, SHIPS, Known, Sampler, held
-from models.diffusionxray.evaluate import INPUT, PSNR, Method, Numbers, Report, Values, compare
+from models.diffusionxray.evaluate import INPUT, PSNR, Method, Numbers, Report, Values, compare, unchanged
 from models.diffusionxray.known import read_rays
 from models.evaluation.bootstrap import over_patients
 from models.evaluation.table import Row, Table
@@ -62,7 +62,7 @@ def shifted(
         for way, change in ways.items():
             pictures = exposed(rays, change, seed=draw_seed(f"{path.stem}/{way}", seed))
             before = compare(pictures.read[0], pictures.truth[0])[PSNR]
-            for name, method in {INPUT: _unchanged, **methods}.items():
+            for name, method in {INPUT: unchanged, **methods}.items():
                 made = [method(picture, rays.spacing_mm) for picture in pictures.read]
                 for metric, numbers in _measured(made, rays, pictures, before).items():
                     told = values.setdefault((way, name), {}).setdefault(metric, {})
@@ -151,7 +151,3 @@ def _nodules(rays: Rays) -> list[Nodule]:
 
 def _row(metrics: Numbers) -> dict[str, Any]:
     return {metric: over_patients({key: many for key, many in metrics[metric].items() if many}) for metric in METRICS}
-
-
-def _unchanged(unit: Any, _spacing_mm: float) -> Any:
-    return unit

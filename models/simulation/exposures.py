@@ -89,13 +89,32 @@ def draw_rays(
 
 def exposed(rays: Rays, way: Mapping[str, Any], *, seed: int) -> Exposed:
     """The chest taken in this way, one of `WAYS`; the same again for the same seed."""
+    how, arrived = _arrived(rays, way)
+    read = [density_of(signal) for signal in counted_alike(arrived, how, seed)]
+    bare, full, read_bare, read_full = _alike([*_without_noise(arrived, how), *read])
+    return Exposed((bare, full), (read_bare, read_full))
+
+
+def truth_of(rays: Rays, way: Mapping[str, Any]) -> tuple[FloatArray, FloatArray]:
+    """As `exposed`, without the readings: without nodules and with them."""
+    how, arrived = _arrived(rays, way)
+    bare, full = _alike(_without_noise(arrived, how))
+    return bare, full
+
+
+def _arrived(rays: Rays, way: Mapping[str, Any]) -> tuple[Exposure, list[FloatArray]]:
     how = replace(rays.view, **way)
-    arrived = [
+    return how, [
         arriving(transmitted(torch.from_numpy(soft), torch.from_numpy(bone), how.beam), how)
         for soft, bone in zip(rays.soft, rays.bone, strict=True)
     ]
-    truth = [density_of(seen(signal, how)) for signal in arrived]
-    span = span_of(truth[0])
-    read = [density_of(signal) for signal in counted_alike(arrived, how, seed)]
-    (bare, full), (read_bare, read_full) = ([scaled(one, span) for one in pair] for pair in (truth, read))
-    return Exposed((bare, full), (read_bare, read_full))
+
+
+def _without_noise(arrived: list[FloatArray], how: Exposure) -> list[FloatArray]:
+    return [density_of(seen(signal, how)) for signal in arrived]
+
+
+def _alike(densities: list[FloatArray]) -> list[FloatArray]:
+    """Scaled to the range of the first."""
+    span = span_of(densities[0])
+    return [scaled(one, span) for one in densities]
