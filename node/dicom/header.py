@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from node.dicom.elements import integer, item, items, parse, text, texts, valid_uid
+from node.dicom.view import names_no_view, view_of_code
 from node.errors import NotUnderstood
 from node.settings import MANUFACTURER, MODEL_NAME
 
@@ -20,19 +21,6 @@ FRAME_ANATOMY = 0x00209071
 PER_FRAME_FUNCTIONAL_GROUPS = 0x52009230
 """Where the header's parse stops: all that is indexed comes before it, and it may be megabytes long."""
 
-_VIEW_CODES = {
-    "399348003": "AP",  # SCT, CID 4010
-    "272479007": "PA",
-    "399173006": "LL",
-    "399198007": "RL",
-    "399067008": "LATERAL",
-    "R-10206": "AP",  # the same in SNOMED RT, as older equipment writes them
-    "R-10214": "PA",
-    "R-40888": "PA",
-    "R-10236": "LL",
-    "R-10232": "RL",
-    "R-102CD": "LATERAL",
-}
 _URGENT = {"STAT", "HIGH", "URGENT", "ASAP"}
 _LISTS = ("image_type", "patient_orientation")
 _PRIORITIES = (0x00401003, 0x0032000C, 0x00741200, 0x00401009)
@@ -70,7 +58,9 @@ class InstanceHeader:
     protocol_name: str = ""
     kernel: str = ""
     view_position: str = ""
-    """View Position, else the View code as "AP", "PA", "LL", "RL", else its meaning."""
+    """View Position, else what the View Code says."""
+    view_code: str = ""
+    """The View Code as "AP", "PA", "LL", "RL" …, else its meaning where that names a view."""
     patient_orientation: tuple[str, ...] = ()
     """Where rows and columns of a projection run to, as ("L", "F")."""
     presentation_intent: str = ""
@@ -125,6 +115,7 @@ def read_header(path: Path) -> InstanceHeader:
         protocol_name=text(dataset, 0x00181030),
         kernel=kernel(dataset),
         view_position=view_of(dataset),
+        view_code=_view_code(dataset),
         patient_orientation=tuple(value.upper() for value in texts(dataset, 0x00200020)[:2]),
         presentation_intent=text(dataset, 0x00080068).upper(),
         urgent=_urgent(dataset),
@@ -178,12 +169,13 @@ def _code_meaning(dataset: Dataset, tag: int) -> str:
 
 
 def view_of(dataset: Dataset) -> str:
-    """View Position, else the view code in the same words, else its meaning."""
+    """View Position, else the View Code in the same words; only how the patient was where neither says more."""
     stated = text(dataset, 0x00185101).upper()
-    if stated:
-        return stated
-    code = text(item(dataset, 0x00540220), 0x00080100)
-    return _VIEW_CODES.get(code, _code_meaning(dataset, 0x00540220).upper())
+    return (names_no_view(stated) and _view_code(dataset)) or stated
+
+
+def _view_code(dataset: Dataset) -> str:
+    return view_of_code(text(item(dataset, 0x00540220), 0x00080100), _code_meaning(dataset, 0x00540220))
 
 
 def _urgent(dataset: Dataset) -> bool:

@@ -247,9 +247,11 @@ def _by_view(header: InstanceHeader, where: str) -> Verdict:
 
 def _no_plain_frontal(header: InstanceHeader, own_words: str) -> str:
     """Why an image is not taken as a plain frontal one; "" where it is. The image's own view position speaks first."""
-    stated, described = view_in(header.view_position), view_in(own_words)
+    stated, coded, described = view_in(header.view_position), view_in(header.view_code), view_in(own_words)
     if stated.contradictory:
         return f'The view position "{header.view_position}" names a frontal and a lateral view; {_ONLY_FRONTAL}'
+    if header.view_code and stated.plain_frontal != coded.plain_frontal:
+        return f"The view position says {header.view_position}, the view code says {header.view_code}; {_ONLY_FRONTAL}"
     if stated.lateral:
         return f"A lateral view; {_ONLY_FRONTAL}"
     if stated.unusual:

@@ -55,6 +55,35 @@ _UNUSUAL = re.compile(
 )
 _ON_THE_BACK = re.compile(r"\bDECUB\w* (SUPINO|DORSAL\w*)\b")
 """Romance languages say so of whoever lies on the back; the English dorsal decubitus is a lateral view."""
+_BY_CODE = {
+    code: words
+    for words, codes in {
+        "AP": "399348003 R-10206",
+        "PA": "272479007 R-40888 R-10214",
+        "FRONTAL": "399033003 R-10202",
+        "LL": "399173006 R-10236",
+        "RL": "399198007 R-10232",
+        "LATERAL": "399067008 R-102CD 399260004 R-10224 399352003 R-10228 30730003 G-A145",
+        "OBLIQUE": (
+            "399135007 R-10220 399356000 R-40985 399006002 R-10212 399038007 R-10210 399184004 R-10238 399236003 "
+            "R-10234 399182000 R-102C1 399160007 R-10204 399312000 R-10208 399059000 R-10216 260427002 R-40783 "
+            "260426006 R-40782 399368009 R-10226 399099002 R-10230 399225005 R-10250 399288005 R-10248"
+        ),
+        "AXIAL": "399061009 R-10241 399004004 R-10246 399132005 R-10252 399325008 R-10254",
+        "CRANIO-CAUDAL": "399162004 R-10242",
+        "CAUDO-CRANIAL": "399196006 R-10244",
+        "TANGENTIAL": "399110001 R-102C2",
+        "SKULL": (
+            "399242004 R-102C6 399351005 R-102C7 399272005 R-102C5 399316002 R-102C8 399255003 R-10256 399360002 "
+            "R-10257"
+        ),
+        "FOOT": "399071006 R-102C3 399335002 R-102C4",
+        "TEETH": "260499007 R-40810",
+        "SPECIMEN": "119376003 G-8300",
+    }.items()
+    for code in codes.split()
+}
+"""PS3.16 CID 4010 in SNOMED CT, and in SNOMED RT as older equipment writes it."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +100,10 @@ class View:
     def contradictory(self) -> bool:
         return bool(self.frontal) and self.lateral
 
+    @property
+    def plain_frontal(self) -> bool:
+        return bool(self.frontal) and not (self.lateral or self.unusual)
+
 
 def view_in(text: str) -> View:
     """The view that is named in any of the words, in any order."""
@@ -81,6 +114,15 @@ def view_in(text: str) -> View:
     plain = _ON_THE_BACK.sub(" ", words) if frontal else words
     lateral = both or bool(_LATERAL.search(words) or _AND_LATERAL.search(words))
     return View(frontal, lateral, bool(_UNUSUAL.search(plain)))
+
+
+def view_of_code(value: str, meaning: str) -> str:
+    """The view that a View Code names, in words that `view_in` knows; a code that is not known speaks by its meaning.
+
+    returns   "" where neither says anything of the view
+    """
+    words = meaning.upper()
+    return _BY_CODE.get(value, words if view_in(words) != View() else "")
 
 
 def names_no_view(text: str) -> bool:

@@ -150,7 +150,7 @@ def _view(dataset: Dataset) -> str:
     """One word for a plain frontal view, "" where only posture or place is stated; anything else as it stands."""
     stated = view_of(dataset)
     named = view_in(stated)
-    if named.frontal and not (named.lateral or named.unusual):
+    if named.plain_frontal:
         return named.frontal
     return "" if names_no_view(stated) else stated
 

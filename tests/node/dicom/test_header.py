@@ -243,6 +243,25 @@ def test_takes_the_meaning_of_a_view_code_that_it_does_not_know(tmp_path: Path) 
     assert header_of(ds, tmp_path).view_position == "LEFT ANTERIOR OBLIQUE"
 
 
+@pytest.mark.parametrize(
+    ("stated", "value", "meaning", "position", "coded"),
+    [
+        ("PA", "399067008", "lateral", "PA", "LATERAL"),
+        ("PA", "R-10236", "left lateral", "PA", "LL"),
+        ("PA", "LAT", "Lateral projection", "PA", "LATERAL PROJECTION"),
+        ("PA", "X1", "standard", "PA", ""),
+        ("PORTABLE", "399173006", "left lateral", "LL", "LL"),
+        ("PORTABLE", "X1", "standard", "PORTABLE", ""),
+        ("", "X1", "standard", "", ""),
+    ],
+)
+def test_keeps_what_the_view_code_says_beside_the_view_position(
+    tmp_path: Path, stated: str, value: str, meaning: str, position: str, coded: str
+) -> None:
+    found = header_of(phantom.radiograph(ViewPosition=stated, ViewCodeSequence=code(value, meaning)), tmp_path)
+    assert (found.view_position, found.view_code) == (position, coded)
+
+
 def test_guesses_the_encoding_where_the_meta_information_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "bare"
     phantom.ct().save_as(path, implicit_vr=True, little_endian=True)

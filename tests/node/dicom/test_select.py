@@ -160,6 +160,9 @@ def test_leaves_what_is_no_axial_ct(values: dict[str, Any], role: Role) -> None:
         {"view_position": "", "body_part": "", "series_description": "TORAX AP DECUBITO SUPINO"},
         {"view_position": "", "body_part": "", "series_description": "THORAX DE FACE"},
         {"view_position": "", "body_part": "", "series_description": "TORACE AP A LETTO"},
+        {"view_code": "PA"},
+        {"view_code": "AP"},
+        {"view_code": "FRONTAL", "series_description": "Chest pa/lat"},
     ],
 )
 def test_takes_frontal_chest_radiographs(values: dict[str, Any]) -> None:
@@ -205,6 +208,12 @@ def test_takes_frontal_chest_radiographs(values: dict[str, Any]) -> None:
         {"view_position": "AP", "series_description": "Thorax seitlich liegend"},
         {"view_position": "PORTABLE", "series_description": "CHEST LATERAL"},
         {"view_position": "XYZ"},
+        {"view_code": "LL"},
+        {"view_code": "LATERAL"},
+        {"view_code": "OBLIQUE"},
+        {"view_code": "PA OBLIQUE"},
+        {"view_code": "SKULL"},
+        {"view_position": "LL", "view_code": "PA"},
         {"view_position": "", "series_description": "Torace L-L"},
         {"view_position": "", "series_description": "TORAX PA/L"},
         {"view_position": "", "study_description": "RP THORAX F+P"},
@@ -248,6 +257,10 @@ def test_says_which_words_contradict_each_other() -> None:
     assert '"AP LAT" names a frontal and a lateral view' in judge(replace(CHEST, view_position="AP LAT"))[2]
     both = replace(CHEST, view_position="AP SUPINE", series_description="CHEST LAT")
     assert "says AP SUPINE, the description names a lateral view" in judge(both)[2]
+    assert "view position says PA, the view code says RL;" in judge(replace(CHEST, view_code="RL"))[2]
+    turned = replace(CHEST, view_position="LL", view_code="PA")
+    assert "view position says LL, the view code says PA;" in judge(turned)[2]
+    assert judge(replace(CHEST, view_position="RL", view_code="RL"))[2].startswith("A lateral view")
 
 
 def test_says_that_the_patient_orientation_decided() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from pydicom.sr._snomed_dict import mapping
+from pydicom.sr.codedict import Code, codes
 
-from node.dicom.view import View, names_no_view, view_in
+from node.dicom.view import View, names_no_view, view_in, view_of_code
 
 
 @pytest.mark.parametrize(
@@ -92,3 +94,22 @@ def test_a_view_or_an_unknown_word_is_no_manner_alone(text: str) -> None:
 @pytest.mark.parametrize("text", ["CHEST", "PAIN", "APEX", "PATIENT APPLE", "BILATERAL", "PLAT", "Thorax liegend"])
 def test_words_that_only_look_like_views_are_none(text: str) -> None:
     assert view_in(text) == View()
+
+
+CID_4010: list[Code] = [getattr(codes.CID4010, name) for name in codes.CID4010.dir()]
+
+
+@pytest.mark.parametrize("code", CID_4010, ids=lambda code: code.meaning)
+def test_knows_every_view_code_of_the_standard_old_and_new(code: Code) -> None:
+    words, meant = view_of_code(code.value, ""), view_in(code.meaning)
+    assert words
+    assert view_of_code(mapping["SCT"][code.value], "") == words
+    named = view_in(words)
+    assert (named.frontal, named.unusual) == ("" if meant.unusual else meant.frontal, meant.unusual)
+    assert named.lateral == (not meant.unusual and (meant.lateral or code.meaning == "Sagittal"))
+
+
+def test_a_code_that_is_not_known_speaks_by_its_meaning_or_not_at_all() -> None:
+    assert view_of_code("X1", "Lateral projection") == "LATERAL PROJECTION"
+    assert view_of_code("X1", "standard") == ""
+    assert view_of_code("", "") == ""
