@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -29,6 +29,7 @@ from models.training import OnProgress, TrainingRun
 from models.weights import save_weights
 
 FACTS = "training.json"
+CLASS_LAYER = "roi_head.scores"
 LOADERS = 6
 """Processes that make batches for a GPU."""
 
@@ -55,7 +56,7 @@ def train(
     out      samples, checkpoint and weights go here        volumes  prepared (models/deeplesion/samples.py)
     marks    folders of marked lesions (DL_info.csv and Images_png), as `pacsnode harvest` leaves them
     training instead of the preset's
-    start    weights (fp16 safetensors) to go on from, instead of from nothing
+    start    weights (fp16 safetensors) to go on from, of however many categories, instead of from nothing
     workers  processes that make samples side by side; 0: this one alone
     raises   ModelError     the checkpoint is of another run, marked lesions cannot be read, or `start` does not fit
     """
@@ -141,9 +142,12 @@ class Run(TrainingRun[Detector, Batch, TrainConfig]):
     def start_from(self, weights: Path) -> None:
         """Network and teacher as these weights have them; the optimiser knows nothing yet.
 
+        Weights of another number of categories fit as well, with the class layer that `for_categories` makes of theirs.
+
         raises   ModelError     they are of another network
         """
         known = {name: tensor.float() for name, tensor in load_file(weights).items()}
+        known = for_categories(known, len(self.network.config.categories))
         for network in (self.network, self.smoothed):
             try:
                 network.load_state_dict(known)
@@ -167,6 +171,24 @@ class Run(TrainingRun[Detector, Batch, TrainConfig]):
         given = [targets[index] for index in asked]
         spared = with_ignored(self.smoothed, hu[asked], given, self.training.teacher_score)
         return dict(zip(asked, spared, strict=True))
+
+
+def for_categories(known: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Weights of the detector, float32 by name, with a class layer for so many categories.
+
+    The background's row stays. Every category's is the mean of the old ones, its bias by log(old / count) higher: of
+    one category's weights no region's probability of being a lesion changes, and no category is likelier than another.
+    Of several it falls, as far as they disagree. Weights without such a layer are returned as they are.
+    """
+    weight, bias = (known.get(f"{CLASS_LAYER}.{part}") for part in ("weight", "bias"))
+    if weight is None or bias is None or bias.numel() in (1, count + 1):
+        return dict(known)
+    shift = math.log(bias.numel() - 1) - math.log(count)
+    return {
+        **known,
+        f"{CLASS_LAYER}.weight": torch.cat([weight[:1], weight[1:].mean(0, keepdim=True).repeat(count, 1)]),
+        f"{CLASS_LAYER}.bias": torch.cat([bias[:1], (bias[1:].mean(0, keepdim=True) + shift).repeat(count)]),
+    }
 
 
 def optimiser_of(network: Detector, training: TrainConfig) -> torch.optim.Optimizer:

@@ -39,7 +39,8 @@ START = typer.Option(
     exists=True,
     dir_okay=False,
     help="Weights to go on from, at a third of the learning rate: those of a training, or those that ship"
-    " (models/weights/deeplesion-fast.safetensors).",
+    " (models/weights/deeplesion-fast.safetensors). Of one category or of several, whatever is trained: with another"
+    " number, all categories start alike.",
 )
 HOLD_OUT = typer.Option(
     None,
@@ -78,6 +79,7 @@ def train_deeplesion(
     pacsnode train deeplesion --out ./run1
     pacsnode train deeplesion --data ./ct --out ./run2
     pacsnode train deeplesion --marks ./harvested --start ./run2/weights.safetensors --out ./run3
+    pacsnode train deeplesion --start ./single/weights.safetensors --out ./pseudo
     """
     from models.deeplesion.config import SINGLE, TRAINING
     from models.deeplesion.model import FAST

@@ -1,21 +1,23 @@
 """Training: it finds planted discs within seconds and resumes to the same bits."""
 
 import json
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from models.contract import ModelError
 from models.deeplesion import boxes as geometry
 from models.deeplesion.config import CATEGORIES, DataConfig, DeepLesionConfig, DetectConfig, NetworkConfig, TrainConfig
 from models.deeplesion.data import Batch
 from models.deeplesion.losses import TargetBatch, Targets
-from models.deeplesion.network import build
+from models.deeplesion.network import Detector, build
 from models.deeplesion.samples import make_samples
-from models.deeplesion.train import Run, train
+from models.deeplesion.train import Run, for_categories, train
 from models.training import learning_rate
 from models.weights import save_weights
 
@@ -129,6 +131,68 @@ def test_goes_on_from_weights_of_another_training(config, tmp_path):
     other = replace(config, network=replace(config.network, fpn_channels=24))
     with pytest.raises(ModelError, match="another network"):
         Run(other, QUICK, seed=1, device=CPU).start_from(tmp_path / "weights.safetensors")
+
+
+def with_classes(config: DeepLesionConfig, count: int) -> DeepLesionConfig:
+    names = tuple(f"category {number}" for number in range(count))
+    return replace(config, network=replace(config.network, categories=names))
+
+
+def started(config: DeepLesionConfig, count: int, weights: Path) -> Run:
+    run = Run(with_classes(config, count), QUICK, seed=2, device=CPU)
+    run.start_from(weights)
+    return run
+
+
+def class_probabilities(network: Detector) -> torch.Tensor:
+    """Of 12 regions, (12, 1 + categories)."""
+    hu = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 300
+    corners = torch.arange(12.0)[:, None].repeat(1, 2) * 3
+    rois = geometry.with_image([torch.cat([corners, corners + 25], 1)])
+    with torch.no_grad():
+        return network.classify(network.features(hu), rois)[0].softmax(1)
+
+
+def test_weights_of_one_category_start_several_that_are_all_as_likely(config, tmp_path):
+    torch.manual_seed(0)
+    single = build(with_classes(config, 1).network)
+    torch.nn.init.normal_(single.roi_head.scores.weight)
+    torch.nn.init.normal_(single.roi_head.scores.bias)
+    save_weights(single, tmp_path / "single.safetensors")
+    before = class_probabilities(started(config, 1, tmp_path / "single.safetensors").network)
+    assert before[:, 0].std() > 1e-3
+    run = started(config, 5, tmp_path / "single.safetensors")
+    for network in (run.network, run.smoothed):
+        now = class_probabilities(network)
+        assert now.shape == (12, 6)
+        torch.testing.assert_close(now[:, 0], before[:, 0], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(now[:, 1:], before[:, 1:].expand(12, 5) / 5, rtol=1e-5, atol=1e-7)
+        for name, tensor in single.state_dict().items():
+            if not name.startswith("roi_head.scores"):
+                torch.testing.assert_close(network.state_dict()[name], tensor, rtol=2e-3, atol=1e-4)  # fp16
+
+
+def test_weights_of_several_categories_start_one_from_their_mean(config, tmp_path):
+    known = {
+        "roi_head.scores.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 8.0]]),
+        "roi_head.scores.bias": torch.tensor([0.5, 1.0, 2.0]),
+        "roi_head.deltas.bias": torch.zeros(4),
+    }
+    one = for_categories(known, 1)
+    assert one["roi_head.scores.weight"].tolist() == [[1, 2], [4, 6]]
+    assert one["roi_head.scores.bias"].tolist() == pytest.approx([0.5, 1.5 + math.log(2)])
+    assert one["roi_head.deltas.bias"] is known["roi_head.deltas.bias"]
+    save_weights(build(with_classes(config, 5).network), tmp_path / "five.safetensors")
+    assert class_probabilities(started(config, 1, tmp_path / "five.safetensors").network).shape == (12, 2)
+
+
+def test_other_shapes_are_of_another_network_whatever_their_categories(config, tmp_path):
+    wider = with_classes(replace(config, network=replace(config.network, head_widths=(16, 48))), 1)
+    save_weights(build(wider.network), tmp_path / "wider.safetensors")
+    save_file({"roi_head.scores.bias": torch.zeros(1)}, tmp_path / "part.safetensors")
+    for file in ("wider", "part"):
+        with pytest.raises(ModelError, match="another network"):
+            started(config, 5, tmp_path / f"{file}.safetensors")
 
 
 def test_the_teacher_follows_and_does_not_learn(config, tmp_path):
