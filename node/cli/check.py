@@ -247,15 +247,19 @@ _OVERDUE = {
 
 def _failed(failed: Failures) -> Iterator[Tried]:
     for what, verdict, uids, lack in _failed_jobs(failed):
-        names = ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
-        yield Tried(what, verdict, f"studies where they failed for good, {lack}: {len(uids)} ({names})", _RETRY)
+        found = f"studies where they failed for good, {lack}: {len(uids)} ({_names(uids)})"
+        yield Tried(what, verdict, found, _RETRY)
     for aet, count in failed.dead_letters.items():
         yield Tried(
             f"dead letters to {aet}",
             "fault",
-            f"results refused for good: {count}",
-            f"`pacsnode studies --state incomplete` says why; once that is mended: pacsnode resend --to {aet}",
+            f"results refused for good: {sum(count.values())}, of studies: {len(count)} ({_names(list(count))})",
+            f"`pacsnode study UID` says why; once that is mended: pacsnode resend --to {aet}",
         )
+
+
+def _names(uids: Sequence[str]) -> str:
+    return ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
 
 
 _NAMED = 3

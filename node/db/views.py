@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from node.db import peers, receiving
+from node.db import peers, receiving, work
 from node.db.lifecycle import FINISHED_JOB, DeliveryState, JobState, RevisionState
 from node.db.tables import (
     DeliveryRow,
@@ -219,55 +219,70 @@ def _overdue_to_close(session: Session, before: dt.datetime) -> Overdue | None:
 
 @dataclass(frozen=True)
 class Failures:
-    """What has failed for good in the newest revision of any study, so that somebody should do something.
+    """What has failed for good and still stands, so that somebody should do something.
 
-    Where the files were deleted since, nobody can.
+    It stands until a newer revision is planned, and after that where the newest plan refers to it. Where the files were
+    deleted since, nobody can do anything.
     """
 
     reports: Sequence[str]
-    """Study Instance UIDs: nothing was sent for these."""
+    """Study Instance UIDs: nothing was sent for a revision of these."""
     analyses: Sequence[str]
     """Study Instance UIDs: their reports say that an analysis failed."""
-    dead_letters: Mapping[str, int]
-    """By peer; what a peer is no longer to be given is not missed."""
+    dead_letters: Mapping[str, Mapping[str, int]]
+    """How many by peer and Study Instance UID; what a peer is no longer to be given is not missed."""
 
 
 def failures(session: Session) -> Failures:
     jobs = session.execute(
-        select(RevisionRow.study_instance_uid, JobRow.pipeline)
+        select(RevisionRow.study_instance_uid, RevisionRow.id, JobRow.pipeline, _is_last_planned())
         .join(JobRow, JobRow.revision_id == RevisionRow.id)
         .join(StudyRow, StudyRow.study_instance_uid == RevisionRow.study_instance_uid)
-        .where(JobRow.state == JobState.FAILED, _is_newest(), StudyRow.purged_at.is_(None))
+        .where(JobRow.state == JobState.FAILED, StudyRow.purged_at.is_(None))
+        .where(or_(_is_last_planned(), JobRow.pipeline == REPORT))
         .order_by(RevisionRow.id)
     ).all()
+    reports = [
+        uid
+        for uid, revision, pipeline, is_last in jobs
+        if pipeline == REPORT and (is_last or work.jobs_with_results(session, revision) & work.standing(session, uid))
+    ]
     return Failures(
-        reports=[uid for uid, pipeline in jobs if pipeline == REPORT],
-        analyses=list(dict.fromkeys(uid for uid, pipeline in jobs if pipeline != REPORT)),
+        reports=list(dict.fromkeys(reports)),
+        analyses=list(dict.fromkeys(uid for uid, _, pipeline, _ in jobs if pipeline != REPORT)),
         dead_letters=_dead_letters(session),
     )
 
 
-def _is_newest() -> ColumnElement[bool]:
+def _is_last_planned() -> ColumnElement[bool]:
     later = aliased(RevisionRow)
     return ~(
         select(later.id)
         .where(later.study_instance_uid == RevisionRow.study_instance_uid, later.number > RevisionRow.number)
+        .where(later.planned_at.is_not(None))
         .exists()
     )
 
 
-def _dead_letters(session: Session) -> Mapping[str, int]:
+def _dead_letters(session: Session) -> Mapping[str, Mapping[str, int]]:
     takes = {peer.aet: peer.takes for peer in peers.peers(session) if peer.may_receive}
     rows = session.execute(
-        select(DeliveryRow.peer_aet, ResultRow.kind, func.count())
+        select(
+            DeliveryRow.peer_aet,
+            ResultRow.kind,
+            RevisionRow.study_instance_uid,
+            ResultRow.job_id,
+            _is_last_planned(),
+        )
         .join(ResultRow, ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid)
         .join(RevisionRow, RevisionRow.id == DeliveryRow.revision_id)
-        .where(DeliveryRow.state == DeliveryState.DEAD, _is_newest(), ResultRow.purged_at.is_(None))
-        .group_by(DeliveryRow.peer_aet, ResultRow.kind)
-        .order_by(DeliveryRow.peer_aet)
+        .where(DeliveryRow.state == DeliveryState.DEAD, ResultRow.purged_at.is_(None))
+        .order_by(DeliveryRow.peer_aet, RevisionRow.id)
     ).all()
-    missed: Counter[str] = Counter()
-    for aet, kind, count in rows:
-        if kind in takes.get(aet, ()):
-            missed[aet] += count
+    older = {uid for _, _, uid, _, is_last in rows if not is_last}
+    standing = {uid: work.standing(session, uid) for uid in older}
+    missed: dict[str, Counter[str]] = defaultdict(Counter)
+    for aet, kind, uid, job_id, is_last in rows:
+        if kind in takes.get(aet, ()) and (is_last or job_id in standing[uid]):
+            missed[aet][uid] += 1
     return missed

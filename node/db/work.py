@@ -215,6 +215,17 @@ def earlier_job(session: Session, revision: RevisionRow, *, pipeline: str, serie
     return None if since else found
 
 
+def standing(session: Session, study_instance_uid: str) -> set[int]:
+    """The jobs that the newest plan of a study refers to, those of older revisions too: nothing replaces them."""
+    selection = session.scalar(
+        select(RevisionRow.selection)
+        .where(RevisionRow.study_instance_uid == study_instance_uid, RevisionRow.planned_at.is_not(None))
+        .order_by(RevisionRow.number.desc())
+        .limit(1)
+    )
+    return {entry["job_id"] for entry in selection or []} - {None}
+
+
 def add_finding(session: Session, job_id: int, body: dict[str, Any]) -> None:
     session.add(FindingRow(job_id=job_id, body=body))
 
@@ -240,6 +251,10 @@ def results_of_revision(session: Session, revision_id: int) -> Sequence[ResultRo
         .where(ResultRow.revision_id == revision_id)
         .order_by(ResultRow.job_id, ResultRow.alternatives, ResultRow.fallback, ResultRow.path)
     ).all()
+
+
+def jobs_with_results(session: Session, revision_id: int) -> set[int]:
+    return set(session.scalars(select(ResultRow.job_id).where(ResultRow.revision_id == revision_id)))
 
 
 def note_model(session: Session, *, name: str, version: str, weights_sha256: str, at: dt.datetime) -> None:

@@ -125,8 +125,8 @@ def _older(session: Session, found: Again, revision: RevisionRow, planned: Revis
     ]
     report = next((job for job in jobs if job.pipeline == work.REPORT), None)
     if revision.state == RevisionState.PLANNED and report is not None:
-        told = {job.id for job in jobs if work.results_of_job(session, job.id)}
-        if planned.number > revision.number and not _standing(planned) & told:
+        stands = work.standing(session, revision.study_instance_uid) & work.jobs_with_results(session, revision.id)
+        if planned.number > revision.number and not stands:
             left.append(f"the report {of}: that of revision {planned.number} replaces it")
         elif revision.study.purged_at is not None:
             left.append(f"the report {of}: {purging.deleted(session, revision.study_instance_uid)}")
@@ -137,11 +137,6 @@ def _older(session: Session, found: Again, revision: RevisionRow, planned: Revis
         else:
             left.append(f"the report {of}: it is being worked on")
     return replace(found, left=[*found.left, *left])
-
-
-def _standing(planned: RevisionRow) -> set[int]:
-    """The jobs whose results this revision refers to, its own and earlier ones."""
-    return {entry["job_id"] for entry in planned.selection} - {None}
 
 
 def _instead(job: JobRow, planned: RevisionRow) -> str:
@@ -160,7 +155,7 @@ def _dead_letters(session: Session, older: Sequence[RevisionRow], planned: Revis
     said = []
     uid = planned.study_instance_uid
     letters = deliveries.dead(session, study_instance_uid=uid, peer_aet=None) if older else []
-    standing = _standing(planned)
+    standing = work.standing(session, uid)
     for revision in older:
         jobs = [
             deliveries.result(session, row.sop_instance_uid).job_id for row in letters if row.revision_id == revision.id

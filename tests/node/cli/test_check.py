@@ -147,7 +147,7 @@ def test_what_failed_for_good_is_counted_with_the_command_that_helps(run, ports:
     assert RUNNING in found["reports"].found
     assert "pacsnode retry UID" in found["reports"].change
     dead = found["dead letters to PACS"]
-    assert (dead.verdict, dead.found) == ("fault", "results refused for good: 3")
+    assert (dead.verdict, dead.found) == ("fault", f"results refused for good: 3, of studies: 1 ({INCOMPLETE})")
     assert "pacsnode resend --to PACS" in dead.change
     assert INCOMPLETE in run("studies", "--state", "incomplete").stdout
     assert run("check", "--no-models").exit_code == 1

@@ -117,32 +117,63 @@ def failures(database: Database) -> Failures:
         return views.failures(session)
 
 
-def test_what_failed_counts_in_the_newest_revision_alone(seeded: Database) -> None:
-    with seeded.write() as session:
-        revision = session.query(RevisionRow).filter_by(study_instance_uid=RUNNING).one()
-        for pipeline, series in (("low_dose_ct", "1.9"), ("low_dose_ct", "1.8"), ("report", "")):
+def fail(database: Database, uid: str, *pipelines: str) -> None:
+    """In the newest revision of the study."""
+    with database.write() as session:
+        revision = session.query(RevisionRow).filter_by(study_instance_uid=uid).one()
+        for number, pipeline in enumerate(pipelines):
             session.add(
                 JobRow(
                     revision_id=revision.id,
                     pipeline=pipeline,
-                    series_instance_uid=series,
+                    series_instance_uid=f"1.9.{number}",
                     state=JobState.FAILED,
                     queued_at=after(500),
                 )
             )
-    assert failures(seeded) == Failures([RUNNING], [RUNNING], {"PACS": 3})
+
+
+def replan(database: Database, uid: str, *, refers_to: bool) -> None:
+    """A newer revision comes, and its plan takes the first analysis of the older one over, or not."""
+    with database.write() as session:
+        newer = receiving.open_revision(session, uid, source_aet="CT1", urgent=False, at=after(600))
+        job = session.query(JobRow).join(RevisionRow).filter_by(study_instance_uid=uid).order_by(JobRow.id).first()
+        newer.selection = [{"job_id": job.id if refers_to else None}]
+        newer.state, newer.planned_at = RevisionState.PLANNED, after(610)
+
+
+def test_what_failed_is_told_by_study(seeded: Database) -> None:
+    fail(seeded, RUNNING, "low_dose_ct", "low_dose_ct", "report")
+    assert failures(seeded) == Failures([RUNNING], [RUNNING], {"PACS": {INCOMPLETE: 3}})
+
+
+def test_what_failed_stands_while_a_newer_revision_is_not_planned(seeded: Database) -> None:
+    fail(seeded, RUNNING, "low_dose_ct", "report")
+    found = failures(seeded)
     with seeded.write() as session:
         for uid in (RUNNING, INCOMPLETE):
-            newer = receiving.open_revision(session, uid, source_aet="CT1", urgent=False, at=after(600))
-            newer.state = RevisionState.DELIVERED
+            receiving.open_revision(session, uid, source_aet="CT1", urgent=False, at=after(600))
+    assert failures(seeded) == found
+
+
+def test_what_a_newer_plan_does_not_refer_to_is_replaced(seeded: Database) -> None:
+    fail(seeded, INCOMPLETE, "low_dose_ct", "report")
+    replan(seeded, INCOMPLETE, refers_to=False)
     assert failures(seeded) == Failures([], [], {})
+
+
+def test_what_a_newer_plan_refers_to_still_stands(seeded: Database) -> None:
+    """An unsent report of results that are not made again, and the results that a peer refused."""
+    fail(seeded, INCOMPLETE, "low_dose_ct", "report")
+    replan(seeded, INCOMPLETE, refers_to=True)
+    assert failures(seeded) == Failures([INCOMPLETE], [], {"PACS": {INCOMPLETE: 3}})
 
 
 def test_a_dead_letter_that_a_peer_is_no_longer_to_be_given_is_not_missed(seeded: Database) -> None:
     fewer = SITE.model_dump(mode="json", by_alias=True)
     fewer["peer"][1]["takes"] = ["sr"]
     apply_site(seeded, Site.model_validate(fewer), actor="test")
-    assert failures(seeded).dead_letters == {"PACS": 1}
+    assert failures(seeded).dead_letters == {"PACS": {INCOMPLETE: 1}}
     del fewer["peer"][1]
     apply_site(seeded, Site.model_validate({"peer": fewer["peer"]}), actor="test")
     assert failures(seeded).dead_letters == {}

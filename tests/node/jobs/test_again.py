@@ -12,10 +12,11 @@ from pydicom.dataset import Dataset
 from sqlalchemy import select
 
 from node.archive import Archive
-from node.db import work
+from node.db import views, work
 from node.db.lifecycle import JobState
 from node.db.session import Database
 from node.db.tables import AuditEventRow, DeliveryRow, JobRow, ResultRow, RevisionRow
+from node.db.views import Failures
 from node.dicom.receive import Arrival
 from node.jobs.again import Again, Queued, retry
 from node.jobs.analyse import Analyst, read_one_volume
@@ -118,6 +119,10 @@ class House:
 
     def retry(self, settings: Settings | None = None) -> Again:
         return retry(self.database, settings or self.settings, STUDY, actor=PERSON)
+
+    def failures(self) -> Failures:
+        with self.database.read() as session:
+            return views.failures(session)
 
     def asked(self) -> list[tuple[str, dict[str, Any]]]:
         """What the trail says that the person did."""
@@ -289,6 +294,7 @@ def test_an_older_report_is_written_where_its_results_still_stand(
 ) -> None:
     late_images(unsent, desk, arrive, HEAD)
     assert unsent.states() == ["planned", "reported"], "what was made of the chest is not on its way"
+    assert unsent.failures().reports == [STUDY]
     again = unsent.retry()
     assert again.queued == [Queued(work.REPORT, "", 1)]
     assert again.reason == "no analysis of revision 2 has failed; revision 1 will be reported"
@@ -304,7 +310,9 @@ def test_what_the_newest_revision_replaces_is_left_and_named(
 ) -> None:
     with unsent.database.write() as session:
         session.get_one(JobRow, unsent.jobs(1)[0].id).state = JobState.FAILED
+    assert unsent.failures() == Failures([STUDY], [STUDY], {})
     late_images(unsent, desk, arrive, HEAD, CHEST)
+    assert unsent.failures() == Failures([], [], {})
     again = unsent.retry()
     assert again.queued == []
     assert again.left == [
@@ -336,6 +344,7 @@ def test_dead_letters_of_older_revisions_are_named(
         jobs = {job.id: job.series_instance_uid for job in house.jobs(1)}
         stand = sum(jobs[session.get_one(ResultRow, row.sop_instance_uid).job_id] == CHEST for row in dead)
     assert 0 < stand < len(dead)
+    assert [*house.failures().dead_letters.values()] == [{STUDY: stand}]
     assert house.retry().left == [
         f"dead letters of revision 1 that still stand: {stand}; pacsnode resend {STUDY}",
         f"other dead letters of revision 1: {len(dead) - stand}; revision 2 replaces them",
