@@ -83,7 +83,7 @@ def test_a_report_that_failed_for_good_is_said_until_it_is_mended(site) -> None:
     assert work(site) == (503, {"report": "studies whose report failed: 1 (see `pacsnode check`)"})
     with site.database.write() as session:
         newer = receiving.open_revision(session, RUNNING, source_aet="CT1", urgent=False, at=now)
-        newer.state = RevisionState.DELIVERED
+        newer.state, newer.planned_at = RevisionState.DELIVERED, now
     assert work(site)[0] == 200
 
 
