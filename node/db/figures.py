@@ -21,6 +21,7 @@ from node.db.tables import (
     InstanceRow,
     JobRow,
     PeerRow,
+    PurgeRow,
     RevisionRow,
 )
 
@@ -69,6 +70,10 @@ class Figures:
     last_image_at: Mapping[str, dt.datetime]
     """By the peer that sends."""
     audit_events: int
+    studies_purged: int
+    """Deletions that have ended: a study that came back and was deleted again counts twice."""
+    files_purged: int
+    bytes_purged: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,9 @@ def settle(session: Session, before: Settled, *, now: dt.datetime) -> Settled:
 
 def figures(session: Session, settled: Settled, *, now: dt.datetime) -> Figures:
     peers = session.scalars(select(PeerRow)).all()
+    purges, files_purged, bytes_purged = session.execute(
+        select(func.count(), func.sum(PurgeRow.files), func.sum(PurgeRow.bytes)).where(PurgeRow.ended_at.is_not(None))
+    ).one()
     recent, octets = session.execute(
         select(func.count(), func.sum(InstanceRow.size)).where(InstanceRow.id > settled.last_id)
     ).one()
@@ -120,6 +128,9 @@ def figures(session: Session, settled: Settled, *, now: dt.datetime) -> Figures:
         breakers_open={peer.aet: peer.open_until is not None and peer.open_until > now for peer in peers},
         last_image_at=_last_images(session),
         audit_events=session.scalar(select(AuditHeadRow.number).where(AuditHeadRow.id == 1)) or 0,
+        studies_purged=purges,
+        files_purged=int(files_purged or 0),
+        bytes_purged=int(bytes_purged or 0),
     )
 
 

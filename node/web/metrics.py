@@ -30,7 +30,8 @@ class Exposition:
         with self._database.read() as session:
             self._settled = settled = settle(session, self._settled, now=now)
             found = figures(session, settled, now=now)
-        metrics = [*_receiving(found), *_work(found, now), *_delivery(found, now), *_disk(self._archive_root)]
+        metrics = [*_receiving(found), *_work(found, now), *_delivery(found, now)]
+        metrics += [*_retention(found), *_disk(self._archive_root)]
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Once(metrics))
         return generate_latest(registry)
@@ -103,6 +104,15 @@ def _delivery(found: Figures, now: dt.datetime) -> Iterator[Metric]:
     for aet, is_open in sorted(found.breakers_open.items()):
         breakers.add_metric([aet], float(is_open))
     yield breakers
+
+
+def _retention(found: Figures) -> Iterator[Metric]:
+    for name, text, value in (
+        ("pacsnode_studies_purged", "Studies whose files were deleted, each time they were", found.studies_purged),
+        ("pacsnode_files_purged", "Files deleted with their studies", found.files_purged),
+        ("pacsnode_purged_bytes", "Bytes of the images and results deleted", found.bytes_purged),
+    ):
+        yield CounterMetricFamily(name, text, value=value)
 
 
 def _disk(archive_root: Path) -> Iterator[Metric]:

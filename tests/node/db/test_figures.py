@@ -8,8 +8,8 @@ from sqlalchemy import select
 from node.db import peers
 from node.db.figures import Figures, Settled, figures, settle
 from node.db.session import Database
-from node.db.tables import InstanceRow
-from seeded.rows import DELIVERED, RECEIVING, after, seed
+from node.db.tables import InstanceRow, PurgeRow
+from seeded.rows import DELIVERED, INCOMPLETE, RECEIVING, after, seed
 
 
 def counted(database: Database, now: dt.datetime) -> Figures:
@@ -50,6 +50,27 @@ def test_adds_up_the_seconds_of_ended_jobs(database: Database) -> None:
     seed(database)
     count, seconds = counted(database, after(400)).job_seconds["low_dose_ct", "processed"]
     assert (count, seconds) == (2, pytest.approx(20.0, abs=0.01))
+
+
+def test_counts_what_was_deleted_once_it_is_gone(database: Database) -> None:
+    seed(database)
+    before = counted(database, after(400))
+    assert (before.studies_purged, before.files_purged, before.bytes_purged) == (0, 0, 0)
+    with database.write() as session:
+        for uid, ended_at in ((DELIVERED, after(500)), (DELIVERED, after(600)), (INCOMPLETE, None)):
+            session.add(
+                PurgeRow(
+                    study_instance_uid=uid,
+                    purged_at=after(450),
+                    because="test",
+                    actor="test",
+                    files=7,
+                    bytes=2**40,
+                    ended_at=ended_at,
+                )
+            )
+    found = counted(database, after(700))
+    assert (found.studies_purged, found.files_purged, found.bytes_purged) == (2, 14, 2**41)
 
 
 def test_a_breaker_is_open_until_its_time(database: Database) -> None:

@@ -5,7 +5,8 @@ import math
 from prometheus_client.parser import text_string_to_metric_families
 
 from node.db import migrate
-from seeded.rows import after
+from node.jobs.purge import Retention, Rules
+from seeded.rows import DELIVERED, after
 
 
 def scrape(site) -> dict[tuple[str, ...], float]:
@@ -35,10 +36,24 @@ def test_metrics_say_what_the_database_says(site) -> None:
         ("pacsnode_deliveries", "PACS", "dead"): 3,
         ("pacsnode_peer_breaker_open", "PACS"): 0,
         ("pacsnode_oldest_queued_job_seconds",): 0,
+        ("pacsnode_studies_purged_total",): 0,
     }
     assert {key: found[key] for key in expected} == expected
     assert math.isclose(found["pacsnode_job_seconds_sum", "low_dose_ct", "processed"], 20, abs_tol=0.1)
     assert found["pacsnode_disk_free_bytes",] > 0
+
+
+def test_what_was_purged_adds_up(site) -> None:
+    held = site.archive.root / "received" / f"{DELIVERED}.1.1.dcm"
+    held.parent.mkdir(parents=True, exist_ok=True)
+    held.write_bytes(b"")
+    at_once = Rules(days=0, failed=0, conflicts=0)
+    assert Retention(site.database, site.archive, "test").purge(DELIVERED, at_once) is not None
+    found = scrape(site)
+    images, results, conflicts = 3, 4, 1
+    assert found["pacsnode_studies_purged_total",] == 1
+    assert found["pacsnode_files_purged_total",] == images + results + conflicts
+    assert found["pacsnode_purged_bytes_total",] == images * 1000 + results * 2048
 
 
 def test_metrics_show_no_patient(site) -> None:
