@@ -14,6 +14,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, genera
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 DX_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
+DX_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 STUDY, SERIES = "1.2.826.0.1.99.1", "1.2.826.0.1.99.1.1"
 FRAME_OF_REFERENCE = "1.2.826.0.1.99.1.2"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

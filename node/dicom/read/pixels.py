@@ -101,7 +101,7 @@ class PixelFile:
         stored = self._stored(container)
         if self._padding is None:
             return stored, None
-        low, high = sorted(self._as_stored(value) for value in self._padding)
+        low, high = self._padding_as_stored(*self._padding)
         padding: BoolArray = (stored >= low) & (stored <= high)
         if low == high and not self.format.range[0] <= low <= self.format.range[1]:
             padding |= container == (low & ((1 << self.format.bits_allocated) - 1))
@@ -156,6 +156,14 @@ class PixelFile:
             sign = 1 << (form.bits_stored - 1)
             values = (values ^ sign) - sign
         return values
+
+    def _padding_as_stored(self, value: int, limit: int) -> tuple[int, int]:
+        """(lower, upper). A range up to 65535 ends there in unsigned pixels; as -1 it would begin below all of them."""
+        if value == limit or self.format.signed:
+            low, high = sorted((self._as_stored(value), self._as_stored(limit)))
+        else:
+            low, high = sorted(end & ((1 << self.format.bits_allocated) - 1) for end in (value, limit))
+        return low, high
 
     def _as_stored(self, value: int) -> int:
         """A padding value as the pixels' own representation has it: 63536 is -2000 in signed 16 bits."""

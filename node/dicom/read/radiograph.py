@@ -18,6 +18,9 @@ from node.dicom.view import names_no_view, view_in
 from node.errors import NotEligible
 
 _MODALITIES = {"CR", "DX"}
+_DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+_MOST_BITS = 16
+"""More no digital radiograph has (PS3.3 C.8.11.3), and no result could hold them."""
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 """Units of an age string (PS3.5 6.2)."""
@@ -39,9 +42,13 @@ def _radiograph(file: PixelFile) -> Radiograph:
         raise NotEligible(f"The modality says {modality or 'nothing'}, not a plain radiograph.")
     if file.format.frames > 1:
         raise NotEligible("A moving picture of several frames, not a single radiograph.")
+    if file.format.bits_stored > _MOST_BITS:
+        raise NotEligible(f"Pixels of {file.format.bits_stored} bits; a radiograph has at most {_MOST_BITS}.")
     stored, padding = file.frame(0)
     pixels, value_range, value_step, notes = _modality_values(stored, file)
-    inverted = _bright_is_air(dataset, file.format.photometric)
+    pixels = pixels.clip(*value_range)  # padding may lie beyond the stored bits
+    for_processing = _is_for_processing(dataset)
+    inverted = _bright_is_air(dataset, file.format.photometric, for_processing=for_processing)
     if inverted:
         pixels = np.float32(value_range[0] + value_range[1]) - pixels
     spacing, spacing_notes = _spacing(dataset)
@@ -60,7 +67,7 @@ def _radiograph(file: PixelFile) -> Radiograph:
         inverted=inverted,
         window=_window(dataset, value_range, inverted=inverted),
         view=_view(dataset),
-        for_presentation=text(dataset, 0x00080068).upper() != "FOR PROCESSING",
+        for_presentation=not for_processing,
         intensity=text(dataset, 0x00281040).upper(),
         notes=(*notes, *spacing_notes, *_voi_notes(dataset)),
     )
@@ -84,37 +91,49 @@ def _modality_values(stored: IntArray, file: PixelFile) -> tuple[FloatArray, tup
 def _through_table(stored: IntArray, table: Dataset, *, signed: bool) -> tuple[FloatArray, tuple[float, float]]:
     """Modality LUT Sequence: values below or above the table take its first or last entry (PS3.3 C.11.1.1)."""
     descriptor = [int(value) for value in numbers(table, 0x00283002)]
-    entries = _lut_data(table)
     if len(descriptor) != 3 or not 1 <= descriptor[2] <= 16:
         raise NotEligible("The modality look-up table of the image is damaged.")
     count = descriptor[0] % 65536 or 65536
+    entries = _lut_data(table, count, bits=descriptor[2])[:count]
     first = descriptor[1] % 65536
     if signed and first >= 32768:
         first -= 65536
     if len(entries) < count:
         raise NotEligible("The modality look-up table of the image is shorter than it says.")
-    pixels = entries[np.clip(stored - first, 0, count - 1)]
-    return pixels, (0.0, float((1 << descriptor[2]) - 1))
+    most = float((1 << descriptor[2]) - 1)
+    if float(entries.max()) > most:
+        raise NotEligible("The modality look-up table of the image holds larger values than it says.")
+    return entries[np.clip(stored - first, 0, count - 1)], (0.0, most)
 
 
-def _lut_data(table: Dataset) -> FloatArray:
-    """LUT Data, which may be US or OW: the latter is handed out as bytes in the order of the file."""
+def _lut_data(table: Dataset, count: int, *, bits: int) -> FloatArray:
+    """LUT Data, which may be US or OW: the latter is handed out as bytes in the order of the file.
+
+    Entries of eight bits are two to a word, though many write each as a word (PS3.3 C.11.1.1.1): the length tells.
+    """
     value = table.get_item(0x00283006)
     raw = value.value if value is not None else None
     if value is not None and value.VR == "OW" and isinstance(raw, bytes):
         order = ">" if table.original_encoding[1] is False else "<"
-        return np.frombuffer(raw[: len(raw) // 2 * 2], dtype=f"{order}u2").astype(np.float32)
+        entries = np.frombuffer(raw[: len(raw) // 2 * 2], dtype=f"{order}u2")
+        packed = bits == 8 and len(entries) == (count + 1) // 2
+        return (entries.astype("<u2").view(np.uint8) if packed else entries).astype(np.float32)
     return np.array(numbers(table, 0x00283006), dtype=np.float32)
 
 
-def _bright_is_air(dataset: Dataset, photometric: str) -> bool:
+def _is_for_processing(dataset: Dataset) -> bool:
+    """By its intent, or by its class where the intent is left out or says otherwise."""
+    return text(dataset, 0x00080068).upper() == "FOR PROCESSING" or text(dataset, 0x00080016) == _DX_FOR_PROCESSING
+
+
+def _bright_is_air(dataset: Dataset, photometric: str, *, for_processing: bool) -> bool:
     """Whether high values are thin tissue, so that the image must be turned round.
 
     FOR PROCESSING images say so by Pixel Intensity Relationship Sign (PS3.3 C.8.11.3.1.2): 1 is more signal behind less
     tissue. For all others the photometric interpretation decides: the viewer shows dense tissue bright.
     """
     sign = integer(dataset, 0x00281041)
-    if text(dataset, 0x00080068).upper() == "FOR PROCESSING" and sign in {1, -1}:
+    if for_processing and sign in {1, -1}:
         return sign == 1
     return photometric == "MONOCHROME1"
 
@@ -125,6 +144,9 @@ def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, list[str]]:
     if len(at_patient) == 2 and min(at_patient) > 0:
         return (at_patient[0], at_patient[1]), []
     if len(at_imager) != 2 or min(at_imager) <= 0:
+        aspect = numbers(dataset, 0x00280034)
+        if len(aspect) == 2 and aspect[0] != aspect[1]:
+            raise NotEligible("The header does not say how large a pixel is, only that it is not square.")
         return None, ["The header does not say how large a pixel is."]
     magnification = number(dataset, 0x00181114)
     if magnification is not None and magnification >= 1:

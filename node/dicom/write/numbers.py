@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
+from pydicom.multival import MultiValue
+from pydicom.valuerep import format_number_as_ds
 
 from models.contract import BoolArray, FloatArray
 
@@ -55,23 +57,29 @@ class Coding:
 
     @classmethod
     def of_radiograph(cls, header: Any, *, padded: bool) -> Coding:
-        """As received. Where a modality LUT stood, values after it are stored and the LUT is left out."""
+        """As received. Where a modality LUT stood, values after it are stored and the LUT is left out.
+
+        A padding value beyond the stored bits, which only unused bits can hold, makes all sixteen stored.
+        """
         signed = header.get("PixelRepresentation") == 1
         bits = min(16, int(header.get("BitsStored") or 16))
         table = header.get("ModalityLUTSequence")
         if table:
             bits = min(16, int(table[0].LUTDescriptor[2]))
             return cls(1.0, 0.0, bits, 16 if bits > 8 else 8, signed=False, padding=None, carries_rescale=False)
-        slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-        return cls(
-            slope=1.0 if slope in (None, "") else float(slope),
-            intercept=0.0 if intercept in (None, "") else float(intercept),
+        slope, intercept = _rescale(header)
+        coding = cls(
+            slope=slope,
+            intercept=intercept,
             bits_stored=bits,
             bits_allocated=16 if bits > 8 else min(16, int(header.get("BitsAllocated") or 8)),
             signed=signed,
-            padding=_padding(header, bits, signed=signed) if padded else None,
-            carries_rescale="RescaleSlope" in header,
+            padding=_padding(header, bits, signed=signed, keeps_sign=True) if padded else None,
+            carries_rescale="RescaleSlope" in header or "RescaleIntercept" in header,
         )
+        if coding.padding is not None and not coding.lowest <= coding.padding[0] <= coding.padding[1] <= coding.highest:
+            coding = replace(coding, bits_stored=16, bits_allocated=16)
+        return coding
 
     @property
     def lowest(self) -> int:
@@ -89,13 +97,14 @@ class Coding:
         """Rounded and clipped to the stored bits.
 
         values          (Y, X) after rescale
-        padded          (Y, X): there the received value stays exactly what it was
+        padded          (Y, X): there the received value stays exactly what it was, and within the padding
         received        (Y, X) after rescale, of the source
         """
         stored = self._to_stored(values)
         if padded is not None:
             stored = self._off_padding(stored)
-            stored = np.where(padded, self._to_stored(received), stored)
+            kept = self._to_stored(received)
+            stored = np.where(padded, kept if self.padding is None else kept.clip(*self.padding), stored)
         return stored.astype(self.dtype)
 
     def describe(self, ds: Any, stored: NDArray[Any]) -> None:
@@ -107,8 +116,9 @@ class Coding:
         ds.PixelRepresentation = int(self.signed)
         self._declare_padding(ds)
         if self.carries_rescale:
-            ds.RescaleSlope = ds.get("RescaleSlope") or "1"
-            ds.RescaleIntercept = ds.get("RescaleIntercept") or "0"
+            for keyword, value in (("RescaleSlope", self.slope), ("RescaleIntercept", self.intercept)):
+                if ds.get(keyword) != value:
+                    setattr(ds, keyword, format_number_as_ds(value))
         elif "ModalityLUTSequence" in ds:
             del ds.ModalityLUTSequence
         ds.PixelData = stored.tobytes() + (b"\0" if stored.nbytes % 2 else b"")
@@ -140,13 +150,25 @@ class Coding:
         return moved
 
 
-def _padding(header: Any, bits_stored: int, *, signed: bool) -> tuple[int, int] | None:
-    """(lower, upper) of the declared padding as stored values; 63536 is -2000 where the bits stored cannot hold it."""
+def _rescale(header: Any) -> tuple[float, float]:
+    """(slope, intercept), the first of several; 1 and 0 where either is missing, as the reader takes it."""
+    stated = [header.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept")]
+    slope, intercept = (next(iter(value), None) if isinstance(value, MultiValue) else value for value in stated)
+    return (1.0, 0.0) if slope in (None, "") or intercept in (None, "") else (float(slope), float(intercept))
+
+
+def _padding(header: Any, bits_stored: int, *, signed: bool, keeps_sign: bool = False) -> tuple[int, int] | None:
+    """(lower, upper) of the declared padding as stored values.
+
+    What the bits stored cannot hold is what 16 bits make of it, with a sign: 63536 is -2000. With `keeps_sign` unsigned
+    pixels remain unsigned, and so does their padding.
+    """
     value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
     if not isinstance(value, int):
         return None
     ends = [value, limit if isinstance(limit, int) else value]
     lowest = -(1 << (bits_stored - 1)) if signed else 0
     highest = (1 << (bits_stored - (1 if signed else 0))) - 1
-    low, high = sorted(end if lowest <= end <= highest else ((end & 0xFFFF) ^ 0x8000) - 0x8000 for end in ends)
+    sign = 0 if keeps_sign and not signed else 0x8000
+    low, high = sorted(end if lowest <= end <= highest else ((end & 0xFFFF) ^ sign) - sign for end in ends)
     return low, high

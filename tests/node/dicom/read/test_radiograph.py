@@ -75,6 +75,13 @@ def test_an_image_for_processing_says_itself_what_is_bright(
     assert (found.inverted, found.for_presentation) == (inverted, False)
 
 
+def test_the_class_for_processing_says_so_where_the_intent_is_left_out(tmp_path: Path) -> None:
+    ds = phantom.radiograph(PixelIntensityRelationshipSign=1)
+    ds = phantom.change(ds, SOPClassUID=phantom.DX_PROCESSING, PresentationIntentType=REMOVED)
+    found = read(ds, tmp_path)
+    assert (found.inverted, found.for_presentation) == (True, False)
+
+
 def test_the_sign_does_not_speak_for_images_for_presentation(tmp_path: Path) -> None:
     assert not read(phantom.radiograph(PixelIntensityRelationshipSign=1), tmp_path).inverted
 
@@ -124,6 +131,20 @@ def test_a_table_may_begin_below_zero(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(ds, tmp_path).pixels, [[5, 6, 7]])
 
 
+def test_a_table_of_bytes_may_be_packed_two_to_a_word(tmp_path: Path) -> None:
+    packed = table(10, [100, 90, 70], bits=8)
+    packed.add_new("LUTData", "OW", bytes([100, 90, 70, 0]))
+    values = np.array([[0, 10, 11], [12, 13, 4000]], dtype=np.uint16)
+    found = read(phantom.radiograph(values, ModalityLUTSequence=[packed]), tmp_path)
+    np.testing.assert_array_equal(found.pixels, [[100, 100, 90], [70, 70, 70]])
+    assert found.value_range == (0, 255)
+
+
+def test_refuses_a_table_whose_entries_need_more_bits_than_it_says(tmp_path: Path) -> None:
+    with pytest.raises(NotEligible, match="larger values than it says"):
+        read(phantom.radiograph(ModalityLUTSequence=[table(0, [1, 2, 5000])]), tmp_path)
+
+
 def test_refuses_a_table_that_is_too_short(tmp_path: Path) -> None:
     damaged = table(0, [1, 2, 3])
     damaged.LUTDescriptor = [9, 0, 12]
@@ -156,6 +177,28 @@ def test_marks_padding(tmp_path: Path) -> None:
     found = read(phantom.radiograph(values, PixelPaddingValue=4095), tmp_path)
     assert found.padding is not None
     np.testing.assert_array_equal(found.padding, values == 4095)
+
+
+def test_padding_beyond_the_stored_bits_is_marked_and_lies_within_the_range(tmp_path: Path) -> None:
+    values = phantom.stored_values(7)
+    values[:, :3] = 65535
+    ds = phantom.radiograph(values)
+    ds.add_new("PixelPaddingValue", "US", 65535)
+    found = read(ds, tmp_path)
+    assert found.padding is not None
+    np.testing.assert_array_equal(found.padding, values == 65535)
+    assert 0 <= found.pixels.min() <= found.pixels.max() <= 4095
+
+
+def test_a_range_of_padding_up_to_the_last_value_is_no_more_than_that(tmp_path: Path) -> None:
+    values = phantom.stored_values(7)
+    values[:, :3] = 4090
+    ds = phantom.radiograph(values)
+    ds.add_new("PixelPaddingValue", "US", 4090)
+    ds.add_new("PixelPaddingRangeLimit", "US", 65535)
+    found = read(ds, tmp_path)
+    assert found.padding is not None
+    np.testing.assert_array_equal(found.padding, values >= 4090)
 
 
 def test_notes_a_display_table_and_lossy_compression(tmp_path: Path) -> None:
@@ -224,6 +267,8 @@ def test_knows_how_far_neighbouring_values_are_apart(tmp_path: Path, slope: str,
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "colour"),
         ({"NumberOfFrames": 2}, "several frames"),
         ({"RescaleSlope": "0", "RescaleIntercept": "0"}, "slope is zero"),
+        ({"BitsAllocated": 32, "BitsStored": 20, "HighBit": 19}, "Pixels of 20 bits"),
+        ({"ImagerPixelSpacing": REMOVED, "PixelAspectRatio": ["2", "1"]}, "not square"),
         ({"PixelData": b"\0" * 10}, "truncated"),
         ({"PixelData": b"\0" * 384}, "same value"),
     ],

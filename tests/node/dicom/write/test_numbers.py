@@ -80,6 +80,42 @@ def test_bits_of_a_radiograph_are_kept(stored: int, allocated: int) -> None:
     assert coding.dtype.itemsize * 8 == allocated
 
 
+@pytest.mark.parametrize("given", [{"RescaleSlope": 2}, {"RescaleSlope": 0}, {"RescaleIntercept": 5}])
+def test_half_a_rescale_is_none(given: dict[str, float]) -> None:
+    header = _header(BitsStored=12, BitsAllocated=16, **given)
+    coding = Coding.of_radiograph(header, padded=False)
+    values = np.array([[100.0, 3000.0]], dtype=np.float32)
+    stored = coding.store(values, None, values)
+    coding.describe(header, stored)
+    assert stored.tolist() == [[100, 3000]]
+    assert (header.RescaleSlope, header.RescaleIntercept) == (1, 0)
+
+
+def test_the_first_of_several_rescales_is_meant() -> None:
+    header = _header(BitsStored=12, BitsAllocated=16, RescaleSlope=[0.5, 1], RescaleIntercept=[-10, 0])
+    coding = Coding.of_radiograph(header, padded=False)
+    coding.describe(header, np.zeros((2, 2), np.uint16))
+    assert (coding.slope, coding.intercept) == (header.RescaleSlope, header.RescaleIntercept) == (0.5, -10)
+
+
+@pytest.mark.parametrize(
+    ("signed", "declared", "padding"), [(0, 65535, 65535), (1, -32768, -32768), (1, 63536, -2000), (0, 4095, 4095)]
+)
+def test_padding_of_a_radiograph_beyond_its_bits_is_kept_without_another_sign(
+    signed: int, declared: int, padding: int
+) -> None:
+    header = _header(BitsStored=12, BitsAllocated=16, PixelRepresentation=signed, PixelPaddingValue=declared)
+    coding = Coding.of_radiograph(header, padded=True)
+    received = np.array([[0.0, 40.0]], dtype=np.float32)  # of the padding what the stored bits hold
+    stored = coding.store(received, np.array([[True, False]]), received)
+    coding.describe(header, stored)
+    assert stored.tolist() == [[padding, 40]]
+    assert header.PixelPaddingValue == padding
+    assert header.PixelRepresentation == signed
+    assert coding.lowest <= padding <= coding.highest
+    assert coding.bits_stored == (12 if padding in (4095, -2000) else 16)
+
+
 def test_pixel_data_have_an_even_length() -> None:
     ds = Dataset()
     coding = Coding.of_radiograph(_header(BitsStored=8, BitsAllocated=8), padded=False)
