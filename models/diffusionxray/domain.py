@@ -31,6 +31,13 @@ Below the first, restoring harms: of five drawn chests of known truth with hardl
 the error grew by half (−5 dB), at 0.0032 to 0.0036 it fell by 0.5 to 1.6 dB, at 0.005 by 4 and at 0.03 by 7.
 """
 
+MIDDLE_ROWS, MIDDLE, BETWEEN = (0.25, 0.8), (0.36, 0.64), (0.1, 0.9)
+"""Of the sides: rows through the lungs, columns of spine and heart, and columns within which both lungs lie."""
+DARK_MIDDLE = 0.1
+"""Of the robust range, by which the middle is darker than its sides. None of 127 public chest radiographs is so, nor
+more than 4 of 508 with a tenth cut off at two sides; of their negatives 97 are, of those turned by 90° 48.
+"""
+
 DENSE = 0.9
 """Of the way from the darkest percent to the brightest pixel: what is above is metal, or the densest of the body."""
 DENSE_JUMP = 0.15
@@ -85,6 +92,20 @@ def relative_noise(pixels: FloatArray, kept: BoolArray) -> float:
     if not high > low:
         return 0.0
     return float(np.median(local_noise_sd(pixels)[~kept])) / (high - low)
+
+
+def middle_over_sides(pixels: FloatArray, kept: BoolArray) -> float:
+    """By how much spine and heart are brighter than what lies beside them, of the robust range; 0 without a range."""
+    low, high = robust_range(pixels, kept)
+    if not high > low:
+        return 0.0
+    rows, columns = pixels.shape
+    first, last = (round(share * rows) for share in MIDDLE_ROWS)
+    profile = np.median(pixels[first:last], axis=0)
+    place = (np.arange(columns) + 0.5) / columns
+    middle = (place > MIDDLE[0]) & (place < MIDDLE[1])
+    beside = ~middle & (place > BETWEEN[0]) & (place < BETWEEN[1])
+    return float(profile[middle].mean() - profile[beside].mean()) / (high - low)
 
 
 def block_mean(pixels: FloatArray, spacing_mm: float, to_mm: float) -> tuple[NDArray[np.float64], float]:
@@ -176,7 +197,7 @@ def _by_values(radiograph: Radiograph) -> str:
         raise ModelError("a radiograph holds values that are not finite")
     low, high = robust_range(pixels, kept)
     levels = len(np.unique(pixels[(pixels >= low) & (pixels <= high)]))
-    levels = min(levels, int(high - low) + 1)  # results are whole stored values
+    levels = min(levels, int((high - low) / radiograph.value_step) + 1)  # results are whole stored values
     if kept.all() or levels < LEAST_LEVELS:
         return f"It holds only {levels} different values, too few to tell tissue from noise."
     least, most = NOISE_RANGE
@@ -188,4 +209,9 @@ def _by_values(radiograph: Radiograph) -> str:
         )
     if noise > most:
         return f"Its noise is stronger than in the training ({100 * noise:.1f} % of its range, limit {100 * most:g})."
+    if middle_over_sides(pixels, kept) < -DARK_MIDDLE:
+        return (
+            "Its middle is darker than both sides, as in a negative or a picture turned on its side: it was made for "
+            "upright chests in which dense tissue is bright."
+        )
     return ""

@@ -25,7 +25,7 @@ from node.pipelines import fidelity_xray
 from node.pipelines.models import Models, Progress, Restored, Restorer
 
 NAME = "chest_xray"
-VERSION = "3"
+VERSION = "4"
 RESTORATION, DETECTION = "Restoration", "Lesion detection"
 
 NOISE: Code = ("noise-local", "99PACSNODE", "Local noise, standard deviation")

@@ -12,9 +12,11 @@ from scipy.ndimage import gaussian_filter
 from images import chest
 from models.contract import Acquisition, ModelError, Radiograph
 from models.diffusionxray.domain import (
+    DARK_MIDDLE,
     LEAST_METAL_CM2,
     block_mean,
     metal_cm2,
+    middle_over_sides,
     relative_noise,
     robust_range,
     unfit,
@@ -90,6 +92,22 @@ def test_eight_bits_are_enough_and_five_are_not() -> None:
 def test_a_fine_scale_of_small_numbers_would_be_lost_in_whole_values() -> None:
     image = chest.radiograph()
     assert "different values" in unfit(replace(image, pixels=image.pixels / 1000, value_range=(0.0, 4.095)))
+
+
+def test_a_fine_scale_that_is_stored_in_fine_steps_loses_nothing() -> None:
+    image = chest.radiograph()
+    assert unfit(replace(image, pixels=image.pixels / 1000, value_range=(0.0, 4.095), value_step=0.001)) == ""
+
+
+@pytest.mark.parametrize("turned", [lambda pixels: 4095 - pixels, np.rot90])
+def test_a_negative_or_a_chest_on_its_side_is_not_restored(turned: Any) -> None:
+    clean = chest.lungs()
+    assert middle_over_sides(clean, np.zeros(clean.shape, np.bool_)) > DARK_MIDDLE
+    assert "Its middle is darker than both sides" in unfit(chest.radiograph(turned(clean)))
+
+
+def test_a_chest_that_is_off_centre_is_fit() -> None:
+    assert unfit(chest.radiograph(chest.lungs(400)[:, 80:])) == ""
 
 
 def test_refuses_what_is_not_finite() -> None:
