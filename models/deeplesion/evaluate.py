@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
 from models.contract import BoolArray, FloatArray, ModelError
+from models.deeplesion.arms import Arms, accuracy_table, difference_table
 from models.deeplesion.config import CURVE_LEAST_SCORE, SPACING_MM, DeepLesionConfig
 from models.deeplesion.network import Detector
 from models.deeplesion.run import Found, detect_in, find
@@ -29,6 +30,7 @@ from models.deeplesion.samples import LabelledVolume, Sample, draw_labelled, dra
 from models.deeplesion.validate import as_volume
 from models.evaluation.bootstrap import Interval
 from models.evaluation.froc import (
+    IOU,
     Bootstrap,
     Floats,
     Outcome,
@@ -165,11 +167,14 @@ def evaluate(
     test: Sequence[Path],
     validation: Sequence[Path],
     *,
+    trainings: Arms | None = None,
     bootstrap: Bootstrap | None = None,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """All arms on the same prepared samples; the first is the reference of the differences.
 
+    trainings       those of `arms` that differ in their seed alone, by the name of what they are trainings of: pooled,
+                    and compared two by two
     raises   ModelError     no arms, no samples, no lesion, a test patient among the validation's, or an arm returns
                             something else than boxes and scores
     """
@@ -183,10 +188,13 @@ def evaluate(
     if not any(len(image.boxes) for image in tested.images):
         raise ModelError("no lesion in the test images")
     tallies = {arm: tested.tally(arm) for arm in arms}
-    strict = {arm: tested.tally(arm, strict=True) for arm in arms}
     thresholds = {arm: chosen.tally(arm, strict=True).threshold_at(THRESHOLD_AT_FP) for arm in arms}
     frocs = {arm: froc_measures(tally) for arm, tally in tallies.items()}
-    accuracies = {arm: accuracy_measures(tally, thresholds[arm]) for arm, tally in strict.items()}
+    accuracies_over = {
+        iou: {arm: accuracy_measures(tested.tally(arm, overlap=iou, strict=True), thresholds[arm]) for arm in arms}
+        for iou in IOUS
+    }
+    accuracies = accuracies_over[IOU]
     said = f"{len(tested.images)} images, {int(next(iter(tallies.values())).lesions.sum())} lesions"
     first, *others = arms
     tables = [
@@ -198,7 +206,10 @@ def evaluate(
         tables.append(Table("Paired difference, FROC", tuple(rows), ("The same patients drawn for both.",)))
         rows = [Row(f"minus {first}", arm, accuracies[arm].minus(accuracies[first], draws)) for arm in others]
         tables.append(Table("Paired difference, accuracy", tuple(rows), ()))
+    if trainings and len(trainings) > 1:
+        tables.append(difference_table(frocs, accuracies_over, trainings, draws))
     tables.append(_by_overlap(tested, arms, draws))
+    tables.append(accuracy_table(accuracies_over, _with_others(arms, trainings or {}), draws))
     tables.append(_by_stratum("Sensitivity by size", "mm", SIZES_MM, lambda image: image.diameter_mm, tested, draws))
     tables.append(
         _by_stratum(
@@ -273,15 +284,18 @@ class _Readings:
 
     images: list[TestImage]
     found: Mapping[str, list[Reading]]
+    _matched: dict[tuple[str, float, bool], list[Outcome]] = field(default_factory=dict, init=False, repr=False)
 
-    def outcomes(self, arm: str, *, overlap: float = 0.5, strict: bool = False) -> list[Outcome]:
-        """Grazed lesions are matched too, and then taken out with all that is on them."""
-        return [
-            match(reading, overlap=overlap, strict=strict).only(np.arange(len(reading.truth)) < len(image.boxes))
-            for image, reading in zip(self.images, self.found[arm], strict=True)
-        ]
+    def outcomes(self, arm: str, *, overlap: float = IOU, strict: bool = False) -> list[Outcome]:
+        """Grazed lesions are matched too, and then taken out with all that is on them. Matched once."""
+        if (arm, overlap, strict) not in self._matched:
+            self._matched[arm, overlap, strict] = [
+                match(reading, overlap=overlap, strict=strict).only(np.arange(len(reading.truth)) < len(image.boxes))
+                for image, reading in zip(self.images, self.found[arm], strict=True)
+            ]
+        return self._matched[arm, overlap, strict]
 
-    def tally(self, arm: str, *, overlap: float = 0.5, strict: bool = False) -> Tally:
+    def tally(self, arm: str, *, overlap: float = IOU, strict: bool = False) -> Tally:
         return Tally(self.outcomes(arm, overlap=overlap, strict=strict))
 
 
@@ -321,6 +335,12 @@ def _contrast(key: FloatArray, labels: NDArray[np.uint8], number: int) -> float:
     if not inside.any() or not around.any():
         return float("nan")
     return float(np.median(key[inside]) - np.median(key[around]))
+
+
+def _with_others(arms: Mapping[str, Detect], trainings: Arms) -> dict[str, Sequence[str]]:
+    """Every arm in the order given, those with several trainings once."""
+    arm_of = {name: arm for arm, names in trainings.items() for name in names}
+    return {arm_of.get(name, name): trainings.get(arm_of.get(name, name), [name]) for name in arms}
 
 
 def _by_overlap(tested: _Readings, arms: Mapping[str, Detect], draws: Bootstrap) -> Table:

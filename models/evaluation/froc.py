@@ -344,15 +344,23 @@ class Bootstrap:
 
         Draws in which it means nothing (no lesion of that kind) are left out.
         """
+        return _intervals(self.sample(measure, patients), patients)
+
+    def sample(self, measure: Measure, patients: int) -> Floats:
+        """The measure on all patients as they are, and below it on every draw, (1 + draws, values)."""
         measured = np.atleast_1d(measure(np.ones(patients, np.int64)))
         drawn = self.values(measure, patients).reshape(self.draws, len(measured))
-        return [_interval(value, column, patients) for value, column in zip(measured, drawn.T, strict=True)]
+        return np.concatenate([measured[None], drawn])
 
     def band(self, tally: Tally, rates: Floats) -> tuple[Floats, Floats]:
         """Lower and upper end of the 95 % interval of the sensitivity at each rate, for a figure."""
         drawn = self.values(lambda weights: tally.sensitivity(rates, weights), len(tally.patients))
         low, high = np.nanpercentile(drawn, (2.5, 97.5), axis=0)
         return low, high
+
+
+def _intervals(sample: Floats, patients: int) -> list[Interval]:
+    return [_interval(column[0], column[1:], patients) for column in sample.T]
 
 
 def _interval(value: float, drawn: Floats, patients: int) -> Interval:
@@ -368,27 +376,51 @@ class Measures:
     tally: Tally
     names: tuple[str, ...]
     of: Measure
+    _samples: dict[Bootstrap, Floats] = field(default_factory=dict, init=False, repr=False)
+
+    def sample(self, bootstrap: Bootstrap) -> Floats:
+        """On all patients and on every draw, (1 + draws, measures); the same array again for the same draws."""
+        if bootstrap not in self._samples:
+            self._samples[bootstrap] = bootstrap.sample(self.of, len(self.tally.patients))
+        return self._samples[bootstrap]
 
     def summary(self, bootstrap: Bootstrap | None = None) -> dict[str, Interval]:
         """Each with its interval."""
-        intervals = (bootstrap or Bootstrap()).interval(self.of, len(self.tally.patients))
-        return dict(zip(self.names, intervals, strict=True))
+        return self._told(self.sample(bootstrap or Bootstrap()))
 
     def minus(self, other: Measures, bootstrap: Bootstrap | None = None) -> dict[str, Interval]:
         """Difference to another method, measure by measure, the same patients drawn for both.
 
         raises   ModelError     other measures, or not of the same images and lesions
         """
+        self.check_comparable(other)
+        draws = bootstrap or Bootstrap()
+        return self._told(self.sample(draws) - other.sample(draws))
+
+    def check_comparable(self, other: Measures) -> None:
+        """raises ModelError: other measures, or not of the same images and lesions"""
         mine, its = self.tally, other.tally
         pairs = ((mine.lesions, its.lesions), (mine.images, its.images))
         if mine.patients != its.patients or not all(np.array_equal(*pair) for pair in pairs):
             raise ModelError("the two methods were not measured on the same images and lesions")
         if self.names != other.names:
             raise ModelError("the two methods were not measured by the same measures")
-        intervals = (bootstrap or Bootstrap()).interval(
-            lambda weights: np.subtract(self.of(weights), other.of(weights)), len(mine.patients)
-        )
-        return dict(zip(self.names, intervals, strict=True))
+
+    def _told(self, sample: Floats) -> dict[str, Interval]:
+        return dict(zip(self.names, _intervals(sample, len(self.tally.patients)), strict=True))
+
+
+def pooled(trainings: Sequence[Measures]) -> Measures:
+    """Trainings of one arm as one method: every measure is the mean of theirs, the same patients drawn for all.
+
+    raises   ModelError     none, other measures, or not of the same images and lesions
+    """
+    if not trainings:
+        raise ModelError("an arm without trainings")
+    first, *others = trainings
+    for other in others:
+        first.check_comparable(other)
+    return Measures(first.tally, first.names, lambda weights: np.array([one.of(weights) for one in trainings]).mean(0))
 
 
 def froc_measures(tally: Tally) -> Measures:

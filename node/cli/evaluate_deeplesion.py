@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from node.cli.learning import filled, in_words, progress_bar
+from node.cli.learning import arm_files, filled, in_words, progress_bar
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def evaluate_deeplesion(
         None, "--weights", exists=True, dir_okay=False, help="Weights of a training run. Default: those that ship."
     ),
     arm: list[str] | None = typer.Option(
-        None, "--arm", help="NAME=FILE: weights to be compared with the first (repeatable)."
+        None,
+        "--arm",
+        help="NAME=FILE: weights to be compared with the first (repeatable). Files of one name are trainings of one arm"
+        " from other seeds; where there are several names, every two of them are compared, their trainings pooled.",
     ),
     seed: int = typer.Option(0, "--seed", help="Of the patients drawn, and of the scans."),
     draws: int = typer.Option(1000, "--draws", min=10, help="Bootstrap draws."),
@@ -60,6 +63,9 @@ def evaluate_deeplesion(
     pacsnode evaluate deeplesion --data ./run1/samples --weights ./run1/weights.safetensors --out ./run1
     pacsnode evaluate deeplesion --data ./run1/samples --weights ./run1/weights.safetensors \\
         --arm single=./run2/weights.safetensors --out ./compared
+    pacsnode evaluate deeplesion --data ./run1/samples --arm multi=./multi1/weights.safetensors \\
+        --arm multi=./multi2/weights.safetensors --arm single=./single1/weights.safetensors \\
+        --arm single=./single2/weights.safetensors --out ./arms
     pacsnode evaluate deeplesion --data ./run1/samples --denoised --scans 10 --out ./shipped
     """
     from models.deeplesion.evaluate import detector_of, drawn_scans, evaluate, evaluate_scans
@@ -69,14 +75,16 @@ def evaluate_deeplesion(
     from models.evaluation.table import Measured
 
     test, validation = _samples(data)
-    files = _arms(weights, arm or [])
+    files, trainings = _arms(weights, arm or [])
     bootstrap = Bootstrap(draws, seed)
     with in_words(), progress_bar() as progress:
         networks = {name: network_of(path) for name, path in files.items()}
         detectors = {name: detector_of(network) for name, network in networks.items()}
         if denoised:
             detectors[_DENOISED] = _after_denoising(next(iter(detectors.values())))
-        evaluation = evaluate(detectors, test, validation, bootstrap=bootstrap, on_progress=progress)
+        evaluation = evaluate(
+            detectors, test, validation, trainings=trainings, bootstrap=bootstrap, on_progress=progress
+        )
         tables = list(evaluation.tables)
         if scans:
             drawn = list(drawn_scans(FAST, count=scans, seed=seed))
@@ -90,18 +98,22 @@ def evaluate_deeplesion(
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
     (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
     (out / "froc.json").write_text(evaluation.curves_json(), encoding="utf8")
-    draw(evaluation, out / "froc.png")
+    draw(evaluation, trainings, out / "froc.png")
     typer.echo(measured.json() if as_json else measured.markdown())
 
 
-def draw(evaluation: Evaluation, to: Path) -> None:
-    """FROC curves of all arms with their 95 % intervals, as PNG."""
+def draw(evaluation: Evaluation, trainings: Mapping[str, Sequence[str]], to: Path) -> None:
+    """FROC curves of all arms with their 95 % intervals, as PNG; trainings of one arm have one colour."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5.2), layout="constrained")
     axis = figure.subplots()
+    arm_of = {name: arm for arm, names in trainings.items() for name in names}
+    colours: dict[str, str] = {}
     for name, curve in evaluation.curves.items():
-        _draw_curve(axis, name, curve)
+        arm = arm_of.get(name, name)
+        known = arm in colours
+        _draw_curve(axis, None if known else arm, curve, colours.setdefault(arm, f"C{len(colours)}"))
     axis.set_xscale("log", base=2)
     axis.set_xticks([0.125, 0.25, 0.5, 1, 2, 4, 8, 16], ["1/8", "1/4", "1/2", "1", "2", "4", "8", "16"])
     axis.set_ylim(0, 1)
@@ -113,9 +125,9 @@ def draw(evaluation: Evaluation, to: Path) -> None:
     figure.savefig(to, dpi=120)
 
 
-def _draw_curve(axis: Axes, name: str, curve: FrocCurve) -> None:
-    (line,) = axis.plot(curve.rates, curve.sensitivity, label=name)
-    axis.fill_between(curve.rates, curve.low, curve.high, alpha=0.2, color=line.get_color(), linewidth=0)
+def _draw_curve(axis: Axes, label: str | None, curve: FrocCurve, colour: str) -> None:
+    axis.plot(curve.rates, curve.sensitivity, label=label, color=colour)
+    axis.fill_between(curve.rates, curve.low, curve.high, alpha=0.2, color=colour, linewidth=0)
 
 
 def _samples(data: Path) -> tuple[list[Path], list[Path]]:
@@ -129,18 +141,15 @@ def _samples(data: Path) -> tuple[list[Path], list[Path]]:
     return found[0], found[1]
 
 
-def _arms(weights: Path | None, others: list[str]) -> dict[str, Path | None]:
-    """Weights by name, the reference first; None stands for those that ship. raises ConfigurationError"""
+def _arms(weights: Path | None, said: list[str]) -> tuple[dict[str, Path | None], dict[str, list[str]]]:
+    """Weights by name, the reference first, None for those that ship; and the names of each other arm's trainings.
+
+    raises   ConfigurationError
+    """
     first = _SHIPPED if weights is None else weights.parent.name or weights.stem
-    arms: dict[str, Path | None] = {first: weights}
-    for said in others:
-        name, _, file = said.partition("=")
-        if not name or not Path(file).is_file():
-            raise ConfigurationError(f"--arm {said}: NAME=FILE with a file of weights is wanted")
-        if name in arms:
-            raise ConfigurationError(f"--arm {said}: there is another arm of that name")
-        arms[name] = Path(file)
-    return arms
+    arms = arm_files(said, taken=(first, _DENOISED))
+    files = {label: file for trainings in arms.values() for label, file in trainings.items()}
+    return {first: weights, **files}, {arm: list(trainings) for arm, trainings in arms.items()}
 
 
 def network_of(weights: Path | None) -> Detector:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from node.cli.learning import Report, in_words, progress_bar
+from node.cli.learning import Report, arm_files, in_words, progress_bar
 from node.cli.words import say
-from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +81,7 @@ def evaluate_diffusionxray(
     from models.diffusionxray.pairs import BICUBIC
     from models.evaluation.table import Measured
 
-    files = _files(arm or [])
+    files = arm_files(arm or [], taken=(_MAIN,))
     what = EvaluationConfig(crop_px=crop, most=most)
     with in_words(), progress_bar() as progress:
         restorer = arms.restorer_of(weights, _device())
@@ -116,7 +115,7 @@ def evaluate_diffusionxray(
 
 
 def _methods(
-    restorer: Restorer, files: Mapping[str, Sequence[Path]], steps: Sequence[int]
+    restorer: Restorer, files: Mapping[str, Mapping[str, Path]], steps: Sequence[int]
 ) -> tuple[dict[str, Method], dict[str, list[str]]]:
     """The restorer as it ships first, then its regressor, other steps, and the other arms; and the methods of each arm.
 
@@ -130,8 +129,7 @@ def _methods(
     methods = restorer_methods(_MAIN, restorer, order)
     trainings: dict[str, list[str]] = {}
     for name, several in files.items():
-        for number, file in enumerate(several, start=1):
-            label = name if len(several) == 1 else f"{name} {number}"
+        for label, file in several.items():
             found = methods_of(label, file, _device(), steps=(ships, 0))
             methods.update(found)
             for method in found:
@@ -227,21 +225,6 @@ def _intervals(
     )  # fmt: skip
     say(f"widening that holds: {found.widening:.4g}")
     return found.tables
-
-
-def _files(said: list[str]) -> dict[str, list[Path]]:
-    """The trainings of each arm. raises ConfigurationError"""
-    files: dict[str, list[Path]] = {}
-    for one in said:
-        name, _, file = one.partition("=")
-        if not name or not Path(file).is_file():
-            raise ConfigurationError(f"--arm {one}: NAME=FILE with a file of weights is wanted")
-        if name == _MAIN:
-            raise ConfigurationError(f"--arm {one}: there is another arm of that name")
-        if Path(file) in files.setdefault(name, []):
-            raise ConfigurationError(f"--arm {one}: that file is already one of the arm's trainings")
-        files[name].append(Path(file))
-    return files
 
 
 def _device() -> torch.device:

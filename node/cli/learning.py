@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -55,6 +55,34 @@ def in_words() -> Iterator[None]:
         yield
     except ModelError as exc:
         raise ConfigurationError(str(exc)) from exc
+
+
+def arm_files(said: Sequence[str], *, taken: Collection[str]) -> dict[str, dict[str, Path]]:
+    """Weights given as NAME=FILE: arm → label → file.
+
+    Files of one name are trainings of one arm, labelled NAME 1, NAME 2 and so on; one alone is labelled NAME.
+
+    taken    names that are not an arm's
+    raises   ConfigurationError     no such file, a file twice in one arm, or a label that is another's too
+    """
+    files: dict[str, list[Path]] = {}
+    for one in said:
+        name, _, file = one.partition("=")
+        if not name or not Path(file).is_file():
+            raise ConfigurationError(f"--arm {one}: NAME=FILE with a file of weights is wanted")
+        several = files.setdefault(name, [])
+        if any(known.samefile(file) for known in several):
+            raise ConfigurationError(f"--arm {one}: that file is already one of the arm's trainings")
+        several.append(Path(file))
+    known_labels = set(taken)
+    arms = {}
+    for name, several in files.items():
+        labels = [name] if len(several) == 1 else [f"{name} {number}" for number in range(1, len(several) + 1)]
+        if both := known_labels & {name, *labels}:
+            raise ConfigurationError(f"--arm {name}: there is another arm of that name, {', '.join(sorted(both))}")
+        known_labels |= {name, *labels}
+        arms[name] = dict(zip(labels, several, strict=True))
+    return arms
 
 
 def filled(network: Network, weights: Path) -> Network:

@@ -178,6 +178,73 @@ def test_the_threshold_comes_from_validation_alone(tmp_path: Path, validation: l
     assert (accuracy["top 1"].mean, accuracy["top 3"].mean) == (0, 1)
 
 
+@pytest.fixture
+def half_large(tmp_path: Path) -> list[Path]:
+    """Six patients with a lesion each, of 8 and of 16 pixels a side in turns."""
+    return [write_sample(tmp_path / "h" / f"{k}.npz", f"p{k}", [(20, 20, 8 if k % 2 else 16)]) for k in range(6)]
+
+
+def overlapping(rows: int) -> Callable[[FloatArray], Detected]:
+    """An arm whose box has so many of the 20 rows of the box around (20, 20, 10)."""
+    box = np.array([(15.0, 15.0, 35.0, 15.0 + rows)])
+    return lambda _: Detected(box, np.array([0.9]), np.zeros(1, np.int64))
+
+
+def test_arms_are_compared_by_the_mean_of_their_trainings(half_large: list[Path], validation: list[Path]) -> None:
+    """With a share s of large lesions drawn, trainings find 1 and s, and s and 0: the arms' difference is always .5."""
+    trainings = {"more 1": sees(1), "more 2": sees(12), "less 1": sees(12), "less 2": sees(99)}
+    groups = {"more": ["more 1", "more 2"], "less": ["less 1", "less 2"]}
+    done = evaluate({"first": sees(1), **trainings}, half_large, validation, trainings=groups, bootstrap=FEW)
+    over_patients, over_trainings = table(done, "Paired difference between arms").rows
+    assert (over_patients.method, over_trainings.method) == ("more minus less", "more minus less")
+    for name in ("average @.5-4", "top 1, IoU > 0.5", "top 3, IoU > 0.7", "above threshold, IoU > 0.7"):
+        drawn, seeds = over_patients.values[name], over_trainings.values[name]
+        assert (drawn.mean, drawn.low, drawn.high, drawn.patients) == pytest.approx((0.5, 0.5, 0.5, 6)), name
+        # The four pairs: 1 − .5, 1 − 0, .5 − .5, .5 − 0.
+        assert (seeds.mean, seeds.low, seeds.high, seeds.patients) == (0.5, 0, 1, 6), name
+    assert [one.method for one in table(done, "Paired difference, FROC").rows] == list(trainings)
+    assert list(over_patients.values) == [
+        "average @.5-4",
+        "AP",
+        *(f"{way}, IoU > {iou}" for iou in (0.5, 0.7) for way in ("top 1", "top 3", "above threshold")),
+    ]
+
+
+def test_arms_of_the_same_detectors_do_not_differ_whoever_is_drawn(
+    half_large: list[Path], validation: list[Path]
+) -> None:
+    """And one that finds the large ones alone differs by how many small ones were drawn."""
+    detectors = {"a 1": sees(1), "a 2": sees(12), "b 1": sees(12), "b 2": sees(1), "large": sees(12)}
+    groups = {"a": ["a 1", "a 2"], "b": ["b 1", "b 2"], "large": ["large"]}
+    done = evaluate(detectors, half_large, validation, trainings=groups, bootstrap=FEW)
+    compared = table(done, "Paired difference between arms")
+    same = row(compared, "a minus b", "95 %").values["top 1, IoU > 0.5"]
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    less = row(compared, "a minus large", "95 %").values["top 1, IoU > 0.5"]
+    assert less.mean == 0.25
+    assert 0 <= less.low < 0.25 < less.high <= 0.5
+
+
+def test_one_arm_alone_is_compared_with_none(half_large: list[Path], validation: list[Path]) -> None:
+    groups = {"a": ["a 1", "a 2"]}
+    done = evaluate({"a 1": sees(1), "a 2": sees(12)}, half_large, validation, trainings=groups, bootstrap=FEW)
+    assert "Paired difference between arms" not in [one.title for one in done.tables]
+    assert [one.method for one in table(done, "Accuracy over the IoU asked for").rows] == ["a"] * 3
+
+
+def test_accuracy_over_the_iou_is_strict_and_pools_trainings(tmp_path: Path, validation: list[Path]) -> None:
+    """Boxes with 12, 14 and 18 of 20 rows have IoUs of .6, .7 and .9 exactly: right below that, not at it."""
+    test = [write_sample(tmp_path / "t" / "a.npz", "p", [(20, 20, 10)])]
+    detectors = {"first": overlapping(12), "two 1": overlapping(14), "two 2": overlapping(18)}
+    done = evaluate(detectors, test, validation, trainings={"two": ["two 1", "two 2"]}, bootstrap=FEW)
+    accuracy = table(done, "Accuracy over the IoU asked for")
+    for way in ("top 1", "top 3", "above threshold"):
+        means = {arm: [value.mean for value in row(accuracy, arm, way).values.values()] for arm in ("first", "two")}
+        assert means == {"first": [1, 0, 0, 0, 0], "two": [1, 1, 0.5, 0.5, 0]}
+    assert list(row(accuracy, "first").values) == [f"IoU > {iou}" for iou in (0.5, 0.6, 0.7, 0.8, 0.9)]
+    assert "first 1, two 2" in accuracy.notes[-1]
+
+
 def test_images_without_lesions_have_a_table_of_false_positives(tmp_path: Path, validation: list[Path]) -> None:
     test = [
         write_sample(tmp_path / "t" / "a.npz", "p", [(10, 10, 10)]),

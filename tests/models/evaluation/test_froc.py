@@ -19,6 +19,7 @@ from models.evaluation.froc import (
     iou,
     match,
     match_centres,
+    pooled,
 )
 
 A = (0.0, 0.0, 9.0, 9.0)
@@ -360,6 +361,34 @@ def test_a_difference_needs_the_same_lesions_and_measures() -> None:
         froc_measures(first).minus(froc_measures(second))
     with pytest.raises(ModelError, match="same measures"):
         froc_measures(first).minus(accuracy_measures(first, 0.5))
+
+
+def test_pooled_trainings_are_averaged_within_each_draw() -> None:
+    """One training finds the lesion of the one patient, one that of the other: every draw has one half of the two."""
+    one = tally(reading([A], [(A, 0.9)], "a"), reading([B], [], "b"))
+    other = tally(reading([A], [], "a"), reading([B], [(B, 0.9)], "b"))
+    bootstrap = Bootstrap(draws=50)
+    alone = froc_measures(one).summary(bootstrap)["@1"]
+    assert (alone.low, alone.high) == (0, 1)
+    both = pooled([froc_measures(one), froc_measures(other)]).summary(bootstrap)["@1"]
+    assert (both.mean, both.low, both.high, both.patients) == (0.5, 0.5, 0.5, 2)
+
+
+def test_only_trainings_on_the_same_lesions_and_measures_are_pooled() -> None:
+    first, second = tally(reading([A], [])), tally(reading([A, B], []))
+    with pytest.raises(ModelError, match="same images and lesions"):
+        pooled([froc_measures(first), froc_measures(second)])
+    with pytest.raises(ModelError, match="same measures"):
+        pooled([froc_measures(first), accuracy_measures(first, 0.5)])
+    with pytest.raises(ModelError, match="without trainings"):
+        pooled([])
+
+
+def test_measures_drawn_otherwise_are_measured_anew() -> None:
+    measured = froc_measures(tally(*[reading([A], [(A, 0.9)] if k % 2 else [], str(k)) for k in range(9)]))
+    one, other = (measured.sample(Bootstrap(draws=20, seed=seed))[1:, 1].tolist() for seed in (1, 2))
+    assert one != other
+    assert one == measured.sample(Bootstrap(draws=20, seed=1))[1:, 1].tolist()
 
 
 def test_draws_without_a_lesion_of_the_kind_are_left_out() -> None:

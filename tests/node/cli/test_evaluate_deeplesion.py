@@ -54,8 +54,8 @@ def samples(tmp_path: Path) -> Path:
     return tmp_path / "samples"
 
 
-def weights(path: Path, categories: tuple[str, ...]) -> Path:
-    torch.manual_seed(0)
+def weights(path: Path, categories: tuple[str, ...], seed: int = 0) -> Path:
+    torch.manual_seed(seed)
     network = build(dataclasses.replace(FAST.network, categories=categories))
     path.parent.mkdir()
     save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, path)
@@ -95,14 +95,28 @@ def test_a_folder_without_samples_is_named(run: Run, tmp_path: Path) -> None:
     assert "no samples in test/" in done.output
 
 
-def test_arms_need_names_of_their_own_and_files(tmp_path: Path) -> None:
+def test_pools_trainings_of_one_arm(run: Run, samples: Path, tmp_path: Path) -> None:
+    one, other = (weights(tmp_path / f"s{seed}" / "weights.safetensors", SINGLE, seed=seed) for seed in (1, 2))
+    out = tmp_path / "out"
+    done = run(
+        "evaluate", "deeplesion", "--data", samples, "--weights", one, "--arm", f"a={one}", "--arm", f"a={other}",
+        "--arm", f"b={other}", "--out", out, "--draws", "10", "--no-speed",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    tables = {table["title"]: table["rows"] for table in json.loads((out / "evaluation.json").read_text())["tables"]}
+    assert [row["method"] for row in tables["FROC"]] == ["s1", "a 1", "a 2", "b"]
+    assert {row["condition"] for row in tables["Paired difference, FROC"]} == {"minus s1"}
+    assert [row["method"] for row in tables["Paired difference between arms"]] == ["a minus b"] * 2
+    assert [row["method"] for row in tables["Accuracy over the IoU asked for"]] == ["s1", "a", "b"] * 3
+
+
+def test_arms_need_names_of_their_own(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     file.touch()
-    assert _arms(None, [f"one={file}"]) == {"shipped": None, "one": file}
-    with pytest.raises(ConfigurationError, match="another arm"):
-        _arms(None, [f"one={file}", f"one={file}"])
-    with pytest.raises(ConfigurationError, match="NAME=FILE"):
-        _arms(None, ["one"])
+    assert _arms(None, [f"one={file}"]) == ({"shipped": None, "one": file}, {"one": ["one"]})
+    for taken in ("shipped", "on denoised images"):
+        with pytest.raises(ConfigurationError, match="another arm"):
+            _arms(None, [f"{taken}={file}"])
 
 
 def test_other_files_are_no_weights(tmp_path: Path) -> None:

@@ -25,8 +25,6 @@ from models.diffusionxray.network import build
 from models.diffusionxray.train import digest
 from models.simulation.exposures import VIEW, WAYS, Rays
 from models.weights import save_weights
-from node.cli.evaluate_diffusionxray import _files
-from node.errors import ConfigurationError
 
 Run = Callable[..., Result]
 REGRESSOR = NetworkConfig(fold=2, stem=16, width=16, mults=(1, 2), time=False, residual=True)
@@ -146,17 +144,3 @@ def test_other_weights_and_a_folder_without_pictures_are_errors_in_words(
         done = run("evaluate", "diffusionxray", "--data", folder, "--weights", file, "--out", tmp_path / "out")
         assert done.exit_code == 2
         assert words in " ".join(done.output.split())
-
-
-def test_arms_need_names_of_their_own_and_files(tmp_path: Path) -> None:
-    file, other = tmp_path / "w.safetensors", tmp_path / "v.safetensors"
-    file.touch()
-    other.touch()
-    assert _files([f"one={file}", f"two={file}", f"one={other}"]) == {"one": [file, other], "two": [file]}
-    for said, words in (
-        ([f"one={file}", f"one={file}"], "already one of"),
-        ([f"restorer={file}"], "another arm"),
-        (["one"], "NAME=FILE"),
-    ):
-        with pytest.raises(ConfigurationError, match=words):
-            _files(said)
