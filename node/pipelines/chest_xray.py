@@ -68,7 +68,7 @@ def chest_xray(
     kept = untouchable(image)
     result = np.where(kept, image.pixels, restored.pixels)
     verdict = fidelity_xray.check(image, restored, result, kept)
-    measurements = _measurements(verdict)
+    measurements = _measurements(verdict, image.value_step)
     if verdict.complaint:
         withheld = f"The restored image was not returned: {verdict.complaint}."
         analysis = Analysis(RESTORATION, "withheld", withheld, restorer.identity)
@@ -120,16 +120,19 @@ def _image(result: FloatArray, restored: Restored, verdict: fidelity_xray.Fideli
     )
 
 
-def _measurements(verdict: fidelity_xray.FidelityXray) -> tuple[Measurement, ...]:
-    """Noise before first: the only one that is told of an image that was withheld."""
+def _measurements(verdict: fidelity_xray.FidelityXray, step: float) -> tuple[Measurement, ...]:
+    """Noise before first: the only one that is told of an image that was withheld.
+
+    step    of the values, from one grey level to the next
+    """
     noise = "median over the image of the noise around each pixel"
     change = "restored minus received image, padding and shutter left out"
     share = round(100 * verdict.changed_share, 2)
     return (
-        Measurement(NOISE, round(verdict.noise_in, 3), LEVELS, noise, "input"),
-        Measurement(NOISE, round(verdict.noise_out, 3), LEVELS, noise, "restored"),
-        Measurement(MEAN_CHANGE, round(verdict.mean_change, 3), LEVELS, change, "restored"),
-        Measurement(LARGEST_CHANGE, round(verdict.largest_change, 3), LEVELS, "", "restored"),
+        Measurement(NOISE, round(verdict.noise_in / step, 3), LEVELS, noise, "input"),
+        Measurement(NOISE, round(verdict.noise_out / step, 3), LEVELS, noise, "restored"),
+        Measurement(MEAN_CHANGE, round(verdict.mean_change / step, 3), LEVELS, change, "restored"),
+        Measurement(LARGEST_CHANGE, round(verdict.largest_change / step, 3), LEVELS, "", "restored"),
         Measurement(CHANGED_SHARE, share, PERCENT, "", "restored"),
     )
 
@@ -137,7 +140,8 @@ def _measurements(verdict: fidelity_xray.FidelityXray) -> tuple[Measurement, ...
 def _maps(
     image: Radiograph, result: FloatArray, restored: Restored, kept: BoolArray, model: ModelIdentity
 ) -> tuple[Map, ...]:
-    change = result - image.pixels
+    step = np.float32(image.value_step)
+    change = (result - image.pixels) / step
     reach = _reach(np.abs(change), kept)
     found = [
         Map(
@@ -151,7 +155,7 @@ def _maps(
         )
     ]
     if restored.spread is not None:
-        spread = np.where(kept, np.float32(0), restored.spread)
+        spread = np.where(kept, np.float32(0), restored.spread / step)
         found.append(
             Map(
                 kind="uncertainty",

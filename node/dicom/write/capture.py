@@ -183,7 +183,8 @@ def _radiograph_panels(findings: Findings, projection: Radiograph) -> list[page.
     panels = [page.Panel("Received", before, aspect, window, "")]
     for image in _pictured(findings):
         difference = image.array - before
-        reach = max(1.0, float(np.ceil(np.percentile(np.abs(difference), 99.5))))
+        step = projection.value_step
+        reach = step * max(1.0, float(np.ceil(np.percentile(np.abs(difference), 99.5) / step)))
         panels.append(page.Panel(f"AI {image.kind}", image.array, aspect, window, ""))
         panels.append(page.Panel("Difference (AI minus received)", difference, aspect, (-reach, reach), ""))
     return panels
@@ -195,8 +196,11 @@ def _pictured(findings: Findings) -> tuple[Image, ...]:
 
 
 def radiograph_window(projection: Radiograph) -> tuple[float, float]:
-    """What a panel draws black and white: the header's window, else all but the extreme pixels."""
-    if projection.window is not None and projection.window[1] > 1:
+    """What a panel draws black and white: the header's window if it shows anything, else all but the extreme pixels."""
+    pixels = projection.pixels
+    if projection.window is not None and projection.window[1] > 0:
         centre, width = projection.window
-        return centre - width / 2, centre + width / 2
-    return display.span(projection.pixels)
+        black, white = centre - width / 2, centre + width / 2
+        if black < pixels.max() and white > pixels.min():
+            return black, white
+    return display.span(pixels)

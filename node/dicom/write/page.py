@@ -27,6 +27,7 @@ _PANEL: Final = 360
 _LARGE_PANEL: Final = 520
 _PANEL_TOP: Final = 112
 _BAR_WIDTH: Final = 14
+_WHOLE_FROM: Final = 10.0
 _STRIP: Final = 150
 _STRIP_PLOT: Final = 84
 _BACKGROUND: Final = (16, 18, 22)
@@ -145,15 +146,21 @@ def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel,
     font = _font(14)
     unit = f" {panel.unit}" if panel.unit else ""
     for text, y, anchor in (
-        (f"{high:.0f}{unit}", _PANEL_TOP + 2, "ra"),
-        (f"{low:.0f}{unit}", _PANEL_TOP + size[1] - 2, "rd"),
+        (f"{_number(high, panel)}{unit}", _PANEL_TOP + 2, "ra"),
+        (f"{_number(low, panel)}{unit}", _PANEL_TOP + size[1] - 2, "rd"),
     ):
         draw.text((bar - 4, y), text, font=font, fill=_INK, anchor=anchor, stroke_width=2, stroke_fill=_BACKGROUND)
     centre, width = (low + high) / 2, high - low
     title = _fit(draw, panel.title, _font(17, bold=True), side)
     draw.text((left, _PANEL_TOP + side + 8), title, font=_font(17, bold=True), fill=_INK)
-    window = f"window centre {centre:.0f}{unit}, width {width:.0f}{unit}"
+    window = f"window centre {_number(centre, panel)}{unit}, width {_number(width, panel)}{unit}"
     draw.text((left, _PANEL_TOP + side + 30), window, font=font, fill=_QUIET)
+
+
+def _number(value: float, panel: Panel) -> str:
+    """Whole, unless the window is so narrow that ends would look alike."""
+    low, high = panel.window
+    return f"{value:.0f}" if high - low >= _WHOLE_FROM else f"{value:.3g}"
 
 
 def _coloured(grey: Picture.Image, colours: Sequence[Colour]) -> Picture.Image:

@@ -153,6 +153,23 @@ def test_maps_come_on_request_with_their_meaning() -> None:
     assert all("not disease" in one.explanation for one in findings.maps)
 
 
+def test_changes_are_told_in_grey_levels_whatever_a_level_is() -> None:
+    """The same picture on a scale of quarters has the same noise, changes and maps."""
+    whole = chest.radiograph()
+    quarters = replace(whole, pixels=whole.pixels / 4, value_range=(0.0, 4095 / 4), value_step=0.25)
+
+    def scaled(image: Radiograph, on_progress: Progress, with_spread: bool) -> Restored:
+        found = chest.smoothed(whole, on_progress, with_spread)
+        names = ("pixels", "safe", "allowed", "spread", "noise_sd")
+        return replace(found, **{name: getattr(found, name) / 4 for name in names})
+
+    one, other = run(whole, maps=True), run(quarters, Models(restorer=chest.restorer(scaled)), maps=True)
+    assert [m.value for m in other.measurements] == pytest.approx([m.value for m in one.measurements], abs=0.001)
+    for was, found in zip(one.maps, other.maps, strict=True):
+        assert found.limits == was.limits
+        np.testing.assert_allclose(found.array, was.array, atol=1e-3)
+
+
 def test_uncertainty_is_asked_for_only_with_maps() -> None:
     asked = []
 

@@ -9,7 +9,8 @@ import pytest
 
 from gate import made
 from gate.gate import complaints
-from node.dicom.write import capture, page
+from images import chest
+from node.dicom.write import capture, display, page
 
 
 def _page(run: Any, read_back: Any) -> Any:
@@ -63,6 +64,21 @@ def test_panels_show_the_middle_slice_before_and_after(ct_run: Any, read_back: A
 
 def test_a_radiograph_gets_a_page_too(dx_run: Any, read_back: Any) -> None:
     assert _page(dx_run, read_back).pixel_array[130:300, 40:300].std() > 10
+
+
+@pytest.mark.parametrize(
+    ("window", "shown"),
+    [((2000.0, 1000.0), (1500.0, 2500.0)), ((900000.0, 10.0), None), ((-50.0, 40.0), None), (None, None)],
+)
+def test_a_window_that_shows_nothing_is_not_that_of_the_page(window: Any, shown: Any) -> None:
+    projection = replace(chest.radiograph(), window=window)
+    assert capture.radiograph_window(projection) == (shown or display.span(projection.pixels))
+
+
+def test_the_ends_of_a_narrow_window_are_told_apart() -> None:
+    dark = np.full((40, 40), -9.0, np.float32)
+    one, other = (page.map_page("t", "s", [page.Panel("p", dark, 1.0, (0.2, high), "")], []) for high in (3.4, 3.3))
+    assert not np.array_equal(one, other)
 
 
 def test_cautions_stand_between_lesions_and_what_was_done(ct_run: Any) -> None:
