@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 import tomllib
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -34,7 +36,30 @@ def _ae_title(value: str) -> str:
     return value
 
 
+def _redis_url(value: str) -> str:
+    if value and not _is_redis(value):  # it may hold a password: it is not repeated
+        raise ValueError(
+            "a broker URL is redis://[:PASSWORD@]HOST[:PORT][/NUMBER], rediss://… or redis+socket:///PATH;"
+            " what is special in a password is percent-encoded"
+        )
+    return value
+
+
+def _is_redis(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme == "redis+socket":
+        return bool(parts.path)
+    return parts.scheme in ("redis", "rediss") and port != 0 and re.fullmatch(r"(/\d*)?", parts.path) is not None
+
+
+_LONGEST_S = 100 * 365.25 * 86400.0
+"""Longer spans reach beyond the calendar."""
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
 
 
 class Settings(BaseSettings):
@@ -52,7 +77,7 @@ class Settings(BaseSettings):
     """Where `web` finds the receiver, when it runs on another host; empty means this one."""
     database_url: str = ""
     """SQLAlchemy URL; empty means the SQLite file under `home`."""
-    redis_url: str = ""
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = ""
     """Broker URL; empty means the embedded Redis on a socket under `home`."""
 
     # receive
@@ -62,14 +87,14 @@ class Settings(BaseSettings):
     """Used share of the archive's file system above which C-STORE answers 0xA700."""
     disk_reserve_mb: int = Field(512, ge=0)
     """…and the free space below which it does, whatever the share."""
-    connection_timeout_s: float = Field(10.0, gt=0)
-    tls_handshake_timeout_s: float = Field(10.0, gt=0)
-    association_timeout_s: float = Field(30.0, gt=0)
-    dimse_timeout_s: float = Field(60.0, gt=0)
-    idle_timeout_s: float = Field(60.0, gt=0)
+    connection_timeout_s: Seconds = 10.0
+    tls_handshake_timeout_s: Seconds = 10.0
+    association_timeout_s: Seconds = 30.0
+    dimse_timeout_s: Seconds = 60.0
+    idle_timeout_s: Seconds = 60.0
 
     # DICOM TLS (BCP 195, mutual): on when a certificate is given
-    tls_port: int | None = None
+    tls_port: int | None = Field(None, ge=0, le=65535)
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_authorities: Path | None = None
@@ -86,20 +111,20 @@ class Settings(BaseSettings):
     radiograph_side_mm: float = Field(0.0, ge=0, le=600)
     """Longer side of radiographs whose header does not say how large a pixel is: that of the site's detector, where all
     are whole. 0: not known, and such radiographs are not restored."""
-    lease_s: float = Field(120.0, gt=0)
+    lease_s: Seconds = 120.0
     """A job whose worker has not renewed its lease for so long is given to another."""
     max_attempts: int = Field(3, ge=1)
-    clock_interval_s: float = Field(1.0, gt=0)
-    overdue_s: float = Field(3600.0, gt=0)
+    clock_interval_s: Seconds = 1.0
+    overdue_s: Seconds = 3600.0
     """Work that waits for longer is a fault for `pacsnode check` and /workz. Longer than the queue on a busy day."""
 
     # deliver
-    retry_first_s: float = Field(5.0, gt=0)
-    retry_most_s: float = Field(900.0, gt=0)
+    retry_first_s: Seconds = 5.0
+    retry_most_s: Seconds = 900.0
     delivery_attempts: int = Field(20, ge=1)
     breaker_failures: int = Field(3, ge=1)
-    breaker_open_s: float = Field(30.0, gt=0)
-    commitment_wait_s: float = Field(60.0, gt=0)
+    breaker_open_s: Seconds = 30.0
+    commitment_wait_s: Seconds = 60.0
 
     # retention: how many days after the last thing that happened to a study its files are deleted; 0: never.
     # Rows, UIDs, digests and the audit trail are never deleted.
@@ -144,6 +169,8 @@ class Settings(BaseSettings):
                     raise ConfigurationError(
                         f"PACSNODE_{name.upper()}_FILE: {source} cannot be read ({exc.strerror})"
                     ) from exc
+                except UnicodeDecodeError as exc:
+                    raise ConfigurationError(f"PACSNODE_{name.upper()}_FILE: {source} is not text in UTF-8") from exc
         values.update({key: value for key, value in given.items() if value is not None})
         try:
             return cls(**values)
@@ -156,9 +183,9 @@ class Completion(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    quiet_s: float = Field(30.0, ge=0)
+    quiet_s: float = Field(30.0, ge=0, le=_LONGEST_S)
     """No new image for so long."""
-    deadline_s: float = Field(3600.0, gt=0)
+    deadline_s: Seconds = 3600.0
     """This long after the first image, whatever still comes."""
     when_images: int | None = Field(None, ge=1)
     """Content rule: at once when the study has so many images…"""
@@ -219,6 +246,9 @@ class Site(BaseModel):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"peer {name} stands twice")
+        for peer in self.peers:
+            if peer.port is not None and "/" in peer.host:
+                raise ValueError(f"peer {peer.aet}: {peer.host} is a network, which has no port to be sent to")
         known = {peer.aet: peer for peer in self.peers}
         for route in self.routes:
             if route.source != "*" and route.source not in known:
@@ -237,6 +267,8 @@ class Site(BaseModel):
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf8")))
         except OSError as exc:
             raise ConfigurationError(f"{path}: cannot be read ({exc.strerror})") from exc
+        except UnicodeDecodeError as exc:
+            raise ConfigurationError(f"{path}: not text in UTF-8 (byte {exc.start})") from exc
         except tomllib.TOMLDecodeError as exc:
             raise ConfigurationError(f"{path}: not TOML: {exc}") from exc
         except ValidationError as exc:

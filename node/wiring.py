@@ -17,6 +17,7 @@ from celery import Celery
 
 from node.archive import Archive
 from node.db.session import Database
+from node.errors import ConfigurationError
 from node.jobs import broker, record, tasks
 from node.jobs.broker import Broker
 from node.jobs.wake import Waker
@@ -44,14 +45,19 @@ class Node:
 
 
 def build(settings: Settings) -> Node:
-    """Construct everything, start nothing."""
-    settings.home.mkdir(parents=True, exist_ok=True)
+    """Construct everything, start nothing. raises ConfigurationError"""
     archive = Archive(
         settings.archive_dir,
         watermark_percent=settings.disk_watermark_percent,
         reserve_mb=settings.disk_reserve_mb,
     )
-    archive.prepare()
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        archive.prepare()
+    except PermissionError:
+        raise  # whose file it is, is the reader's first question
+    except OSError as exc:
+        raise ConfigurationError(f"{settings.home}: cannot be the home of a node ({exc.strerror})") from exc
     app = tasks.make_app(settings.broker_url)
     database = Database(settings.sqlalchemy_url, before_commit=record.seal_pending)
     return Node(settings, database, archive, app, Broker(app))

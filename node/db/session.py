@@ -6,19 +6,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
+from node.errors import ConfigurationError
+
 _WRITE = "pacsnode_write"
+_KINDS = ("sqlite", "postgresql")
 
 
 class Database:
-    """Engine and transactions. `before_commit` ends every write transaction (it seals the audit trail)."""
+    """Engine and transactions. `before_commit` ends every write transaction (it seals the audit trail).
+
+    raises   ConfigurationError   the URL is not one of a database that the node can use
+    """
 
     def __init__(self, url: str, *, before_commit: Callable[[Session], None] | None = None) -> None:
         self.url = url
-        self.engine = _engine(url)
+        try:
+            self.engine = _engine(url)
+        except (ArgumentError, ImportError, ValueError) as exc:  # it may hold a password: it is not repeated
+            raise ConfigurationError(
+                "the database URL is not one that can be used here: give postgresql+psycopg://USER:PASSWORD@HOST/NAME,"
+                " with what is special in the password percent-encoded, or none for SQLite"
+            ) from exc
         self._writer = self.engine.execution_options(**{_WRITE: True})
         self._before_commit = before_commit
 
@@ -48,6 +61,8 @@ class Database:
 
 def _engine(url: str) -> Engine:
     """Its errors show no parameters of statements: they hold patient data, and errors go into logs."""
+    if make_url(url).get_backend_name() not in _KINDS:
+        raise ValueError("neither SQLite nor PostgreSQL")
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True, hide_parameters=True)
     # connections are kept: closing the last one would make SQLite write its whole log back, at every transaction

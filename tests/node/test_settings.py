@@ -44,6 +44,8 @@ def test_reads_peers_and_routes(tmp_path: Path) -> None:
         (("port = 104", "prt = 104"), "peer.0.prt"),
         (('aet = "CT2"', 'aet = "A TITLE THAT IS TOO LONG"'), "AE title"),
         (("[[route]]", "[[route"), "not TOML"),
+        (('"10.1.0.0/16"', '"10.1.0.0/16"\nport = 104'), "is a network"),
+        (('"10.1.0.0/16"', '"10.1.0.1"\ncompletion = { quiet_s = inf }'), "quiet_s"),
     ],
 )
 def test_says_what_is_wrong_with_a_site_file(tmp_path: Path, change: tuple[str, str], words: str) -> None:
@@ -96,3 +98,35 @@ def test_maps_of_radiographs_are_made_only_where_asked_for(monkeypatch: pytest.M
     assert Settings.load().radiograph_maps is False
     monkeypatch.setenv("PACSNODE_RADIOGRAPH_MAPS", "true")
     assert Settings.load().radiograph_maps is True
+
+
+def test_files_that_are_not_text_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "latin1"
+    path.write_bytes(b'[[peer]]\naet = "\xe9"\n')
+    with pytest.raises(ConfigurationError, match="not text in UTF-8"):
+        Site.read(path)
+    monkeypatch.setenv("PACSNODE_DATABASE_URL_FILE", str(path))
+    with pytest.raises(ConfigurationError, match=r"PACSNODE_DATABASE_URL_FILE: .* is not text in UTF-8"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "redis://h", "rediss://:p%2Fw@h:6380/2", "redis://[::1]:6379/", "redis+socket:///r"]
+)
+def test_takes_broker_urls(url: str) -> None:
+    assert Settings.load(redis_url=url).redis_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["redis", "amqp://:geheim@h", "redis://:geheim@h:x", "redis://:geheim@h/x", "redis+socket:"]
+)
+def test_refuses_other_broker_urls_without_repeating_them(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="a broker URL is redis://") as caught:
+        Settings.load(redis_url=url)
+    assert "geheim" not in caught.value.reason
+
+
+@pytest.mark.parametrize("given", [{"overdue_s": float("inf")}, {"lease_s": 1e30}, {"tls_port": 65536}])
+def test_refuses_what_no_clock_and_no_socket_takes(given: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="less than or equal to"):
+        Settings.load(**given)

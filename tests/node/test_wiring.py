@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from node import wiring
 from node.db.session import Database
+from node.errors import ConfigurationError
 from node.settings import Settings
 from system.processes import free_port
 
@@ -25,6 +28,12 @@ def receiver(settings: Settings) -> Iterator[None]:
         stop.set()
         thread.join()
         node.database.close()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_in_words() -> None:
+    settings = Settings.load(home=Path("/proc/home"), database_url="sqlite://")
+    with pytest.raises(ConfigurationError, match="/proc/home: cannot be the home"):
+        wiring.build(settings)
 
 
 def test_a_receiver_clears_its_own_spool_and_nobody_elses(tmp_path: Path, database: Database) -> None:
