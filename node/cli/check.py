@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -154,9 +155,8 @@ def _database(node: Node, running: int | None) -> Tried:
     try:
         current, head = migrate.current(node.database), migrate.head()
         if current != head:
-            return Tried(
-                "database", "fault", f"stands at {current}, this version needs {head}", "run `pacsnode migrate`"
-            )
+            found = f"stands at {current or 'nothing'}, this version needs {head}"
+            return Tried("database", "fault", found, migrate.remedy(current))
         with node.database.write() as session:
             trail.lock_head(session)  # what every change must be able to do
     except SQLAlchemyError as exc:
@@ -193,21 +193,31 @@ def _try(what: str, ask: Callable[[], str], change: str) -> Tried:
 
 
 def _port(what: str, host: str, port: int, *, running: bool) -> Tried:
+    if not running:
+        return _free(what, host, port)
     address = (homes.own_address(host), port)
-    try:
-        with socket.create_connection(address, timeout=3):
-            answers = True
-    except OSError:
-        answers = False
     where = f"{address[0]}:{port}"
-    if running and answers:
-        return Tried(what, "ok", f"{where} answers")
-    if running:
+    try:
+        socket.create_connection(address, timeout=3).close()
+    except OSError:
         return Tried(what, "fault", f"{where} does not answer", "see HOME/log")
-    if answers:
-        return Tried(
-            what, "note", f"{where} is in use by a program that is not the `up` of this home", "choose another port"
-        )
+    return Tried(what, "ok", f"{where} answers")
+
+
+def _free(what: str, host: str, port: int) -> Tried:
+    """Whether `up` could listen there: tried, since an address may be another machine's and a port the system's."""
+    where = f"{host}:{port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            return Tried(what, "fault", f"nobody can listen at {where} here ({exc.strerror})", "choose another")
+        found = f"{where} is in use by a program that is not the `up` of this home"
+        return Tried(what, "note", found, "choose another port")
     return Tried(what, "ok", f"{where} is free")
 
 

@@ -201,10 +201,8 @@ def _need_migrated(settings: Settings) -> None:
     database = wiring.build(settings).database
     lack = readiness.lack(database)
     database.close()
-    if lack is not None and "migrate" in lack:
-        raise ConfigurationError(f"the database {lack}")
     if lack is not None:
-        raise Transient(f"the database {lack}")
+        raise (ConfigurationError if lack.startswith("stands") else Transient)(f"the database {lack}")
 
 
 def _stop_on_signal() -> threading.Event:

@@ -5,6 +5,8 @@ One migrator at a time: PostgreSQL takes an advisory lock, SQLite its write lock
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -12,12 +14,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 import migrations
 from node.db.session import Database
 from node.db.tables import Row
+from node.errors import ConfigurationError
 
 _LOCK = 0x70616373  # "pacs"
 
@@ -30,16 +34,31 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(database: Database, target: str = "head") -> None:
-    """Apply what is missing. Safe to call from several processes at once."""
-    with database.engine.begin() as connection:
+    """Apply what is missing. Safe to call from several processes at once.
+
+    raises   ConfigurationError   a revision that this version does not know
+    """
+    with _in_words(), database.engine.begin() as connection:
         _lock(connection)
         command.upgrade(_config(connection), target)
 
 
 def downgrade(database: Database, target: str) -> None:
-    with database.engine.begin() as connection:
+    """raises   ConfigurationError   a revision that this version does not know"""
+    with _in_words(), database.engine.begin() as connection:
         _lock(connection)
         command.downgrade(_config(connection), target)
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except CommandError as exc:
+        raise ConfigurationError(
+            f"the database was not migrated: {exc}. This version knows revisions up to {head()}; what a newer version"
+            " made needs that version"
+        ) from exc
 
 
 def _lock(connection: Connection) -> None:
@@ -57,6 +76,12 @@ def current(database: Database) -> str | None:
 def head() -> str | None:
     newest: str | None = ScriptDirectory.from_config(_config()).get_current_head()
     return newest
+
+
+def remedy(stands_at: str | None) -> str:
+    """For a database that is not at the head."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return "run `pacsnode migrate`" if stands_at in {None, *known} else "use the newer pacsnode that brought it there"
 
 
 def is_current(database: Database) -> bool:

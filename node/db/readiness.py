@@ -15,5 +15,5 @@ def lack(database: Database) -> str | None:
     except SQLAlchemyError as exc:
         return f"does not answer ({type(exc).__name__})"
     if current != head:
-        return f"stands at {current or 'nothing'}, this version needs {head}: run `pacsnode migrate`"
+        return f"stands at {current or 'nothing'}, this version needs {head}: {migrate.remedy(current)}"
     return None

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from network.certificates import Authority
 from node.cli import home as homes
@@ -60,6 +61,21 @@ def test_a_port_in_use_is_said(run, ports: int, empty: Database) -> None:
     assert tried(run)["DICOM port"].found.endswith("is free")
     with socket.create_server(("127.0.0.1", ports)):
         assert "in use" in tried(run)["DICOM port"].found
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.9"])
+def test_an_address_at_which_nobody_can_listen_here_is_a_fault(
+    run, ports: int, empty: Database, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("PACSNODE_HOST", host)
+    found = tried(run)["DICOM port"]
+    assert (found.verdict, f"nobody can listen at {host}:{ports}" in found.found) == ("fault", True)
+
+
+def test_a_database_of_a_newer_release_is_a_fault_that_no_migration_mends(run, ports: int, empty: Database) -> None:
+    with empty.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert "newer pacsnode" in tried(run)["database"].change
 
 
 def test_a_peer_that_does_not_answer_is_a_fault(run, ports: int, empty: Database) -> None:

@@ -2,7 +2,7 @@ import pytest
 from sqlalchemy import MetaData, select, text
 
 from node.audit.chain import GENESIS
-from node.db import migrate, purging, trail
+from node.db import migrate, purging, readiness, trail
 from node.db.session import Database
 from node.db.tables import InstanceRow, PurgeRow, ResultRow, StudyRow
 from node.errors import ConfigurationError
@@ -26,6 +26,16 @@ def test_downgrade_and_upgrade_again(database: Database) -> None:
 def test_upgrading_twice_changes_nothing(database: Database) -> None:
     migrate.upgrade(database)
     assert migrate.is_current(database)
+
+
+def test_a_database_of_a_newer_release_is_left_alone_and_says_what_it_needs(database: Database) -> None:
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match=f"'9999'. This version knows revisions up to {migrate.head()}"):
+        migrate.upgrade(database)
+    assert migrate.current(database) == "9999"
+    assert "newer" in (readiness.lack(database) or "")
+    assert "`pacsnode migrate`" not in (readiness.lack(database) or "")
 
 
 def test_first_link_of_the_audit_chain_is_laid(database: Database) -> None:
