@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from node.cli import audit, check, demo, harvest, peers, processes, purge, quality, send, studies, training
-from node.cli.words import BROKEN, EXIT_CODES, LATER, complain, exit_code_of
+from node.cli.words import BROKEN, EXIT_CODES, LATER, WRONG, complain, exit_code_of, remark
 from node.errors import NodeError
 from node.settings import VERSION
 
@@ -45,8 +45,11 @@ class _Commands(TyperGroup):
         except BrokenPipeError as exc:  # `pacsnode audit | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from exc
+        except PermissionError as exc:
+            complain(f"{exc.filename}: {exc.strerror}. Be the user that the node runs as, or let this one in")
+            raise typer.Exit(WRONG) from exc
         except Exception as exc:
-            code = _database_trouble(exc)
+            code = _database_trouble(exc) or _strange_argument(exc)
             if code is None:
                 raise
             raise typer.Exit(code) from exc
@@ -61,7 +64,15 @@ def _database_trouble(exc: Exception) -> int | None:
         return None
     # the statement and its parameters may hold patient data: only the driver's own words are shown
     complain(f"the database did not do it: {str(exc.orig).splitlines()[0] if exc.orig else type(exc).__name__}")
+    remark("`pacsnode check` says what is wrong with it")
     return LATER
+
+
+def _strange_argument(exc: Exception) -> int | None:
+    if not isinstance(exc, UnicodeEncodeError) or "".join(sys.argv).isprintable():
+        return None
+    complain("what was typed is not text in UTF-8")
+    return WRONG
 
 
 app = typer.Typer(

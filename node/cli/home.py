@@ -44,8 +44,14 @@ def recall(home: Path) -> dict[str, Any]:
     path = settings_file(home)
     try:
         found = json.loads(path.read_text(encoding="utf8"))
+        if not isinstance(found, dict):
+            raise ValueError("not what was written there")
     except FileNotFoundError:
         return {}
+    except NotADirectoryError as exc:
+        raise ConfigurationError(f"{home}: not a folder, so it cannot be the home of a node") from exc
+    except PermissionError:
+        raise
     except (OSError, ValueError) as exc:
         raise ConfigurationError(f"{path}: cannot be read ({exc}); delete it and start the node again") from exc
     return {name: found[name] for name in REMEMBERED if name in found}

@@ -49,7 +49,10 @@ def studies(
     pacsnode --home DIR studies --state incomplete
     """
     from node.db import views
+    from node.db.lifecycle import RevisionState
 
+    if state and state not in set(RevisionState):
+        raise typer.BadParameter(f"--state {state!r}: one of {', '.join(RevisionState)}")
     with open_database(ctx).read() as session:
         found = views.studies(session, state=state, search=search, limit=limit)
     if as_json:

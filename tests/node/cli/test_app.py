@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from sqlalchemy import text
+from typer.testing import CliRunner
 
 from node.cli import words
+from node.cli.app import app
 from node.db.session import Database
 from seeded.rows import DELIVERED
 
@@ -98,6 +102,25 @@ def test_a_database_that_fails_is_exit_code_3_without_its_statement(run, seeded:
     assert result.exit_code == 3
     assert "no such table" in result.stderr
     assert "SELECT" not in result.stderr
+
+
+def test_bytes_that_are_no_text_are_not_a_defect_of_the_program(seeded: Database, home: Path) -> None:
+    command = [sys.executable, "-m", "node", "--home", home, "study", b"\xff"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, "what was typed is not text in UTF-8\n")
+
+
+def test_who_may_not_read_is_told_which_file() -> None:
+    program = typer.Typer(cls=app.info.cls)
+
+    @program.command()
+    def read() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/srv/node/node.sqlite")
+
+    program.command("other")(lambda: None)
+    result = CliRunner().invoke(program, ["read"])
+    assert result.exit_code == 2
+    assert "/srv/node/node.sqlite: Permission denied. Be the user" in result.stderr
 
 
 def test_python_dash_m_node_is_pacsnode() -> None:

@@ -27,9 +27,16 @@ def test_a_secret_is_never_remembered(home: Path) -> None:
 
 def test_a_damaged_memory_is_said_and_not_guessed_at(home: Path) -> None:
     homes.remember(Settings.load(home=home))
-    homes.settings_file(home).write_text("{", encoding="utf8")
-    with pytest.raises(ConfigurationError, match="delete it"):
-        homes.load(home)
+    for damaged in ("{", "3"):
+        homes.settings_file(home).write_text(damaged, encoding="utf8")
+        with pytest.raises(ConfigurationError, match="delete it"):
+            homes.load(home)
+
+
+def test_a_file_is_no_home(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="not a folder"):
+        homes.load(tmp_path / "file")
 
 
 def test_only_the_owner_may_look_into_a_home(home: Path) -> None:

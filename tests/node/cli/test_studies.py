@@ -68,6 +68,12 @@ def test_a_study_is_found_by_accession_number_and_ambiguity_is_said(run) -> None
     assert DELIVERED in several.stderr
 
 
+def test_a_state_that_there_is_not_is_said_with_those_there_are(run) -> None:
+    result = run("studies", "--state", "incomplet")
+    assert result.exit_code == 2
+    assert "delivered, incomplete" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_resend_brings_dead_letters_back(run, seeded: Database) -> None:
     result = run("resend", INCOMPLETE)
     assert (result.exit_code, "3 results will be sent again" in result.stdout) == (0, True)
