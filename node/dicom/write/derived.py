@@ -22,7 +22,7 @@ from node.dicom.write import codes, display, headers, numbers
 from node.dicom.write.charset import plain
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.source import SeriesSource
-from node.dicom.write.tables import attributes_of, may_be_empty_of, required_of
+from node.dicom.write.tables import anatomic_region, attributes_of, may_be_empty_of, required_of
 from node.errors import AnalysisFailed
 
 _STALE_KEYWORDS = """
@@ -156,10 +156,18 @@ def _start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp)
         if keyword in ds and any(float(size) <= 0 for size in ds[keyword].value or []):
             del ds[keyword]  # a pixel of no size says nothing, and is an error in a new object
     headers.fill_empty(ds, may_be_empty_of(sop_class_uid))
+    _say_where(ds)
     if not ds.get("Laterality"):
         ds.pop("Laterality", None)
         headers.add_laterality(ds, header)
     return ds
+
+
+def _say_where(ds: Any) -> None:
+    """The code of the body part, which may be empty only where that is unknown (PS3.3 C.8.11.2)."""
+    region = anatomic_region(str(ds.get("BodyPartExamined") or ""))
+    if region is not None and "AnatomicRegionSequence" in ds and not ds.AnatomicRegionSequence:
+        ds.AnatomicRegionSequence = [codes.item(region)]
 
 
 def _describe(ds: Any, header: Any, image: Image, ref: SourceRef, stamp: Stamp, *, pipeline: str) -> None:

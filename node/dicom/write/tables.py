@@ -7,6 +7,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from models.contract import Code
 from node.errors import AnalysisFailed
 
 
@@ -48,6 +49,12 @@ def is_unpaired(body_part: str) -> bool:
     """Whether the body has one of it (PS3.16 Annex L), so that a laterality would be wrong. False where unknown."""
     row = _table("anatomic_regions").get(body_part.strip())
     return row is not None and not row[3]
+
+
+def anatomic_region(body_part: str) -> Code | None:
+    """The code that Body Part Examined stands for (PS3.16 Annex L); None where unknown."""
+    row = _table("anatomic_regions").get(body_part.strip())
+    return None if row is None else (row[1], row[0], row[2])
 
 
 @lru_cache(maxsize=4)

@@ -148,6 +148,18 @@ def test_an_unfit_image_leaves_its_reason(tmp_path: Path) -> None:
     assert complaints(made.keep(tmp_path / "out", result.results), result.paths) == []
 
 
+@pytest.mark.parametrize("part", ["CHEST", "PULMO", None])
+def test_the_region_is_coded_where_only_the_body_part_is_stated(
+    part: str | None, tmp_path: Path, read_back: Any
+) -> None:
+    paths = made.chest(tmp_path / "in", AnatomicRegionSequence=None, BodyPartExamined=part)
+    result = run(paths)
+    regions = restored_of(result, read_back).AnatomicRegionSequence
+    assert [region.CodeMeaning for region in regions] == (["Chest"] if part == "CHEST" else [])
+    if part == "CHEST":
+        assert complaints(made.keep(tmp_path / "out", result.images), paths) == []
+
+
 def test_a_pixel_of_no_size_is_not_passed_on(tmp_path: Path, read_back: Any) -> None:
     paths = made.chest(tmp_path, sop_class=made.CR, PixelSpacing=[0, 0], ImagerPixelSpacing=[0.42, 0.42])
     ds = restored_of(run(paths), read_back)

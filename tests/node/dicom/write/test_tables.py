@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gate import made
-from node.dicom.write.tables import attributes_of, is_unpaired, may_be_empty_of
+from node.dicom.write.tables import anatomic_region, attributes_of, is_unpaired, may_be_empty_of
 from node.errors import AnalysisFailed
 
 
@@ -21,6 +21,11 @@ def test_what_may_be_empty_needs_no_value_elsewhere() -> None:
 @pytest.mark.parametrize(("part", "unpaired"), [("CHEST", True), ("KNEE", False), ("", False), ("NOSUCH", False)])
 def test_only_what_the_body_has_once_is_unpaired(part: str, unpaired: bool) -> None:
     assert is_unpaired(part) is unpaired
+
+
+def test_a_body_part_has_its_code() -> None:
+    assert anatomic_region("CHEST ") == ("816094009", "SCT", "Chest")
+    assert anatomic_region("NOSUCH") is None
 
 
 def test_an_unknown_class_is_refused() -> None:
