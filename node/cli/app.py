@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -48,6 +49,11 @@ class _Commands(TyperGroup):
         except PermissionError as exc:
             complain(f"{exc.filename}: {exc.strerror}. Be the user that the node runs as, or let this one in")
             raise typer.Exit(WRONG) from exc
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            complain(f"{exc.filename or 'what was to be written'}: {exc.strerror}")
+            raise typer.Exit(LATER) from exc
         except Exception as exc:
             code = _database_trouble(exc) or _strange_argument(exc)
             if code is None:

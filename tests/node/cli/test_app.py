@@ -123,6 +123,13 @@ def test_who_may_not_read_is_told_which_file() -> None:
     assert "/srv/node/node.sqlite: Permission denied. Be the user" in result.stderr
 
 
+def test_a_full_disk_behind_the_output_is_not_a_defect_of_the_program(seeded: Database, home: Path) -> None:
+    command = [sys.executable, "-m", "node", "--home", str(home), "studies"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (3, "what was to be written: No space left on device\n")
+
+
 def test_python_dash_m_node_is_pacsnode() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "node", "--version"], capture_output=True, text=True, timeout=60, check=False
