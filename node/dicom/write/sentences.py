@@ -36,10 +36,15 @@ def conclusion(study: StudyEntry) -> list[str]:
         sentences.append(f"{count(poor, 'image')} of poor quality: that nothing is marked there says little.")
     processed = sum(entry.outcome == "processed" for entry in study.series)
     if not processed and not failed:
-        sentences.append(f"No analysis was suitable for any of the {count(len(study.series), 'series')} received.")
+        sentences.append(f"No analysis was suitable for any of the {_series(study.series)} received.")
     if failed:
-        sentences.append(f"AI processing failed for {count(len(failed), 'series')}. Read the images as received.")
+        sentences.append(f"AI processing failed for {_series(failed)}. Read the images as received.")
     return sentences
+
+
+def _series(entries: Sequence[SeriesEntry]) -> str:
+    """How many: images of one series that met different fates are several entries of it."""
+    return count(len({entry.series_instance_uid for entry in entries}), "series")
 
 
 def _marked(study: StudyEntry) -> list[str]:
@@ -80,9 +85,7 @@ def _searched(entry: SeriesEntry) -> list[Analysis]:
 def of_study(study: StudyEntry, stamp: Stamp) -> list[str]:
     """Which images this is about, and which earlier report it replaces."""
     images = sum(entry.images for entry in study.series)
-    sentences = [
-        f"Revision {stamp.revision}: {count(images, 'image')} in {count(len(study.series), 'series')} received."
-    ]
+    sentences = [f"Revision {stamp.revision}: {count(images, 'image')} in {_series(study.series)} received."]
     if stamp.replaces is not None:
         late = f" because {count(stamp.new_images, 'more image')} arrived" if stamp.new_images else ""
         earlier = f"results of revision {stamp.replaces}" if study.missing else "earlier results"

@@ -24,6 +24,16 @@ def test_each_series_is_named_as_the_viewer_names_it() -> None:
     assert sentences.series_name(bare) == "Series without number (no modality, 1 image)"
 
 
+def test_a_series_whose_images_met_different_fates_is_counted_once() -> None:
+    frontal, lateral = _entry(images=1), _entry(images=1, outcome="not eligible", reason="A lateral view.")
+    received, *_ = sentences.of_study(StudyEntry((frontal, lateral)), made.stamp())
+    assert received == "Revision 1: 2 images in 1 series received."
+    two_failed = StudyEntry((replace(frontal, outcome="failed"), replace(lateral, outcome="failed")))
+    assert "AI processing failed for 1 series." in " ".join(sentences.conclusion(two_failed))
+    none_suited = StudyEntry((replace(frontal, outcome="not eligible"), lateral))
+    assert "any of the 1 series received" in " ".join(sentences.conclusion(none_suited))
+
+
 def test_noise_before_and_after_stand_in_one_sentence() -> None:
     measured = [Measurement(made.NOISE, v, made.HU, "in the liver", g) for v, g in ((17.2, "input"), (8.1, "denoised"))]
     (sentence,) = sentences.of_measurements(measured)
