@@ -199,13 +199,17 @@ def _acquisition(dataset: Dataset, modality: str) -> Acquisition:
 
 
 def _age_years(dataset: Dataset) -> float | None:
-    """Patient's Age, else from birth to study; None where neither can be read, or the birth date is the later one."""
+    """Patient's Age, else from birth to study; None where neither can be read, or the birth date is the later one.
+
+    An age of nothing is what devices write that were told none: there the birth date speaks, where it can.
+    """
     stated = _AGE.fullmatch(text(dataset, 0x00101010).upper())
-    if stated is not None:
-        return int(stated[1]) / _PER_YEAR[stated[2]]
+    years = None if stated is None else int(stated[1]) / _PER_YEAR[stated[2]]
+    if years:
+        return years
     born, taken = (_date(text(dataset, tag)) for tag in (0x00100030, 0x00080020))
     if born is None or taken is None or taken < born:
-        return None
+        return years
     return (taken - born).days / _PER_YEAR["D"]
 
 
