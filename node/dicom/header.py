@@ -22,7 +22,12 @@ PER_FRAME_FUNCTIONAL_GROUPS = 0x52009230
 """Where the header's parse stops: all that is indexed comes before it, and it may be megabytes long."""
 
 _URGENT = {"STAT", "HIGH", "URGENT", "ASAP"}
-_LISTS = ("image_type", "patient_orientation")
+_LISTS = ("image_type", "patient_orientation", "irradiation_events", "source_images")
+_PROJECTIONS = {"CR", "DX"}
+_MOST_SOURCES = 16
+_MADE_FROM = {"121322", "121358"}
+"""Purposes of a reference (PS3.16 CID 7202): source for processing, For Processing predecessor."""
+_DATE_TIME = re.compile(r"([0-9]{14})(?:\.([0-9]{1,6}))?(?:[+-][0-9]{4})?")
 _PRIORITIES = (0x00401003, 0x0032000C, 0x00741200, 0x00401009)
 """Requested Procedure Priority, Study Priority ID (retired), Scheduled Procedure Step Priority, Reporting Priority."""
 
@@ -64,6 +69,12 @@ class InstanceHeader:
     patient_orientation: tuple[str, ...] = ()
     """Where rows and columns of a projection run to, as ("L", "F")."""
     presentation_intent: str = ""
+    acquired_at: str = ""
+    """Of a radiograph, as "20260102091531.25": the fraction only where one is stated that is not 0."""
+    irradiation_events: tuple[str, ...] = ()
+    """Of a radiograph: the UIDs of its exposures."""
+    source_images: tuple[str, ...] = ()
+    """Of a radiograph: SOP Instance UIDs of the images that it names as those it was made from."""
     urgent: bool = False
     own_result: bool = False
 
@@ -89,13 +100,15 @@ def read_header(path: Path) -> InstanceHeader:
     dataset = parse(path, stop_at=PER_FRAME_FUNCTIONAL_GROUPS)
     rows, columns = integer(dataset, 0x00280010), integer(dataset, 0x00280011)
     image_type = tuple(value.upper() for value in texts(dataset, 0x00080008)[:16])
+    modality = text(dataset, 0x00080060).upper()
+    is_projection = modality in _PROJECTIONS
     return InstanceHeader(
         sop_class_uid=_uid(dataset, 0x00080016, "SOP Class UID"),
         sop_instance_uid=_uid(dataset, 0x00080018, "SOP Instance UID"),
         study_instance_uid=_uid(dataset, 0x0020000D, "Study Instance UID"),
         series_instance_uid=_uid(dataset, 0x0020000E, "Series Instance UID"),
         transfer_syntax_uid=transfer_syntax(dataset),
-        modality=text(dataset, 0x00080060).upper(),
+        modality=modality,
         patient_id=text(dataset, 0x00100020),
         patient_name=text(dataset, 0x00100010),
         accession_number=text(dataset, 0x00080050),
@@ -118,6 +131,9 @@ def read_header(path: Path) -> InstanceHeader:
         view_code=_view_code(dataset),
         patient_orientation=tuple(value.upper() for value in texts(dataset, 0x00200020)[:2]),
         presentation_intent=text(dataset, 0x00080068).upper(),
+        acquired_at=_acquired_at(dataset) if is_projection else "",
+        irradiation_events=texts(dataset, 0x00083010)[:_MOST_SOURCES] if is_projection else (),
+        source_images=_source_images(dataset) if is_projection else (),
         urgent=_urgent(dataset),
         own_result=_own_result(dataset, image_type),
     )
@@ -176,6 +192,25 @@ def view_of(dataset: Dataset) -> str:
 
 def _view_code(dataset: Dataset) -> str:
     return view_of_code(text(item(dataset, 0x00540220), 0x00080100), _code_meaning(dataset, 0x00540220))
+
+
+def _acquired_at(dataset: Dataset) -> str:
+    """Acquisition DateTime, else Acquisition Date and Time, whichever is the more exact; "" where neither is whole."""
+    stated = (text(dataset, 0x0008002A), text(dataset, 0x00080022) + text(dataset, 0x00080032))
+    found = [match for value in stated if (match := _DATE_TIME.fullmatch(value))]
+    moments = [f"{match[1]}.{(match[2] or '').rstrip('0')}".rstrip(".") for match in found]
+    return max(moments, key=lambda moment: "." in moment, default="")
+
+
+def _source_images(dataset: Dataset) -> tuple[str, ...]:
+    """Those of the Source Image Sequence, and those referred to as what the image was made from."""
+    referenced = [
+        reference
+        for reference in items(dataset, 0x00081140)
+        if text(item(reference, 0x0040A170), 0x00080100) in _MADE_FROM
+    ]
+    found = (text(reference, 0x00081155) for reference in (*items(dataset, 0x00082112), *referenced))
+    return tuple(dict.fromkeys(filter(None, found)))[:_MOST_SOURCES]
 
 
 def _urgent(dataset: Dataset) -> bool:

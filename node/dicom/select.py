@@ -5,6 +5,8 @@ A pure function of headers. Being dropped is no error: the reason is for the rea
 Order of the result: series by Series Number (those without one last), then by Series Instance UID; within a series
 the eligible images first, then by role. Images of one series that meet different fates (a localiser in front of the
 slices, a lateral beside the frontal view) become several choices; `sop_instance_uids` says which images each means.
+A radiograph for processing whose exposure has an image for presentation in the study is left aside: one exposure gives
+one result.
 How many eligible series a study may have processed is for planning to say, not decided here.
 """
 
@@ -15,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from node.dicom.exposure import is_raw, is_shown, same_exposure
 from node.dicom.header import InstanceHeader
 from node.dicom.view import names_no_view, plain_words, view_in
 
@@ -117,15 +120,42 @@ _COMPANION = re.compile(r"\b(BONE|SOFT ?TISSUE|SUPPRESS\w*|DUAL ?ENERGY|COMPANIO
 
 def choose(series: Mapping[str, Sequence[InstanceHeader]]) -> list[Choice]:
     """One choice per series, or per group of images of a series that meet the same fate."""
+    judged = {uid: [(header, judge(header)) for header in headers] for uid, headers in series.items()}
+    every = [each for of_series in judged.values() for each in of_series]
+    shown = [header for header, verdict in every if verdict[1] == CHEST_XRAY and is_shown(header)]
     choices: list[Choice] = []
     for uid in sorted(series, key=lambda uid: _series_order(uid, series[uid])):
         groups: dict[Verdict, list[InstanceHeader]] = {}
-        for header in series[uid]:
-            groups.setdefault(judge(header), []).append(header)
+        for header, verdict in judged[uid]:
+            groups.setdefault(_left_aside(header, verdict, shown) or verdict, []).append(header)
         for verdict in sorted(groups, key=lambda verdict: (verdict[1] is None, verdict[0], verdict[2])):
             ordered = sorted(groups[verdict], key=_instance_order)
             choices.append(Choice(uid, *verdict, tuple(header.sop_instance_uid for header in ordered)))
     return choices
+
+
+def _left_aside(header: InstanceHeader, verdict: Verdict, shown: Sequence[InstanceHeader]) -> Verdict | None:
+    """Instead of the verdict on an image for processing; None where no image for presentation of its exposure is there.
+
+    shown       the radiographs for presentation that may be processed
+    """
+    if verdict[1] != CHEST_XRAY or not is_raw(header):
+        return None
+    for other in sorted(
+        shown, key=lambda each: (_series_order(each.series_instance_uid, [each]), _instance_order(each))
+    ):
+        if how := same_exposure(header, other):
+            reason = (
+                f"For processing; the image for presentation of the same exposure is in {_series_of(other, header)}"
+            )
+            return Role.RADIOGRAPH, None, f"{reason} ({how}), and one exposure gives one result."
+    return None
+
+
+def _series_of(other: InstanceHeader, header: InstanceHeader) -> str:
+    if other.series_instance_uid == header.series_instance_uid:
+        return "this series, too"
+    return "another series" if other.series_number is None else f"series {other.series_number}"
 
 
 def judge(header: InstanceHeader) -> Verdict:

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from models.contract import Acquisition, BoolArray, FloatArray, Radiograph, SourceRef
 from node.dicom.elements import integer, item, items, number, numbers, text, texts
+from node.dicom.exposure import is_for_processing
 from node.dicom.header import view_of
 from node.dicom.read.codec import Codec
 from node.dicom.read.pixels import IntArray, PixelFile
@@ -18,7 +19,6 @@ from node.dicom.view import names_no_view, view_in
 from node.errors import NotEligible
 
 _MODALITIES = {"CR", "DX"}
-_DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 _MOST_BITS = 16
 """More no digital radiograph has (PS3.3 C.8.11.3), and no result could hold them."""
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
@@ -47,7 +47,7 @@ def _radiograph(file: PixelFile) -> Radiograph:
     stored, padding = file.frame(0)
     pixels, value_range, value_step, notes = _modality_values(stored, file)
     pixels = pixels.clip(*value_range)  # padding may lie beyond the stored bits
-    for_processing = _is_for_processing(dataset)
+    for_processing = is_for_processing(text(dataset, 0x00080068), text(dataset, 0x00080016))
     inverted = _bright_is_air(dataset, file.format.photometric, for_processing=for_processing)
     if inverted:
         pixels = np.float32(value_range[0] + value_range[1]) - pixels
@@ -119,11 +119,6 @@ def _lut_data(table: Dataset, count: int, *, bits: int) -> FloatArray:
         packed = bits == 8 and len(entries) == (count + 1) // 2
         return (entries.astype("<u2").view(np.uint8) if packed else entries).astype(np.float32)
     return np.array(numbers(table, 0x00283006), dtype=np.float32)
-
-
-def _is_for_processing(dataset: Dataset) -> bool:
-    """By its intent, or by its class where the intent is left out or says otherwise."""
-    return text(dataset, 0x00080068).upper() == "FOR PROCESSING" or text(dataset, 0x00080016) == _DX_FOR_PROCESSING
 
 
 def _bright_is_air(dataset: Dataset, photometric: str, *, for_processing: bool) -> bool:

@@ -72,6 +72,48 @@ def test_reads_identity_and_description(tmp_path: Path) -> None:
     )
 
 
+def test_knows_the_exposure_of_a_radiograph(tmp_path: Path) -> None:
+    mask, raw = code("121321"), code("121358")
+    ds = phantom.radiograph(
+        IrradiationEventUID=["1.5.1", "1.5.2"],
+        SourceImageSequence=[phantom.change(Dataset(), ReferencedSOPInstanceUID="1.4.1")],
+        ReferencedImageSequence=[
+            phantom.change(Dataset(), ReferencedSOPInstanceUID=uid, PurposeOfReferenceCodeSequence=purpose)
+            for uid, purpose in (("1.4.1", raw), ("1.4.2", raw), ("1.4.3", mask), ("1.4.4", None))
+        ],
+    )
+    found = header_of(ds, tmp_path)
+    assert found.irradiation_events == ("1.5.1", "1.5.2")
+    assert found.source_images == ("1.4.1", "1.4.2"), "a mask, or what is said of no purpose, is no source"
+    assert InstanceHeader.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize(
+    ("elements", "known"),
+    [
+        ({"AcquisitionDateTime": "20260102091531.250"}, "20260102091531.25"),
+        ({"AcquisitionDateTime": "20260102091531.25+0100"}, "20260102091531.25"),
+        ({"AcquisitionDateTime": "20260102091531.000"}, "20260102091531"),
+        ({"AcquisitionDate": "20260102", "AcquisitionTime": "091531.25"}, "20260102091531.25"),
+        (
+            {
+                "AcquisitionDateTime": "20260102091531",
+                "AcquisitionDate": "20260102",
+                "AcquisitionTime": "091531.25",
+            },
+            "20260102091531.25",
+        ),
+        ({"AcquisitionTime": "091531.25"}, ""),
+        ({"AcquisitionDate": "20260102", "AcquisitionTime": "0915"}, ""),
+        ({}, ""),
+    ],
+)
+def test_knows_when_a_radiograph_was_taken_as_exactly_as_its_header(
+    tmp_path: Path, elements: dict[str, object], known: str
+) -> None:
+    assert header_of(phantom.radiograph(**elements), tmp_path).acquired_at == known
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
 def test_reads_the_same_from_every_encoding(tmp_path: Path, syntax: str) -> None:
     plain = header_of(phantom.ct(), tmp_path).to_json()

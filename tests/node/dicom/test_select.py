@@ -324,6 +324,88 @@ def test_the_order_of_arrival_does_not_matter(seed: int) -> None:
     assert choose(shuffled) == choose(series)
 
 
+RAW = replace(
+    CHEST, sop_class_uid=DX_RAW, sop_instance_uid="1.6.1", series_instance_uid="1.6", series_number=1, rows=3000
+)
+SHOWN = replace(CHEST, sop_instance_uid="1.7.1", series_instance_uid="1.7", series_number=4, rows=3000)
+AT, LATER = "20260102091531.25", "20260102091533.5"
+
+
+def fates(*headers: InstanceHeader) -> dict[str, str | None]:
+    """{SOP Instance UID: pipeline}."""
+    series: dict[str, list[InstanceHeader]] = defaultdict(list)
+    for header in headers:
+        series[header.series_instance_uid].append(header)
+    return {uid: choice.eligible_for for choice in choose(series) for uid in choice.sop_instance_uids}
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown", "how"),
+    [
+        ({"irradiation_events": ("1.5.1",)}, {"irradiation_events": ("1.5.2", "1.5.1")}, "irradiation event"),
+        ({}, {"source_images": ("1.6.1",)}, "named as its source"),
+        ({"acquired_at": AT}, {"acquired_at": AT}, "time of acquisition"),
+        ({"acquired_at": AT, "view_position": "PA ERECT"}, {"acquired_at": AT}, "time of acquisition"),
+        (
+            {"sop_class_uid": CR, "presentation_intent": "FOR PROCESSING", "acquired_at": AT},
+            {"sop_class_uid": CR, "presentation_intent": "FOR PRESENTATION", "acquired_at": AT},
+            "time of acquisition",
+        ),
+    ],
+)
+def test_of_one_exposure_the_image_for_presentation_is_taken(
+    raw: dict[str, Any], shown: dict[str, Any], how: str
+) -> None:
+    before, after = replace(RAW, **raw), replace(SHOWN, **shown)
+    assert fates(before, after) == {"1.6.1": None, "1.7.1": CHEST_XRAY}
+    left, _ = choose({"1.6": [before], "1.7": [after]})
+    assert left.role == Role.RADIOGRAPH
+    assert "the image for presentation of the same exposure is in series 4" in left.reason
+    assert how in left.reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ({}, {}),
+        ({"acquired_at": AT}, {"acquired_at": LATER}),
+        ({"acquired_at": AT[:14]}, {"acquired_at": AT[:14]}),
+        ({"acquired_at": AT}, {"acquired_at": AT, "rows": 2000}),
+        ({"acquired_at": AT}, {"acquired_at": AT, "view_position": "AP"}),
+        (
+            {"acquired_at": AT, "irradiation_events": ("1.5.1",)},
+            {"acquired_at": AT, "irradiation_events": ("1.5.2",), "source_images": ("1.6.1",)},
+        ),
+        ({}, {"source_images": ("1.6.2",)}),
+        ({"acquired_at": AT}, {"acquired_at": AT, "sop_class_uid": CR}),
+    ],
+)
+def test_what_no_header_calls_one_exposure_is_two(raw: dict[str, Any], shown: dict[str, Any]) -> None:
+    assert set(fates(replace(RAW, **raw), replace(SHOWN, **shown)).values()) == {CHEST_XRAY}
+
+
+def test_an_image_for_processing_is_taken_where_its_presentation_may_not_be() -> None:
+    companion = replace(SHOWN, source_images=("1.6.1",), image_type=("DERIVED", "PRIMARY"), series_description="BONE")
+    assert fates(RAW, companion) == {"1.6.1": CHEST_XRAY, "1.7.1": None}
+    assert fates(RAW) == {"1.6.1": CHEST_XRAY}
+
+
+def test_a_repeat_of_which_only_the_raw_image_came_is_not_lost_with_the_first() -> None:
+    repeat = replace(RAW, sop_instance_uid="1.6.2", instance_number=2, acquired_at=LATER)
+    assert fates(replace(RAW, acquired_at=AT), repeat, replace(SHOWN, acquired_at=AT)) == {
+        "1.6.1": None,
+        "1.6.2": CHEST_XRAY,
+        "1.7.1": CHEST_XRAY,
+    }
+
+
+def test_both_may_stand_in_one_series() -> None:
+    left = replace(RAW, series_instance_uid="1.7", acquired_at=AT)
+    taken, aside = choose({"1.7": [left, replace(SHOWN, acquired_at=AT)]})
+    assert (taken.sop_instance_uids, aside.sop_instance_uids) == (("1.7.1",), ("1.6.1",))
+    assert "in this series, too" in aside.reason
+
+
 TEXT = st.text(max_size=12)
 
 
