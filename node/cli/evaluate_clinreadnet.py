@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from node.cli.learning import filled, in_words, progress_bar
+from node.cli.learning import filled, in_words, progress_bar, trainings_by_arm
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def evaluate_clinreadnet(
     from models.evaluation.froc import Bootstrap
     from models.evaluation.table import Measured
 
-    files = _arms(weights, arm or [])
+    files = trainings_by_arm(arm or [], {weights.parent.name or weights.stem: weights})
     with in_words(), progress_bar() as progress:
         networks = {name: [network_of(path) for path in paths] for name, paths in files.items()}
         test, training = (sample_files(data / split) for split in ("test", "train"))
@@ -83,17 +83,6 @@ def evaluate_clinreadnet(
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
     (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
     typer.echo(measured.json() if as_json else measured.markdown())
-
-
-def _arms(weights: Path, others: list[str]) -> dict[str, list[Path]]:
-    """Weights of each arm's seeds, the reference first. raises ConfigurationError"""
-    arms = {weights.parent.name or weights.stem: [weights]}
-    for said in others:
-        name, _, file = said.partition("=")
-        if not name or not Path(file).is_file():
-            raise ConfigurationError(f"--arm {said}: NAME=FILE with a file of weights is wanted")
-        arms.setdefault(name, []).append(Path(file))
-    return arms
 
 
 def network_of(weights: Path) -> QualityNetwork:

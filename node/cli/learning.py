@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -57,15 +57,12 @@ def in_words() -> Iterator[None]:
         raise ConfigurationError(str(exc)) from exc
 
 
-def arm_files(said: Sequence[str], *, taken: Collection[str]) -> dict[str, dict[str, Path]]:
-    """Weights given as NAME=FILE: arm → label → file.
+def trainings_by_arm(said: Sequence[str], first: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Weights given as NAME=FILE, several files of one name being trainings of one arm, after what is there `first`.
 
-    Files of one name are trainings of one arm, labelled NAME 1, NAME 2 and so on; one alone is labelled NAME.
-
-    taken    names that are not an arm's
-    raises   ConfigurationError     no such file, a file twice in one arm, or a label that is another's too
+    raises   ConfigurationError     no such file, or a file twice in one arm
     """
-    files: dict[str, list[Path]] = {}
+    files = {name: [file] for name, file in first.items()}
     for one in said:
         name, _, file = one.partition("=")
         if not name or not Path(file).is_file():
@@ -74,6 +71,18 @@ def arm_files(said: Sequence[str], *, taken: Collection[str]) -> dict[str, dict[
         if any(known.samefile(file) for known in several):
             raise ConfigurationError(f"--arm {one}: that file is already one of the arm's trainings")
         several.append(Path(file))
+    return files
+
+
+def arm_files(said: Sequence[str], *, taken: Collection[str]) -> dict[str, dict[str, Path]]:
+    """Weights given as NAME=FILE: arm → label → file.
+
+    Files of one name are trainings of one arm, labelled NAME 1, NAME 2 and so on; one alone is labelled NAME.
+
+    taken    names that are not an arm's
+    raises   ConfigurationError     no such file, a file twice in one arm, or a label that is another's too
+    """
+    files = trainings_by_arm(said, {})
     known_labels = set(taken)
     arms = {}
     for name, several in files.items():

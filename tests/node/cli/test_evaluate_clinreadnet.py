@@ -17,7 +17,7 @@ from models.clinreadnet.labels import Physics
 from models.clinreadnet.network import build
 from models.clinreadnet.samples import Facts, save_sample
 from models.weights import save_weights
-from node.cli.evaluate_clinreadnet import _arms, network_of
+from node.cli.evaluate_clinreadnet import network_of
 from node.errors import ConfigurationError
 
 Run = Callable[..., Result]
@@ -81,15 +81,6 @@ def test_other_files_are_no_weights(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, other)
     with pytest.raises(ConfigurationError, match="not the weights of this network"):
         network_of(other)
-
-
-def test_arms_need_names_and_files(tmp_path: Path) -> None:
-    file = tmp_path / "w.safetensors"
-    file.touch()
-    found = _arms(file, [f"one={file}", f"{tmp_path.name}={file}"])
-    assert found == {tmp_path.name: [file, file], "one": [file]}
-    with pytest.raises(ConfigurationError, match="NAME=FILE"):
-        _arms(file, ["one"])
 
 
 def test_a_folder_without_samples_is_named(run: Run, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from node.cli.learning import arm_files
+from node.cli.learning import arm_files, trainings_by_arm
 from node.errors import ConfigurationError
 
 
@@ -44,3 +44,10 @@ def test_no_two_arms_look_alike(files: tuple[Path, Path]) -> None:
     ):
         with pytest.raises(ConfigurationError, match="another arm of that name"):
             arm_files(said, taken=("shipped",))
+
+
+def test_trainings_may_join_the_arm_that_is_there_first(files: tuple[Path, Path]) -> None:
+    one, other = files
+    assert trainings_by_arm([f"new={one}", f"first={other}"], {"first": one}) == {"first": [one, other], "new": [one]}
+    with pytest.raises(ConfigurationError, match="already one of the arm's trainings"):
+        trainings_by_arm([f"first={one}"], {"first": one})
