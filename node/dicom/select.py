@@ -5,6 +5,7 @@ A pure function of headers. Being dropped is no error: the reason is for the rea
 Order of the result: series by Series Number (those without one last), then by Series Instance UID; within a series
 the eligible images first, then by role. Images of one series that meet different fates (a localiser in front of the
 slices, a lateral beside the frontal view) become several choices; `sop_instance_uids` says which images each means.
+Frontal radiographs of one series are one choice, whatever says of each that it is frontal.
 A radiograph for processing whose exposure has an image for presentation in the study is left aside: one exposure gives
 one result.
 How many eligible series a study may have processed is for planning to say, not decided here.
@@ -23,6 +24,8 @@ from node.dicom.view import names_no_view, plain_words, view_in
 
 LOW_DOSE_CT = "low_dose_ct"
 CHEST_XRAY = "chest_xray"
+MOST_FRONTAL = 4
+"""Of one series: a repeat, inspiration and expiration. More are a course of days, or no plain radiographs."""
 
 
 class Role(StrEnum):
@@ -128,10 +131,36 @@ def choose(series: Mapping[str, Sequence[InstanceHeader]]) -> list[Choice]:
         groups: dict[Verdict, list[InstanceHeader]] = {}
         for header, verdict in judged[uid]:
             groups.setdefault(_left_aside(header, verdict, shown) or verdict, []).append(header)
+        _put_together(groups)
+        _frontal_together(groups)
         for verdict in sorted(groups, key=lambda verdict: (verdict[1] is None, verdict[0], verdict[2])):
             ordered = sorted(groups[verdict], key=_instance_order)
             choices.append(Choice(uid, *verdict, tuple(header.sop_instance_uid for header in ordered)))
     return choices
+
+
+def _put_together(groups: dict[Verdict, list[InstanceHeader]]) -> None:
+    """Slices of one series are read as one, whatever words headers use of them: a part would pass for the whole."""
+    several = sorted(verdict for verdict in groups if verdict[:2] == (Role.CT, LOW_DOSE_CT))
+    if len(several) > 1:
+        together = [header for verdict in several for header in groups.pop(verdict)]
+        groups[Role.CT, LOW_DOSE_CT, " ".join(reason for _, _, reason in several)] = together
+
+
+def _frontal_together(groups: dict[Verdict, list[InstanceHeader]]) -> None:
+    """Several frontal radiographs of one series, such as a repeat, are one choice, and each is processed by itself."""
+    several = sorted(verdict for verdict in groups if verdict[1] == CHEST_XRAY)
+    together = [header for verdict in several for header in groups[verdict]]
+    if len(together) < 2:
+        return
+    for verdict in several:
+        del groups[verdict]
+    if len(together) > MOST_FRONTAL:
+        reason = f"The series holds {len(together)} frontal chest radiographs; at most {MOST_FRONTAL} are processed."
+        groups[Role.RADIOGRAPH, None, reason] = together
+    else:
+        reasons = " ".join(reason for _, _, reason in several)
+        groups[Role.RADIOGRAPH, CHEST_XRAY, f"{len(together)} images, each by itself. {reasons}"] = together
 
 
 def _left_aside(header: InstanceHeader, verdict: Verdict, shown: Sequence[InstanceHeader]) -> Verdict | None:

@@ -33,6 +33,12 @@ def _label(dataset: Dataset, tag: int) -> str:
     return text(dataset, tag) if found is None else f"{found:.10g}"
 
 
+def _derived(dataset: Dataset, tag: int) -> str:
+    """ "1" of a derived image, "0" of any other: the original comes first; "" where no type is stated."""
+    stated = texts(dataset, tag)[:1]
+    return str(int(stated[0].upper() == "DERIVED")) if stated else ""
+
+
 ACQUISITION_NUMBER, TEMPORAL_POSITION = "acquisition number", "temporal position"
 CARDIAC_PHASE, RESPIRATORY_PHASE, DESCRIPTION = "cardiac phase", "respiratory phase", "series description"
 ACQUISITION_TIME, CONTENT_TIME = "acquisition time", "content time"
@@ -42,6 +48,7 @@ _PHASE_KEYS: tuple[tuple[str, int, int, Callable[[Dataset, int], str]], ...] = (
     (CARDIAC_PHASE, 0x00209241, 0x00209241, _label),
     ("trigger time", 0x00181060, 0x00209153, _label),
     (RESPIRATORY_PHASE, 0x00209245, 0x00209245, _label),
+    ("image type", 0x00080008, 0x00080008, _derived),
     (DESCRIPTION, 0x0008103E, 0x0008103E, text),
     ("image comments", 0x00204000, 0x00209158, text),
     ("stack", 0x00209056, 0x00209056, text),
@@ -81,6 +88,7 @@ class Frame:
     phases: tuple[tuple[str, str], ...]
     instance_number: int | None = None
     """Of a frame: its place in the file."""
+    patient_id: str = ""
 
     @property
     def is_localiser(self) -> bool:
@@ -169,6 +177,7 @@ def _frame(path: Path, index: int, groups: _Groups, *, multi_frame: bool) -> Fra
         exposure_mas=_exposure_mas(groups),
         phases=_phases(groups),
         instance_number=index + 1 if multi_frame else integer(top, 0x00200013),
+        patient_id=text(top, 0x00100020),
     )
 
 

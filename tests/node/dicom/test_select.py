@@ -291,6 +291,16 @@ def test_a_series_with_a_localiser_in_front_becomes_two_choices() -> None:
     assert (left.role, left.eligible_for, left.sop_instance_uids) == (Role.LOCALISER, None, ("1.9.1",))
 
 
+def test_slices_whose_headers_use_different_words_are_one_choice() -> None:
+    series = slices("1.9", 4)
+    series[1] = replace(series[1], image_type=("DERIVED", "PRIMARY", "AXIAL"))
+    series[2] = replace(series[2], image_type=("ORIGINAL", "PRIMARY", "HELICAL"))
+    (choice,) = choose({"1.9": series})
+    assert (choice.eligible_for, len(choice.sop_instance_uids)) == (LOW_DOSE_CT, 4)
+    assert "helical" in choice.reason
+    assert "marked derived" in choice.reason
+
+
 def test_keeps_every_eligible_series_in_order_of_series_number() -> None:
     chosen = choose(
         {
