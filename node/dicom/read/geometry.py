@@ -87,12 +87,16 @@ def place(
         return Placement(_affine(plane, step, origin, spacing_yx_mm), (thickness, *spacing_yx_mm), True, 0.0, ())
     step, origin = _best_line(positions)
     along = float(step @ plane.normal)
-    even = evenly_spaced(plane, positions)
-    tilt = _tilt_deg(plane, positions)
-    notes = [] if even else _uneven(distances(plane, positions))
+    places = distances(plane, positions)
+    even, aside = evenly_spaced(plane, positions), _aside_mm(plane, positions)
+    straight = aside <= max(_allowed(along), min(spacing_yx_mm) / 2)
+    tilt = _tilt_deg(plane, positions) if straight else 0.0
+    notes = [] if even or _evenly(places) else _uneven(places)
+    if not straight:
+        notes.append(f"Slices are shifted sideways, up to {aside:.1f} mm off one straight line; none was moved.")
     if tilt:
         notes.append(f"Gantry tilt of {tilt:.1f}°: the slices are sheared, not rotated; the affine carries it.")
-    between = along if even else float(np.median(np.diff(distances(plane, positions))))
+    between = along if even else float(np.median(np.diff(places)))
     spacing = (between, *spacing_yx_mm)
     return Placement(_affine(plane, step, origin, spacing_yx_mm), spacing, even, tilt, tuple(notes))
 
@@ -103,8 +107,27 @@ def evenly_spaced(plane: Plane, positions: Array) -> bool:
         return True
     step, origin = _best_line(positions)
     places = origin + np.arange(len(positions))[:, None] * step
-    allowed = max(SAME_PLACE_MM, STEP_TOLERANCE * float(step @ plane.normal))
-    return float(np.linalg.norm(positions - places, axis=1).max()) <= allowed
+    return float(np.linalg.norm(positions - places, axis=1).max()) <= _allowed(float(step @ plane.normal))
+
+
+def _evenly(places: Array) -> bool:
+    """Whether all steps along the normal are equal, wherever in their planes the slices lie."""
+    steps = np.diff(places)
+    return float(np.abs(steps - steps.mean()).max()) <= 2 * _allowed(float(steps.mean()))
+
+
+def _allowed(step_mm: float) -> float:
+    """How far a slice may be off its place."""
+    return max(SAME_PLACE_MM, STEP_TOLERANCE * step_mm)
+
+
+def _aside_mm(plane: Plane, positions: Array) -> float:
+    """How far slices lie, in their planes, from one straight line through the stack, as a tilted gantry moves them."""
+    along = distances(plane, positions)
+    sideways = positions @ np.stack([plane.row, plane.column], axis=1)  # (Z, 2)
+    line = np.stack([along - along.mean(), np.ones_like(along)], axis=1)
+    off = sideways - line @ np.linalg.lstsq(line, sideways, rcond=None)[0]
+    return float(np.linalg.norm(off, axis=1).max())
 
 
 def _affine(plane: Plane, step: Array, origin: Array, spacing_yx_mm: tuple[float, float]) -> Array:

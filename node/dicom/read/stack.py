@@ -61,6 +61,8 @@ def _cross_sections(frames: list[Frame], notes: list[str]) -> list[Frame]:
 def _demand_one_scan(frames: Sequence[Frame]) -> None:
     if len({frame.series_instance_uid for frame in frames}) > 1:
         raise NotEligible("Images of more than one series.")
+    if len({frame.patient_id for frame in frames} - {""}) > 1:
+        raise NotEligible("Images with more than one patient ID in one series.")
     if len({frame.frame_of_reference_uid for frame in frames} - {""}) > 1:
         raise NotEligible("Images in more than one frame of reference: their positions cannot be compared.")
 

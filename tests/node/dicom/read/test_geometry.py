@@ -132,5 +132,25 @@ def test_tilt_has_the_sign_of_the_header_for_a_supine_patient() -> None:
     assert "tilt of -18.5°" in placed.notes[0]
 
 
+@pytest.mark.parametrize("shifted", [[0, 0, 0, 20, 20, 20], [0, 0, 20, 0, 0, 0]])
+def test_slices_shifted_sideways_are_neither_tilted_nor_uneven(shifted: list[float]) -> None:
+    positions = along_z(*range(0, 18, 3))
+    positions[:, 0] += shifted
+    placed = place(AXIAL_PLANE, positions, (0.8, 0.8), thickness_mm=None)
+    assert not placed.even_steps
+    assert placed.gantry_tilt_deg == 0
+    assert placed.spacing_zyx_mm[0] == 3
+    (note,) = placed.notes
+    assert "shifted sideways" in note
+
+
+def test_a_tilted_gantry_whose_positions_are_rounded_shifts_nothing_sideways() -> None:
+    tilt = math.radians(20)
+    plane = plane_of([(1, 0, 0, 0, math.cos(tilt), math.sin(tilt))])
+    placed = place(plane, np.round(along_z(*np.arange(0, 200, 0.625)), 1), (0.7, 0.7), thickness_mm=None)
+    assert placed.gantry_tilt_deg == pytest.approx(20, abs=0.1)
+    assert not any("sideways" in note for note in placed.notes)
+
+
 def test_a_plane_knows_its_normal() -> None:
     np.testing.assert_array_equal(Plane(np.array([0.0, 1, 0]), np.array([0.0, 0, -1])).normal, [-1, 0, 0])

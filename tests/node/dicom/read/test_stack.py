@@ -137,6 +137,12 @@ def test_a_missing_frame_of_reference_is_no_other_one() -> None:
     assert len(one_stack([at(0), at(1, frame_of_reference_uid="")], different)[0]) == 2
 
 
+def test_refuses_images_of_two_patients() -> None:
+    with pytest.raises(NotEligible, match="more than one patient"):
+        one_stack([at(0, patient_id="A"), at(1, patient_id="B")], different)
+    assert len(one_stack([at(0, patient_id="A"), at(1)], different)[0]) == 2, "no patient ID is no other one"
+
+
 def test_leaves_out_exact_copies_and_says_so() -> None:
     kept, _, notes = one_stack([at(0, "1.1"), at(0, "1.2"), at(1)], same)
     assert [frame.source.instance_uid for frame in kept] == ["1.1", "1.1010"]
