@@ -13,7 +13,7 @@ from models.contract import Acquisition, BoolArray, FloatArray, Volume
 from node.dicom.read.codec import Codec
 from node.dicom.read.frames import Frame, described, frames_of
 from node.dicom.read.geometry import place
-from node.dicom.read.pixels import PixelFile
+from node.dicom.read.pixels import IntArray, PixelFile
 from node.dicom.read.stack import one_stack
 from node.errors import NotEligible
 
@@ -26,7 +26,10 @@ BELOW_AIR_HU = -1500.0
 """Neither air nor tissue is below; a corner of the image that is holds a fill value."""
 LOWEST_TISSUE_HU = -900.0
 """A declared padding value above this would mark tissue; such a declaration is not believed."""
+ABOVE_METAL_HU = 31_000.0
+"""The extended CT scale ends below. Unsigned pixels have their fill values up here: 63536 for -2000, 65535 for -1."""
 HIGHEST_HU = 70_000.0
+_MOST_BITS = 16
 LARGEST_VOLUME_VOXELS = 1 << 30
 
 
@@ -101,6 +104,7 @@ def _voxels(
         values.lossy += file.lossy
         for z in slices:
             stored, declared = file.frame(frames[z].index)
+            _demand_storable(stored)
             voxels[z] = stored * _known(frames[z].slope) + _known(frames[z].intercept)
             outside = values.take(voxels[z], declared)
             if outside is not None:
@@ -112,6 +116,13 @@ def _voxels(
     return voxels, padding, values.notes()
 
 
+def _demand_storable(stored: IntArray) -> None:
+    """Of stored values int64 (Y, X). A CT image has 16 bits at most (PS3.3 C.8.2.1.1.4), and so have the results."""
+    lowest, highest = int(stored.min()), int(stored.max())
+    if highest - lowest >= 1 << _MOST_BITS or lowest < -(1 << (_MOST_BITS - 1)) or highest >= 1 << _MOST_BITS:
+        raise NotEligible("The pixels hold values of more than 16 bits, and no CT image has more.")
+
+
 def _known(value: float | None) -> float:
     if value is None:
         raise NotEligible(
@@ -121,8 +132,9 @@ def _known(value: float | None) -> float:
 
 
 def _filled(hu: FloatArray) -> BoolArray:
-    """Where a slice float32 (Y, X) holds an undeclared fill value: a known one, or one below air in a corner."""
-    fills = {float(corner) for corner in hu[[0, 0, -1, -1], [0, -1, 0, -1]] if corner < BELOW_AIR_HU}
+    """Where a slice float32 (Y, X) holds an undeclared fill value: a known one, or one that nothing has in a corner."""
+    corners = hu[[0, 0, -1, -1], [0, -1, 0, -1]]
+    fills = {float(corner) for corner in corners if not BELOW_AIR_HU <= corner <= ABOVE_METAL_HU}
     filled: BoolArray = np.zeros(hu.shape, dtype=np.bool_)
     for fill in fills.union(FILL_VALUES_HU):
         filled |= hu == np.float32(fill)
@@ -142,7 +154,7 @@ class _Values:
     def take(self, hu: FloatArray, declared: BoolArray | None) -> BoolArray | None:
         """Note the values of one slice float32 (Y, X); returns where it is padding, or None."""
         outside = self._believed(hu, declared)
-        if hu.min() < BELOW_AIR_HU:
+        if hu.min() < BELOW_AIR_HU or hu.max() > ABOVE_METAL_HU:
             filled = _filled(hu)
             outside = filled if outside is None else outside | filled
         if outside is not None and not outside.any():
@@ -156,7 +168,9 @@ class _Values:
         return outside
 
     def _believed(self, hu: FloatArray, declared: BoolArray | None) -> BoolArray | None:
-        if declared is not None and float(hu[declared].max()) > LOWEST_TISSUE_HU:
+        if declared is None:
+            return None
+        if ((hu[declared] > LOWEST_TISSUE_HU) & (hu[declared] <= ABOVE_METAL_HU)).any():
             self.disbelieved += 1
             return None
         return declared

@@ -202,6 +202,42 @@ def test_masks_what_lies_outside_the_circle_and_keeps_its_value(tmp_path: Path, 
     assert set(volume.voxels[volume.padding]) == {fill}
 
 
+@pytest.mark.parametrize("elements", [{"PixelPaddingValue": 63536}, {}])
+def test_masks_fill_values_that_unsigned_pixels_hold_far_above_metal(
+    tmp_path: Path, elements: dict[str, object]
+) -> None:
+    values = phantom.stored_values(0)
+    values[:2] = 63536
+    values[5, 5:] = 31_000
+    volume = read([phantom.ct(1, values, **elements)], tmp_path)
+    assert volume.padding is not None
+    np.testing.assert_array_equal(volume.padding[0], values == 63536)
+    assert volume.notes == ()
+
+
+@pytest.mark.parametrize("value", [-100_000, 40_000, 100_000])
+def test_refuses_values_that_no_ct_image_can_store(tmp_path: Path, value: int) -> None:
+    values = phantom.stored_values(0).astype(np.int32)
+    values[3, 3] = value
+    values[3, 4] = min(value, -30_000)
+    with pytest.raises(NotEligible, match="more than 16 bits"):
+        read([phantom.ct(1, values, RescaleSlope=0.01)], tmp_path)
+
+
+def test_reads_pixels_of_32_bits_that_hold_16(tmp_path: Path) -> None:
+    values = phantom.stored_values(0).astype(np.int32)
+    assert read([phantom.ct(1, values)], tmp_path).voxels[0, 0, 0] == -1024
+
+
+def test_takes_the_original_of_two_images_at_one_place(tmp_path: Path) -> None:
+    originals, derived = series(3), series(3)
+    for n, ds in enumerate(derived):
+        phantom.change(ds, SOPInstanceUID=f"1.0.{n}", ImageType=["DERIVED", "PRIMARY", "AXIAL"], RescaleIntercept=-1000)
+    volume = read([*derived, *originals], tmp_path)
+    assert {source.instance_uid for source in volume.sources} == {ds.SOPInstanceUID for ds in originals}
+    assert "told apart by image type" in volume.notes[0]
+
+
 def test_masks_declared_padding(tmp_path: Path) -> None:
     values = (phantom.stored_values(0) + 100).astype(np.uint16)
     values[:2] = 0
