@@ -24,6 +24,7 @@ class Coding:
 
     lowest, highest     of the stored bits
     padding             (from, to) of stored values that mean "no pixel here"; None where the header names none
+    other_fills         whether padding may hold other values than those
     """
 
     slope: float
@@ -33,6 +34,7 @@ class Coding:
     signed: bool
     padding: tuple[int, int] | None
     carries_rescale: bool = True
+    other_fills: bool = False
 
     @classmethod
     def of_ct(cls, header: Any, *, padded: bool) -> Coding:
@@ -50,8 +52,9 @@ class Coding:
             bits_allocated=16,
             signed=signed,
             padding=_padding(header, bits, signed=signed) if padded else None,
+            other_fills=True,
         )
-        if coding.padding is not None and not coding.lowest <= coding.padding[0] <= coding.highest:
+        if coding.padding is not None and not coding.lowest <= coding.padding[0] <= coding.padding[1] <= coding.highest:
             coding = replace(coding, bits_stored=16, signed=True)
         return coding
 
@@ -97,14 +100,16 @@ class Coding:
         """Rounded and clipped to the stored bits.
 
         values          (Y, X) after rescale
-        padded          (Y, X): there the received value stays exactly what it was, and within the padding
+        padded          (Y, X): there the received value stays what it was; within the padding, without `other_fills`
         received        (Y, X) after rescale, of the source
         """
         stored = self._to_stored(values)
         if padded is not None:
             stored = self._off_padding(stored)
             kept = self._to_stored(received)
-            stored = np.where(padded, kept if self.padding is None else kept.clip(*self.padding), stored)
+            if self.padding is not None and not self.other_fills:
+                kept = kept.clip(*self.padding)
+            stored = np.where(padded, kept, stored)
         return stored.astype(self.dtype)
 
     def describe(self, ds: Any, stored: NDArray[Any]) -> None:

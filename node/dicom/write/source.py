@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pydicom
 from pydicom.config import disable_value_validation
+from pydicom.datadict import dictionary_has_tag, dictionary_VM
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from models.contract import SourceRef
+from node.dicom.elements import text
 from node.errors import AnalysisFailed, NotUnderstood
 
 LOSSY_TRANSFER_SYNTAXES = frozenset(
@@ -25,6 +28,9 @@ LOSSY_TRANSFER_SYNTAXES = frozenset(
     }
 )
 
+_NUMBERS = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "FL", "FD"})
+_TIMES = ((0x0008002A, 8), (0x00080032, 0), (0x00080033, 0))
+"""Acquisition DateTime, Acquisition Time and Content Time, and where in them the hour begins."""
 _IDENTITY = (
     "SpecificCharacterSet",
     "TimezoneOffsetFromUTC",
@@ -52,11 +58,27 @@ _IDENTITY = (
 )
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which image it is, of several of one series that are each analysed by itself.
+
+    place           0-based
+    name            for the reader: "image 2 at 09:15:31"
+    """
+
+    place: int
+    name: str
+
+
 @dataclass(frozen=True, eq=False)
 class SeriesSource:
-    """Headers of one received series by SOP Instance UID, in the order of arrival, without pixels and private tags."""
+    """Headers of one received series by SOP Instance UID, in the order of arrival, without pixels and private tags.
+
+    part            given where this is one image of a series that is analysed image by image
+    """
 
     headers: dict[str, Any]
+    part: Part | None = None
 
     @classmethod
     def load(cls, paths: Sequence[Path]) -> SeriesSource:
@@ -78,6 +100,16 @@ class SeriesSource:
                     bare[uid][keyword] = header[keyword]
         return SeriesSource(bare)
 
+    def one_by_one(self) -> list[SeriesSource]:
+        """Each image by itself, with a name that no other of them has."""
+        refs = [SourceRef(uid) for uid in self.headers]
+        found = []
+        for place, (ref, number) in enumerate(zip(refs, self.image_numbers(refs), strict=True)):
+            at = _time_of(self.of(ref))
+            name = f"image {number} at {at}" if at else f"image {number}"
+            found.append(SeriesSource({ref.instance_uid: self.of(ref)}, Part(place, name)))
+        return found
+
     @property
     def first(self) -> Any:
         """The header that study and series attributes are taken from."""
@@ -88,6 +120,16 @@ class SeriesSource:
     @property
     def series_instance_uid(self) -> str:
         return str(self.first.SeriesInstanceUID)
+
+    @property
+    def index(self) -> int | str:
+        """For UIDs of objects of which a source has one: 0, or what tells an image from the others of its series."""
+        return 0 if self.part is None else str(self.first.SOPInstanceUID)
+
+    @property
+    def key(self) -> str:
+        """For groups of alternatives: the series, or the one image of it."""
+        return self.series_instance_uid if self.part is None else f"{self.series_instance_uid}/{self.index}"
 
     def of(self, ref: SourceRef) -> Any:
         """The header of the image that a slice came from."""
@@ -135,6 +177,15 @@ def flatten(header: Any, frame: int) -> Any:
     return flat
 
 
+def _time_of(header: Any) -> str:
+    """When it was taken, "09:15:31"; "" where the header says no time to the second."""
+    for tag, hour in _TIMES:
+        found = re.match(r"([0-9]{2})([0-9]{2})([0-9]{2})", text(header, tag)[hour:])
+        if found is not None:
+            return ":".join(found.groups())
+    return ""
+
+
 def _read(path: Path) -> Any:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -150,7 +201,7 @@ def _read(path: Path) -> Any:
 
 
 def _keep_readable(dataset: Any) -> None:
-    """Leaves out private elements, and those whose value is not what their VR says: nothing could be copied of them."""
+    """Leaves out private elements, those whose value is not what their VR says, and all but the first number of one."""
     for tag in list(dataset.keys()):
         try:
             element = None if tag.is_private else dataset[tag]
@@ -161,6 +212,8 @@ def _keep_readable(dataset: Any) -> None:
         elif element.VR == "SQ":
             for item in element.value:
                 _keep_readable(item)
+        elif element.VR in _NUMBERS and element.VM > 1 and dictionary_has_tag(tag) and dictionary_VM(tag) == "1":
+            element.value = element.value[0]  # as the reader takes it
 
 
 def _says_numbers(element: Any) -> bool:

@@ -65,6 +65,13 @@ def test_padding_outside_the_stored_bits_takes_all_sixteen_and_a_sign() -> None:
     assert (ds.BitsStored, ds.HighBit, ds.PixelRepresentation) == (16, 15, 1)
 
 
+@pytest.mark.parametrize("declared", [0, -2000])
+def test_a_fill_value_beside_the_declared_padding_stays_what_it_was(declared: int) -> None:
+    coding = Coding.of_ct(_header(BitsStored=16, PixelRepresentation=1, PixelPaddingValue=declared), padded=True)
+    received = np.array([[-3024.0, 40.0]], dtype=np.float32)
+    assert coding.store(received, np.array([[True, False]]), received).tolist() == [[-3024, 40]]
+
+
 def test_a_padding_range_is_kept() -> None:
     header = _header(BitsStored=16, PixelRepresentation=1, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1500)
     coding = Coding.of_ct(header, padded=True)

@@ -35,6 +35,15 @@ def test_an_element_that_is_not_what_it_claims_is_left_out(tmp_path: Path) -> No
     assert header.PatientID == "P-17"
 
 
+def test_of_several_numbers_where_one_belongs_the_first_counts(tmp_path: Path) -> None:
+    several = {"RescaleIntercept": [-1024, 0], "InstanceNumber": [2, 3], "SeriesNumber": [3, 4], "KVP": [120, 140]}
+    run = made.process(made.ct_series(tmp_path, slices=2, **several), lesions=1)
+    header = run.source.first
+    assert {keyword: header[keyword].value for keyword in several} == {k: values[0] for k, values in several.items()}
+    assert header.WindowCenter == [40, -600]
+    assert {image.kind for image in run.images} >= {"derived", "seg"}
+
+
 def test_refuses_what_is_not_dicom(tmp_path: Path) -> None:
     path = tmp_path / "note.dcm"
     path.write_text("no image")
