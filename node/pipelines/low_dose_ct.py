@@ -28,7 +28,7 @@ from node.pipelines.models import Candidate, Detector, Models, Progress, Scorer
 from node.pipelines.trunk import not_of_the_trunk
 
 NAME = "low_dose_ct"
-VERSION = "6"
+VERSION = "7"
 DENOISING, DETECTION, SCORING = "Denoising", "Lesion detection", "Image quality scoring"
 
 NOISE: Code = ("noise-sd", "99PACSNODE", "Noise in soft tissue, standard deviation")
@@ -37,6 +37,8 @@ SMOOTHING: Code = ("113087", "DCM", "Smoothing")
 
 LEAST_SLICES, COARSEST_PIXEL_MM, LARGEST_GAP_MM, MOST_TILT_DEG = 3, 1.5, 6.0, 30
 """What the detector is asked about: a little more than it was trained on. No gantry tilts by more than 30°."""
+LEAST_BODY_CM2, DENSE_HU = 30.0, -500.0
+"""Of what is denser than half of air, on the slice that shows most of it: less shows no trunk, not even a newborn's."""
 
 _NOT_OFFERED = "No trained network for it is part of this version."
 _CAUTION = "Denoising can weaken small and faint detail: read the original images beside the denoised ones."
@@ -136,7 +138,20 @@ def unfit_for_detection(volume: Volume) -> str:
     gap = float(np.linalg.norm(np.diff(volume.slice_origins_mm, axis=0), axis=1).max())
     if gap > LARGEST_GAP_MM:
         return f"Slices are up to {gap:.1f} mm apart, and it was made for {LARGEST_GAP_MM:g} mm at most."
+    if _body_cm2(volume) < LEAST_BODY_CM2:
+        return "The images show hardly anything but air: that nothing is found there would say nothing."
     return ""
+
+
+def _body_cm2(volume: Volume) -> float:
+    """Area denser than `DENSE_HU` on the slice with most of it."""
+    dense = 0
+    for index, voxels in enumerate(volume.voxels):
+        inside = voxels > DENSE_HU
+        if volume.padding is not None:
+            inside &= ~volume.padding[index]
+        dense = max(dense, int(np.count_nonzero(inside)))
+    return dense * volume.spacing_zyx_mm[1] * volume.spacing_zyx_mm[2] / 100
 
 
 def _from_axial_deg(volume: Volume) -> float:

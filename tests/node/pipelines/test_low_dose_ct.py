@@ -339,3 +339,14 @@ def test_progress_runs_once_from_nothing_to_all() -> None:
     models = Models(denoiser=Denoiser(IDENTITY, counting), scorer=Scorer(GRADER, scored))
     low_dose_ct(with_cube(50), models, lambda done, total: told.append(round(100 * done / total)))
     assert told == [12, 25, 38, 50, 62, 75, 88, 100]
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["air", "padding far above air"])
+def test_nothing_is_said_to_be_found_in_air(padded: bool) -> None:
+    volume = tissue(8)
+    padding = np.full(volume.voxels.shape, padded)
+    voxels = volume.voxels + np.float32(60_000 if padded else -1050)
+    volume = dataclasses.replace(volume, voxels=voxels, padding=padding if padded else None)
+    detection = analysis(low_dose_ct(volume, Models(detector=detect()), ignore), "Lesion detection")
+    assert (detection.outcome, detection.looks_for) == ("not done", "")
+    assert "hardly anything but air" in detection.reason
