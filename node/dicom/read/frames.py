@@ -41,14 +41,14 @@ def _derived(dataset: Dataset, tag: int) -> str:
 
 ACQUISITION_NUMBER, TEMPORAL_POSITION = "acquisition number", "temporal position"
 CARDIAC_PHASE, RESPIRATORY_PHASE, DESCRIPTION = "cardiac phase", "respiratory phase", "series description"
-ACQUISITION_TIME, CONTENT_TIME = "acquisition time", "content time"
+ACQUISITION_TIME, CONTENT_TIME, IMAGE_TYPE = "acquisition time", "content time", "image type"
 _PHASE_KEYS: tuple[tuple[str, int, int, Callable[[Dataset, int], str]], ...] = (
     (ACQUISITION_NUMBER, 0x00200012, 0x00209156, _label),
     (TEMPORAL_POSITION, 0x00200100, 0x00209128, _label),
     (CARDIAC_PHASE, 0x00209241, 0x00209241, _label),
     ("trigger time", 0x00181060, 0x00209153, _label),
     (RESPIRATORY_PHASE, 0x00209245, 0x00209245, _label),
-    ("image type", 0x00080008, 0x00080008, _derived),
+    (IMAGE_TYPE, 0x00080008, 0x00080008, _derived),
     (DESCRIPTION, 0x0008103E, 0x0008103E, text),
     ("image comments", 0x00204000, 0x00209158, text),
     ("stack", 0x00209056, 0x00209056, text),

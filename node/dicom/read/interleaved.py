@@ -19,6 +19,7 @@ from node.dicom.read.frames import (
     CARDIAC_PHASE,
     CONTENT_TIME,
     DESCRIPTION,
+    IMAGE_TYPE,
     RESPIRATORY_PHASE,
     TEMPORAL_POSITION,
     Frame,
@@ -103,9 +104,12 @@ def _within(one: Array, other: Array) -> bool:
 def _by_turns(frames: Sequence[Frame], along: Array) -> Scans | None:
     """Even steps, and some attribute that goes round: A B A B.
 
-    Acquisition numbers alone are believed only where slices overlap: else they make one whole stack, by turns.
+    Acquisition numbers alone are believed only where slices overlap: else they make one whole stack, by turns. What is
+    called derived beside originals is no other scan.
     """
     for number, (words, _) in enumerate(frames[0].phases):
+        if words == IMAGE_TYPE:
+            continue
         values = [frame.phases[number][1] for frame in frames]
         count = len(set(values))
         if not 2 <= count <= _most(frames) or values != (values[:count] * len(values))[: len(values)]:

@@ -238,6 +238,13 @@ def test_takes_the_original_of_two_images_at_one_place(tmp_path: Path) -> None:
     assert "told apart by image type" in volume.notes[0]
 
 
+def test_every_second_slice_called_derived_makes_no_second_scan(tmp_path: Path) -> None:
+    datasets = series(6)
+    for ds in datasets[1::2]:
+        ds.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
+    assert len(read(datasets, tmp_path).sources) == 6
+
+
 def test_masks_declared_padding(tmp_path: Path) -> None:
     values = (phantom.stored_values(0) + 100).astype(np.uint16)
     values[:2] = 0
