@@ -11,11 +11,12 @@ from models.contract import Findings, Radiograph, SourceRef, Volume
 from node.archive import Archive
 from node.db import receiving, work
 from node.db.session import Database
-from node.db.tables import InstanceRow, QualityRow
+from node.db.tables import InstanceRow, QualityRow, ResultRow
 from node.dicom.read import read_radiograph, read_volume
+from node.dicom.select import CHEST_XRAY
 from node.dicom.write import SeriesSource, noted, write_images
 from node.errors import NotEligible
-from node.jobs.body import sources_to_body, to_body
+from node.jobs.body import sources_from_body, sources_to_body, to_body
 from node.jobs.quality import quality_row
 from node.jobs.record import now
 from node.jobs.run import Attempt, Outcome, keep_produced
@@ -44,15 +45,28 @@ class Analyst:
 
     def analyse(self, attempt: Attempt) -> Outcome:
         """raises NotEligible with the reason for the reader; anything else is a failure."""
-        read, pipeline = self.pipelines[attempt.job.pipeline]
         rows = self._instances(attempt)
-        paths = [self.archive.path(row.path) for row in rows]
         with attempt.step("load models"):
             models = self.models()
+        if attempt.job.pipeline == CHEST_XRAY and len(rows) > 1:
+            return self._one_by_one(attempt, rows, models)
+        results, body, findings = self._analysed(attempt, rows, models)
+        sources = sources_from_body(body["sources"])
+        return Outcome("processed", "", results, body, _quality(attempt, findings, sources, rows[0]))
+
+    def _analysed(
+        self, attempt: Attempt, rows: list[InstanceRow], models: Models, source: SeriesSource | None = None
+    ) -> tuple[tuple[ResultRow, ...], dict[str, Any], Findings]:
+        """(results, what the report is to know, findings) of what one reading takes in.
+
+        source      headers, where they are read already
+        """
+        read, pipeline = self.pipelines[attempt.job.pipeline]
+        paths = [self.archive.path(row.path) for row in rows]
         with attempt.step("read") as progress:
             demand_all(self.database, self.archive, rows)
             grid = read(paths, progress)
-            source = SeriesSource.load(paths)
+            source = source or SeriesSource.load(paths)
         with attempt.step("analyse") as progress:
             findings = pipeline(grid, models, progress)
         with attempt.step("write"):
@@ -63,15 +77,38 @@ class Analyst:
         told = noted(findings, {row.kind for row in results})
         said = to_body(replace(told, quality=None))  # it has a row of its own
         body = {"findings": said, "sources": sources_to_body(sources), "notes": list(grid.notes)}
-        return Outcome("processed", "", results, body, _quality(attempt, findings, sources, rows[0]))
+        return results, body, findings
+
+    def _one_by_one(self, attempt: Attempt, rows: list[InstanceRow], models: Models) -> Outcome:
+        """Of several images of a series each by itself; one that cannot be read keeps none of the others back."""
+        with attempt.step("read"):
+            demand_all(self.database, self.archive, rows)
+            images = SeriesSource.load([self.archive.path(row.path) for row in rows]).one_by_one()
+        results: list[ResultRow] = []
+        told: list[dict[str, Any]] = []
+        for row, image in zip(rows, images, strict=True):
+            name = {"image": image.part.name if image.part else ""}
+            try:
+                own, body, _ = self._analysed(attempt, [row], models, image)
+            except NotEligible as exc:
+                told.append({**name, "reason": exc.reason})
+                continue
+            results += own
+            told.append({**name, **body, "results": [one.sop_instance_uid for one in own]})
+        outcome = "processed" if results else "not eligible"
+        reason = "" if results else " ".join(dict.fromkeys(one["reason"] for one in told))
+        return Outcome(outcome, reason, tuple(results), {"one_by_one": told})
 
     def _instances(self, attempt: Attempt) -> list[InstanceRow]:
         """The images of the series that the plan chose: not the localiser or the lateral view beside them."""
         [entry] = [entry for entry in attempt.revision.selection if entry["job_id"] == attempt.job.id]
-        chosen = set(entry["sop_instance_uids"])
+        chosen = {uid: place for place, uid in enumerate(entry["sop_instance_uids"])}
         with self.database.read() as session:
             rows = receiving.instances_up_to(session, receiving.revision(session, attempt.revision.id))
-        return [row for row in rows if row.sop_instance_uid in chosen]
+        of_choice = [row for row in rows if row.sop_instance_uid in chosen]
+        if attempt.job.pipeline == CHEST_XRAY:
+            of_choice.sort(key=lambda row: chosen[row.sop_instance_uid])  # as they are told
+        return of_choice
 
     def _note_models(self, findings: Findings) -> None:
         used = {analysis.model for analysis in findings.analyses if analysis.model is not None}
@@ -98,9 +135,7 @@ def read_one_volume(paths: list[Path], progress: Progress) -> Volume:
 
 
 def read_one_radiograph(paths: list[Path], progress: Progress) -> Radiograph:
-    """A radiograph series holds one image; with several, each would need its own reading."""
-    if len(paths) != 1:
-        raise NotEligible(f"The series holds {len(paths)} radiographs; only series of one image are analysed.")
-    image = read_radiograph(paths[0])
+    [path] = paths
+    image = read_radiograph(path)
     progress(1, 1)
     return image

@@ -15,7 +15,7 @@ from node.db.lifecycle import RevisionState
 from node.db.session import Database
 from node.db.tables import InstanceRow, JobRow, RevisionRow
 from node.dicom.header import InstanceHeader
-from node.dicom.select import Choice, choose
+from node.dicom.select import CHEST_XRAY, Choice, choose
 from node.jobs.record import now, record
 from node.settings import Route
 
@@ -133,7 +133,7 @@ def _decide(
         return {**entry, "reason": f"Only the first {MOST_SERIES} eligible series of a study are analysed."}
     taken[pipeline] += 1
     earlier = work.earlier_job(session, revision, pipeline=pipeline, series_instance_uid=series)
-    if earlier is not None:
+    if earlier is not None and (pipeline != CHEST_XRAY or _of_the_same(earlier, entry)):
         return {**entry, "decision": f"unchanged since revision {earlier.revision.number}", "job_id": earlier.id}
     job = JobRow(
         revision_id=revision.id,
@@ -145,6 +145,15 @@ def _decide(
     if not work.add_job(session, job):
         return {**entry, "reason": "Other images of this series are analysed already."}
     return {**entry, "decision": "analysed", "job_id": job.id}
+
+
+def _of_the_same(earlier: JobRow, entry: Mapping[str, Any]) -> bool:
+    """Whether that job was given these images. What came of one exposure in another series may leave one of them aside.
+
+    The order does not matter: they are analysed one by one.
+    """
+    given = [uid for e in earlier.revision.selection if e["job_id"] == earlier.id for uid in e["sop_instance_uids"]]
+    return set(given) == set(entry["sop_instance_uids"])
 
 
 def queue_report_if_ready(session: Session, revision: RevisionRow) -> None:

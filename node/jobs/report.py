@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Reporter:
         """Write the SR and its fallbacks."""
         with self.database.read() as session:
             revision = receiving.revision(session, attempt.revision.id)
-            entries = tuple(_entry(session, chosen) for chosen in revision.selection)
+            entries = tuple(entry for chosen in revision.selection for entry in _entries(session, chosen))
             rows = [row for row in receiving.instances_up_to(session, revision) if row.purged_at is None]
             missing, told_in = _missing(revision.selection)
             stands = revision.number - 1 in told_in  # the report before this one says what nobody can look at again
@@ -134,8 +134,8 @@ def _chosen(results: Sequence[ResultRow], kinds: Sequence[str]) -> list[ResultRo
     return list(best.values())
 
 
-def _entry(session: Session, chosen: dict[str, Any]) -> SeriesEntry:
-    """One line of the report: what the plan decided, and what became of it."""
+def _entries(session: Session, chosen: dict[str, Any]) -> list[SeriesEntry]:
+    """What the plan decided, and what became of it: of images that were analysed one by one, of each."""
     entry = SeriesEntry(
         series_instance_uid=chosen["series_instance_uid"],
         number=chosen["number"],
@@ -147,16 +147,34 @@ def _entry(session: Session, chosen: dict[str, Any]) -> SeriesEntry:
         reason=chosen["reason"],
     )
     if chosen["job_id"] is None:
-        return entry
+        return [entry]
     job = work.job(session, chosen["job_id"])
     if job.state == JobState.FAILED:
-        return replace(entry, outcome="failed", reason=job.reason)
-    if job.outcome != "processed":
-        return replace(entry, reason=job.reason)
+        return [replace(entry, outcome="failed", reason=job.reason)]
     body = work.finding(session, job.id)
+    if body is None and job.outcome != "processed":
+        return [replace(entry, reason=job.reason)]
     if body is None:
-        return replace(entry, outcome="failed", reason="The finding of this analysis is missing.")
+        return [replace(entry, outcome="failed", reason="The finding of this analysis is missing.")]
     since = chosen["decision"] if chosen["decision"].startswith("unchanged") else ""
+    results = tuple(_ref(row) for row in work.results_of_job(session, job.id))
+    if "one_by_one" not in body:
+        return [_processed(entry, body, since, results)]
+    return [_told(replace(entry, image=part["image"], images=1), part, since, results) for part in body["one_by_one"]]
+
+
+def _told(entry: SeriesEntry, part: Mapping[str, Any], since: str, results: Sequence[ResultRef]) -> SeriesEntry:
+    """One image of several, with those of the results that are its own."""
+    if "findings" not in part:
+        return replace(entry, reason=part["reason"])
+    return _processed(entry, part, since, tuple(ref for ref in results if ref.sop_instance_uid in part["results"]))
+
+
+def _processed(entry: SeriesEntry, body: Mapping[str, Any], since: str, results: tuple[ResultRef, ...]) -> SeriesEntry:
+    """With what a pipeline said.
+
+    since       "unchanged since revision 1"; "" where it was said in this revision
+    """
     notes = [f"Series {since}: its results still stand."] if since else []
     return replace(
         entry,
@@ -164,7 +182,7 @@ def _entry(session: Session, chosen: dict[str, Any]) -> SeriesEntry:
         reason=" ".join([*notes, *body["notes"]]),
         findings=from_body(body["findings"]),
         volume_sources=sources_from_body(body["sources"]),
-        results=tuple(_ref(row) for row in work.results_of_job(session, job.id)),
+        results=results,
     )
 
 

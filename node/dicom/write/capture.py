@@ -53,20 +53,22 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
     lines = [*(page.Line(text, "warning") for text in always), *summary_lines(findings, grid.notes, numbers)]
     number = header.get("SeriesNumber")
     name = " ".join(str(header.get("SeriesDescription", "") or "").split())
+    images = source.part.name if source.part else sentences.count(len(refs), "image")
     made_at = headers.local_time(header, stamp)
     subtitle = (
         f"Series {'without number' if number in (None, '') else number}, {name or 'no description'}, "
-        f"{sentences.count(len(refs), 'image')}. {findings.pipeline} {findings.version}, "
+        f"{images}. {findings.pipeline} {findings.version}, "
         f"revision {stamp.revision}, {made_at:%Y-%m-%d %H:%M} {made_at:%z}"
     )
     pixels = page.summary(TITLE, subtitle, panels, lines, _strip(findings, numbers))
     page_of_series = Page(
-        sop_instance_uid=uids.instance_uid(origin, "summary"),
+        sop_instance_uid=uids.instance_uid(origin, "summary", source.index),
         series_instance_uid=uids.series_uid(origin, "summary"),
         series_number=series_number(header, stamp, 1),
         series_description=series_description("summary", header, stamp),
-        label="AI summary page",
-        group=f"{findings.pipeline}/summary/{source.series_instance_uid}",
+        label=f"AI summary page, {source.part.name}" if source.part else "AI summary page",
+        group=f"{findings.pipeline}/summary/{source.key}",
+        instance_number=source.part.place + 1 if source.part else 1,
         burned_in=burnt if panels else "NO",
     )
     return capture(pixels, page_of_series, header, stamp)

@@ -117,15 +117,17 @@ def _head(identifier: str, tracking_id: str, lesion: Lesion, findings: Findings,
 
 
 def _numbers(group: str, entry: SeriesEntry, findings: Findings, source: SeriesSource, stamp: Stamp) -> Any:
-    """What was measured on the whole series, shown on its middle image.
+    """What was measured on the whole series, shown on its middle image; or on one image that is told by itself.
 
     Methods and scales stand in the sentences only: viewers draw every text of a group over the image.
     """
     where = _derived_place(entry, source, group) or _place(entry, source, len(entry.volume_sources) // 2)
     series = "" if entry.number is None else f" {entry.number}"
-    tracking = uids.tracking_uid(stamp.study_instance_uid, entry.series_instance_uid, f"numbers/{group}")
+    of_image = f"/{entry.volume_sources[0].instance_uid}" if entry.image else ""
+    tracking = uids.tracking_uid(stamp.study_instance_uid, entry.series_instance_uid, f"numbers/{group}{of_image}")
+    what = f"{entry.image} of series" if entry.image else "the whole series"
     items = [
-        *_tracking(f"AI measurements of the whole series{series}{f', {group}' if group else ''}", tracking),
+        *_tracking(f"AI measurements of {what}{series}{f', {group}' if group else ''}", tracking),
         content.code(codes.FINDING, codes.IMAGE_QUALITY),
         *algorithm(models_of(findings), findings.pipeline, findings.version),
     ]

@@ -42,20 +42,21 @@ def _page(
         raise AnalysisFailed(f"map '{one.kind}' has shape {one.array.shape}, its source {projection.pixels.shape}")
     header = source.first
     origin = origin_of(findings, source, stamp)
+    image = f", {source.part.name}" if source.part else ""
     which = capture.Page(
-        sop_instance_uid=uids.instance_uid(origin, "map", one.kind),
+        sop_instance_uid=uids.instance_uid(origin, "map", f"{one.kind}/{source.index}" if source.part else one.kind),
         series_instance_uid=uids.series_uid(origin, "maps"),
         series_number=series_number(header, stamp, _OF_SERIES),
         series_description=series_description("maps", header, stamp),
-        label=f"AI {one.kind} map",
-        group=f"{findings.pipeline}/map/{one.kind}/{source.series_instance_uid}",
-        instance_number=number,
+        label=f"AI {one.kind} map{image}",
+        group=f"{findings.pipeline}/map/{one.kind}/{source.key}",
+        instance_number=number if source.part is None else source.part.place * len(findings.maps) + number,
         content="AI_MAP",
         burned_in=capture.burned_in(source.of(projection.source)),
     )
     made_at = headers.local_time(header, stamp)
     subtitle = (
-        f"{sentences.capital(one.kind)} map. {one.model.name} {one.model.version}. {findings.pipeline} "
+        f"{sentences.capital(one.kind)} map{image}. {one.model.name} {one.model.version}. {findings.pipeline} "
         f"{findings.version}, revision {stamp.revision}, {made_at:%Y-%m-%d %H:%M} {made_at:%z}"
     )
     lines = [page.Line(stamp.note, "warning"), page.Line(one.explanation)]

@@ -75,6 +75,7 @@ class SeriesEntry:
     volume_sources      the slices of the processed volume in its order (of a radiograph the one image): turns a slice
                         index into an image
     results             objects already written for this series
+    image               which image this is about, of a series whose images are told one by one: "image 2 at 09:15:31"
     """
 
     series_instance_uid: str
@@ -88,6 +89,7 @@ class SeriesEntry:
     findings: Findings | None = None
     volume_sources: tuple[SourceRef, ...] = ()
     results: tuple[ResultRef, ...] = ()
+    image: str = ""
 
 
 @dataclass(frozen=True)

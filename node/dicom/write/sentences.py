@@ -115,7 +115,10 @@ def series_name(entry: SeriesEntry) -> str:
     number = "without number" if entry.number is None else str(entry.number)
     description = f' "{" ".join(entry.description.split())}"' if entry.description.strip() else ""
     role = f", {entry.role}" if entry.role and entry.role.upper() != entry.modality.upper() else ""
-    return f"Series {number}{description} ({entry.modality or 'no modality'}, {count(entry.images, 'image')}{role})"
+    image = f", {entry.image}" if entry.image else ""
+    return (
+        f"Series {number}{description}{image} ({entry.modality or 'no modality'}, {count(entry.images, 'image')}{role})"
+    )
 
 
 def _short_name(entry: SeriesEntry) -> str:

@@ -32,19 +32,14 @@ from node.settings import Settings
 
 
 @pytest.fixture
-def done(
-    settings: Settings,
-    database: Database,
-    archive: Archive,
-    desk: ReceivingDesk,
-    arrive: Callable[..., Arrival],
-    tmp_path: Path,
+def treat(
+    settings: Settings, database: Database, archive: Archive, desk: ReceivingDesk, arrive: Callable[..., Arrival]
 ) -> Callable[..., list[Any]]:
-    """Runs one radiograph to its report; the results, parsed."""
+    """Takes images, plans and works until nothing is left; the results of the newest revision, parsed."""
 
-    def run(restorer: Any, **elements: Any) -> list[Any]:
-        [path] = made.chest(tmp_path / "sent", SOPInstanceUID="1.2.3.9", **elements)
-        desk.take(arrive(pydicom.dcmread(path)))
+    def run(paths: list[Path], restorer: Any) -> list[Any]:
+        for path in paths:
+            desk.take(arrive(pydicom.dcmread(path)))
         [revision_id] = complete_due(database, actor="test")
         plan(database, revision_id, actor="test")
         pipeline = partial(chest_xray, maps=True)
@@ -67,10 +62,34 @@ def done(
         while worker.run_next():
             pass
         with database.read() as session:
-            rows = session.scalars(select(ResultRow)).all()
+            rows = [row for row in session.scalars(select(ResultRow)) if row.revision_id == revision_id]
             return [pydicom.dcmread(io.BytesIO(archive.path(row.path).read_bytes())) for row in rows]
 
     return run
+
+
+@pytest.fixture
+def done(treat: Callable[..., list[Any]], tmp_path: Path) -> Callable[..., list[Any]]:
+    """Runs one radiograph to its report; the results, parsed."""
+
+    def run(restorer: Any, **elements: Any) -> list[Any]:
+        return treat(made.chest(tmp_path / "sent", SOPInstanceUID="1.2.3.9", **elements), restorer)
+
+    return run
+
+
+def frontal(folder: Path, number: int, **elements: Any) -> Path:
+    """One of several in a series."""
+    given = {"SOPInstanceUID": f"1.2.3.{number}", "InstanceNumber": number, "AcquisitionTime": f"09153{number}.25"}
+    [path] = made.chest(folder / str(number), **{**given, **elements})
+    return path
+
+
+def of_class(results: list[Any], sop_class: str) -> list[Any]:
+    return [ds for ds in results if ds.SOPClassUID == sop_class]
+
+
+SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 def test_the_restored_image_and_its_maps_stand_beside_an_untouched_original(
@@ -107,3 +126,92 @@ def test_a_child_is_reported_as_not_restored(done: Callable[..., list[Any]]) -> 
     assert not [ds for ds in results if "restored" in str(ds.SeriesDescription) or "maps" in str(ds.SeriesDescription)]
     report = next(ds for ds in results if ds.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34")
     assert "Restoration not done. It was made for adults" in report.to_json()
+
+
+def test_two_frontal_images_of_a_series_are_restored_and_told_one_by_one(
+    treat: Callable[..., list[Any]], tmp_path: Path, database: Database, archive: Archive
+) -> None:
+    sent = [frontal(tmp_path, 2), frontal(tmp_path, 1, ViewPosition="AP")]
+    results = treat(sent, chest.restorer())
+    restored = of_class(results, made.DX)
+    sources = sorted(str(ds.SourceImageSequence[0].ReferencedSOPInstanceUID) for ds in restored)
+    assert sources == ["1.2.3.1", "1.2.3.2"]
+    assert len({ds.SeriesInstanceUID for ds in restored}) == 1
+    pages = [str(ds.SeriesDescription).split(" DX")[0] for ds in results if ds.Modality == "OT"]
+    assert sorted(pages) == ["AI maps"] * 4 + ["AI report page"] + ["AI summary"] * 2
+    maps = [ds for ds in results if str(ds.SeriesDescription).startswith("AI maps")]
+    assert sorted(ds.InstanceNumber for ds in maps) == [1, 2, 3, 4]
+    with database.read() as session:
+        rows = session.scalars(select(ResultRow)).all()
+    assert len({row.sop_instance_uid for row in rows}) == len(rows) == 12
+    sent_out = [row for row in rows if not row.fallback]
+    assert len({(row.job_id, row.alternatives) for row in sent_out}) == len(sent_out), "none is taken for a fallback"
+    [report] = of_class(results, SR)
+    said = report.to_json()
+    for words in (
+        ", image 1 at 09:15:31 (DX, 1 image, radiograph): processed",
+        ", image 2 at 09:15:32 (DX, 1 image, radiograph): processed",
+        "AI measurements of image 1 at 09:15:31 of series 7, restored",
+        "AI measurements of image 2 at 09:15:32 of series 7, restored",
+    ):
+        assert words in said
+    assert said.count("Restoration done") == 2
+    files = []
+    for number, ds in enumerate(results):
+        files.append(tmp_path / f"{number}.dcm")
+        ds.save_as(files[-1], enforce_file_format=True)
+    assert complaints(files, sent, checks=("iod", "identity", "refs", "derived")) == []
+
+
+def test_one_image_that_is_unfit_or_unreadable_keeps_no_other_back(
+    treat: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    empty = frontal(tmp_path, 2)
+    ds = pydicom.dcmread(empty)
+    ds.PixelData = bytes(len(ds.PixelData))
+    ds.save_as(empty)
+    results = treat([frontal(tmp_path, 1), empty, frontal(tmp_path, 3, ViewPosition="LL")], chest.restorer())
+    [restored] = of_class(results, made.DX)
+    assert restored.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.1"
+    said = of_class(results, SR)[0].to_json()
+    assert "image 2 at 09:15:32 (DX, 1 image, radiograph): Not processed. All pixels have the same value" in said
+    assert "(DX, 1 image, radiograph): Not processed. A lateral view" in said
+
+
+def test_more_frontal_images_than_a_course_of_one_visit_are_refused(
+    treat: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    results = treat([frontal(tmp_path, number) for number in range(1, 6)], chest.restorer())
+    assert of_class(results, made.DX) == []
+    said = of_class(results, SR)[0].to_json()
+    assert "The series holds 5 frontal chest radiographs; at most 4 are processed" in said
+
+
+def test_a_repeat_that_comes_late_makes_both_anew_and_an_unchanged_series_stands_image_by_image(
+    treat: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    first = treat([frontal(tmp_path, 1)], chest.restorer())
+    assert ", image 1 at" not in of_class(first, SR)[0].to_json(), "one image needs no name"
+    second = treat([frontal(tmp_path, 2)], chest.restorer())
+    assert len(of_class(second, made.DX)) == 2
+    elsewhere = {"SeriesInstanceUID": "1.2.3.8", "SeriesNumber": 8, "ViewPosition": "LL"}
+    third = treat([frontal(tmp_path, 3, **elsewhere)], chest.restorer())
+    assert of_class(third, made.DX) == []
+    said = of_class(third, SR)[0].to_json()
+    for number in (1, 2):
+        assert f"image {number} at 09:15:3{number} (DX, 1 image, radiograph): processed. Series unchanged since" in said
+
+
+def test_of_one_exposure_only_the_image_for_presentation_is_restored_though_it_comes_late(
+    treat: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    raw = {"sop_class": made.DX_PROCESSING, "SeriesInstanceUID": "1.2.3.6", "SeriesNumber": 6}
+    both = [frontal(tmp_path, number, IrradiationEventUID=f"1.2.3.5.{number}", **raw) for number in (1, 2)]
+    assert len(of_class(treat(both, chest.restorer()), made.DX_PROCESSING)) == 2
+    results = treat([frontal(tmp_path, 3, IrradiationEventUID="1.2.3.5.1")], chest.restorer())
+    [shown] = of_class(results, made.DX)
+    [other] = of_class(results, made.DX_PROCESSING)
+    assert shown.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.3"
+    assert other.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.2", "its own presentation has not come"
+    said = of_class(results, SR)[0].to_json()
+    assert "the image for presentation of the same exposure is in series 7 (same irradiation event)" in said
