@@ -61,6 +61,17 @@ def conflict(session: Session, instance_id: int, sha256: str) -> ConflictRow | N
     )
 
 
+def kept_aside(session: Session, study_instance_uid: str) -> dict[str, int]:
+    """{SOP Instance UID: objects of other bytes that came under it and are held}, of the images of a study."""
+    found = session.execute(
+        select(InstanceRow.sop_instance_uid, func.count())
+        .join(ConflictRow, ConflictRow.instance_id == InstanceRow.id)
+        .where(InstanceRow.study_instance_uid == study_instance_uid, ConflictRow.purged_at.is_(None))
+        .group_by(InstanceRow.sop_instance_uid)
+    )
+    return dict(found.all())
+
+
 def add(session: Session, row: InstanceRow | ConflictRow) -> None:
     session.add(row)
     session.flush()

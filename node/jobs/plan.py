@@ -40,12 +40,13 @@ def plan(database: Database, revision_id: int, *, actor: str) -> bool:
                 purged[row.sop_instance_uid] = row.purged_at
         headers = {uid: [InstanceHeader.from_json(row.header) for row in rows] for uid, rows in by_series.items()}
         route = peers.route_for(session, revision.source_aet)
+        aside = receiving.kept_aside(session, revision.study_instance_uid)
         taken: dict[str, int] = defaultdict(int)
         selection = [
             _decide(
                 session,
                 revision,
-                _entry(choice, headers[choice.series_instance_uid]),
+                _entry(choice, headers[choice.series_instance_uid]) | _aside(choice, aside),
                 route=route,
                 taken=taken,
                 missing=_missing(session, revision, choice, purged),
@@ -86,6 +87,12 @@ def _entry(choice: Choice, headers: Sequence[InstanceHeader]) -> dict[str, Any]:
         "reason": choice.reason,
         "job_id": None,
     }
+
+
+def _aside(choice: Choice, aside: Mapping[str, int]) -> dict[str, Any]:
+    """How many objects of other content came under the UIDs of these images, and were kept aside; {} where none did."""
+    count = sum(aside.get(uid, 0) for uid in choice.sop_instance_uids)
+    return {"kept_aside": count} if count else {}
 
 
 def _missing(

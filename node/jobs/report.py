@@ -47,12 +47,13 @@ class Reporter:
             entries = tuple(entry for chosen in revision.selection for entry in _entries(session, chosen))
             rows = [row for row in receiving.instances_up_to(session, revision) if row.purged_at is None]
             missing, told_in = _missing(revision.selection)
+            notes = _kept_aside(revision.selection)
             stands = revision.number - 1 in told_in  # the report before this one says what nobody can look at again
             predecessors = () if stands else _predecessors(session, revision)
         with attempt.step("read"):
             gone = lost(self.database, self.archive, rows)
             sources = self._sources(rows, gone)
-        study = _without_lost(StudyEntry(entries, missing=missing), rows, gone)
+        study = _without_lost(StudyEntry(entries, notes, missing), rows, gone)
         if attempt.job.attempt >= self.settings.max_attempts:
             # every study gets a report: at the last attempt one without anything that may have broken the others
             sources = {uid: source.bare() for uid, source in sources.items()}
@@ -183,6 +184,16 @@ def _processed(entry: SeriesEntry, body: Mapping[str, Any], since: str, results:
         findings=from_body(body["findings"]),
         volume_sources=sources_from_body(body["sources"]),
         results=results,
+    )
+
+
+def _kept_aside(selection: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Of images that came twice with different content only the first was looked at: in a sentence per series."""
+    return tuple(
+        f"Images received again with other content under the same SOP Instance UID: {entry['kept_aside']}, of series "
+        f"{'without number' if entry['number'] is None else entry['number']}. They were kept aside and not looked at."
+        for entry in selection
+        if entry.get("kept_aside")
     )
 
 

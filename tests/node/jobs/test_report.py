@@ -15,6 +15,7 @@ from node.db import work
 from node.db.session import Database
 from node.db.tables import DeliveryRow, ResultRow, RevisionRow
 from node.dicom.receive import Arrival
+from node.errors import Conflict
 from node.jobs.analyse import Analyst, read_one_radiograph, read_one_volume
 from node.jobs.intake import complete_due
 from node.jobs.plan import plan
@@ -121,6 +122,20 @@ def test_a_study_that_is_not_eligible_is_told_why(database: Database, archive: A
     scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     run(scout)
     assert "Not processed." in report_of(database, archive)
+
+
+def test_an_image_that_came_again_with_other_pixels_is_told_as_kept_aside(
+    database: Database, archive: Archive, run: Run, desk: ReceivingDesk, arrive: Callable[..., Arrival]
+) -> None:
+    run(slice_of_air_and_tissue(number=1))
+    assert "kept aside" not in report_of(database, archive)
+    other = slice_of_air_and_tissue(number=1)
+    other.PixelData = bytes(len(other.PixelData))
+    with pytest.raises(Conflict):
+        desk.take(arrive(other))
+    run(slice_of_air_and_tissue(number=2))
+    said = " ".join(words(ds) for ds in results(database, archive) if ds.Modality == "SR")
+    assert "under the same SOP Instance UID: 1, of series 2. They were kept aside and not looked at." in said
 
 
 def test_what_only_the_reader_can_see_is_told_too(database: Database, archive: Archive, run: Run) -> None:
