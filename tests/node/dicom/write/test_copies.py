@@ -50,7 +50,7 @@ def test_without_any_frame_of_reference_all_slices_share_one_of_ours(tmp_path: P
     assert uid.startswith("2.25.")
 
 
-@pytest.mark.parametrize(("stated", "thickness"), [(5, 5), (0, 2.5), ("", 2.5), (None, 2.5), ([1, 2], 2.5)])
+@pytest.mark.parametrize(("stated", "thickness"), [(5, 5), (0, 2.5), ("", 2.5), (None, 2.5), ([1, 2], 1)])
 def test_a_thickness_that_is_none_is_the_step(stated: Any, thickness: float, tmp_path: Path) -> None:
     copied, _ = _copies(quirks.plant(quirks.says(SliceThickness=stated), made.ct_series(tmp_path)))
     assert {float(copy.SliceThickness) for copy in copied} == {thickness}
