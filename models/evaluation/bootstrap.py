@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
+_DECIMALS = 12
+"""What is smaller is what is left of equal numbers that were subtracted: 0, without a sign."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Interval:
     patients: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        mean, low, high = (round(end, _DECIMALS) + 0.0 for end in (self.mean, self.low, self.high))
+        return f"{mean:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def over_patients(values: Mapping[str, Sequence[float]], *, seed: int = 0) -> Interval:

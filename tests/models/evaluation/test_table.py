@@ -3,6 +3,8 @@
 import json
 import math
 
+import pytest
+
 from models.evaluation.bootstrap import Interval
 from models.evaluation.table import Measured, Row, Table
 
@@ -31,3 +33,8 @@ def test_what_could_not_be_measured_is_null_in_json():
     assert known == {"mean": 1.2346, "low": 1.0, "high": 1.5, "patients": 7}
     assert unknown == {"mean": None, "low": None, "high": None, "patients": 2}
     assert content["weights_sha256"] == "abc"
+
+
+@pytest.mark.parametrize("left", [5.55e-17, -5.55e-17])
+def test_what_equal_numbers_leave_when_subtracted_is_told_as_nothing(left: float) -> None:
+    assert str(Interval(left, -0.012, 1e-9, 24)) == "0 [-0.012, 1e-09]"
