@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import isnan
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.clinreadnet.config import HIGHEST
 from models.clinreadnet.run import scores_of
@@ -135,12 +136,33 @@ def unfit_for_detection(volume: Volume) -> str:
     pixel = max(volume.spacing_zyx_mm[1:])
     if pixel > COARSEST_PIXEL_MM:
         return f"The pixels of {pixel:.1f} mm are coarser than the {COARSEST_PIXEL_MM:g} mm that it was made for."
-    gap = float(np.linalg.norm(np.diff(volume.slice_origins_mm, axis=0), axis=1).max())
-    if gap > LARGEST_GAP_MM:
-        return f"Slices are up to {gap:.1f} mm apart, and it was made for {LARGEST_GAP_MM:g} mm at most."
+    if reason := _too_far_apart(volume):
+        return reason
     if _body_cm2(volume) < LEAST_BODY_CM2:
         return "The images show hardly anything but air: that nothing is found there would say nothing."
     return ""
+
+
+def _too_far_apart(volume: Volume) -> str:
+    """Why slices do not follow each other closely enough, in words: by gaps, or sideways; "" where they do."""
+    steps = np.diff(volume.slice_origins_mm, axis=0)  # (Z - 1, 3)
+    way = np.linalg.norm(steps, axis=1)
+    gaps = way if volume.gantry_tilt_deg else np.abs(steps @ _normal(volume))
+    if float(gaps.max()) > LARGEST_GAP_MM:
+        return f"Slices are up to {gaps.max():.1f} mm apart, and it was made for {LARGEST_GAP_MM:g} mm at most."
+    if float(way.max()) > LARGEST_GAP_MM:
+        aside = float(np.sqrt(np.maximum(way**2 - gaps**2, 0)).max())
+        return (
+            f"Slices are shifted sideways against their neighbours by up to {aside:.1f} mm, and it was made for slices "
+            "that lie over each other."
+        )
+    return ""
+
+
+def _normal(volume: Volume) -> NDArray[np.float64]:
+    """Unit vector (3,) at right angles to the slices."""
+    normal = np.cross(volume.affine[:3, 2], volume.affine[:3, 1])
+    return normal / np.linalg.norm(normal)
 
 
 def _body_cm2(volume: Volume) -> float:
@@ -156,8 +178,7 @@ def _body_cm2(volume: Volume) -> float:
 
 def _from_axial_deg(volume: Volume) -> float:
     """Angle between the normal of the slices and the body's long axis, degrees, 0 to 90."""
-    normal = np.cross(volume.affine[:3, 2], volume.affine[:3, 1])
-    return float(np.degrees(np.arccos(np.clip(abs(normal[2]) / np.linalg.norm(normal), 0, 1))))
+    return float(np.degrees(np.arccos(np.clip(abs(_normal(volume)[2]), 0, 1))))
 
 
 def _detection(detector: Detector | None, unfit: str) -> Analysis:

@@ -214,6 +214,11 @@ def test_the_input_is_untouched() -> None:
         ({"spacing_zyx_mm": (1.0, 2.8, 2.8)}, "pixels of 2.8 mm"),
         ({"slice_origins_mm": np.outer(np.arange(8), (0.0, 0.0, 7.5))}, "7.5 mm apart"),
         ({"slice_origins_mm": np.outer([0, 1, 2, 3, 4, 5, 6, 16], (0.0, 0.0, 1.0))}, "10.0 mm apart"),
+        (
+            {"slice_origins_mm": np.stack([[0, 0, 0, 9, 9, 0, 0, 0], np.zeros(8), np.arange(8)], axis=1)},
+            "shifted sideways against their neighbours by up to 9.0 mm",
+        ),
+        ({"slice_origins_mm": np.outer(np.arange(8), (0.0, 3.0, 5.5)), "gantry_tilt_deg": 28.6}, "6.3 mm apart"),
     ],
 )
 def test_series_that_the_detector_was_not_made_for_are_not_given_to_it(change: dict[str, Any], said: str) -> None:
