@@ -171,7 +171,7 @@ def _frame(path: Path, index: int, groups: _Groups, *, multi_frame: bool) -> Fra
         spacing=spacing,
         slope=groups.number(0x00289145, 0x00281053),
         intercept=groups.number(0x00289145, 0x00281052),
-        rescale_type=" ".join(groups.texts(0x00289145, 0x00281054)).upper(),
+        rescale_type=" ".join(dict.fromkeys(filter(None, groups.texts(0x00289145, 0x00281054)))).upper(),
         slice_thickness_mm=groups.number(0x00289110, 0x00180050),
         spacing_between_slices_mm=number(top, 0x00180088),
         exposure_mas=_exposure_mas(groups),

@@ -36,6 +36,14 @@ def test_every_frame_of_an_enhanced_image_is_a_slice_with_values_of_its_own(tmp_
     assert acquisition.slice_thickness_mm == 2.5
 
 
+@pytest.mark.parametrize(
+    ("stated", "expected"), [(["HU", "HU"], "HU"), (["HU", ""], "HU"), (["hu"], "HU"), (["HU", "OD"], "HU OD")]
+)
+def test_of_several_equal_rescale_types_one_counts(tmp_path: Path, stated: list[str], expected: str) -> None:
+    (frame,), _ = frames_of(phantom.save(phantom.ct(RescaleType=stated), tmp_path / "a.dcm"))
+    assert frame.rescale_type == expected
+
+
 def numbered(ds: Dataset, **values: Any) -> Dataset:
     """Frame Content with these values times 1, 2, 3… in the frames."""
     for number, frame in enumerate(ds.PerFrameFunctionalGroupsSequence, start=1):
