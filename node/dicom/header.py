@@ -21,6 +21,18 @@ FRAME_ANATOMY = 0x00209071
 PER_FRAME_FUNCTIONAL_GROUPS = 0x52009230
 """Where the header's parse stops: all that is indexed comes before it, and it may be megabytes long."""
 
+LOSSY_TRANSFER_SYNTAXES = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",
+        "1.2.840.10008.1.2.4.51",
+        "1.2.840.10008.1.2.4.81",
+        "1.2.840.10008.1.2.4.91",
+        "1.2.840.10008.1.2.4.203",
+    }
+)
+"""JPEG, JPEG-LS near-lossless, and the JPEG 2000 that does not promise to be lossless: taken for lossy whatever Lossy
+Image Compression says."""
+
 _URGENT = {"STAT", "HIGH", "URGENT", "ASAP"}
 _LISTS = ("image_type", "patient_orientation", "irradiation_events", "source_images")
 _PROJECTIONS = {"CR", "DX"}

@@ -16,7 +16,7 @@ from pydicom.encaps import get_frame
 
 from models.contract import BoolArray
 from node.dicom.elements import UNREADABLE, integer, number, parse, text
-from node.dicom.header import transfer_syntax
+from node.dicom.header import LOSSY_TRANSFER_SYNTAXES, transfer_syntax
 from node.dicom.read.codec import Codec
 from node.errors import NotEligible, NotUnderstood
 
@@ -40,7 +40,6 @@ _PLUGINS = {
     "1.2.840.10008.1.2.4.203": "pylibjpeg",
     _RLE: "pydicom",
 }
-_ALWAYS_LOSSY = {"1.2.840.10008.1.2.4.50", _JPEG_EXTENDED, "1.2.840.10008.1.2.4.81"}
 _PIXEL_DATA = 0x7FE00010
 _LARGEST_FRAME_PX = 1 << 28
 
@@ -90,7 +89,7 @@ class PixelFile:
     @property
     def lossy(self) -> bool:
         """Whether compression has changed the values, now or earlier (PS3.3 C.7.6.1.1.5)."""
-        return text(self.dataset, 0x00282110) == "01" or self.format.transfer_syntax_uid in _ALWAYS_LOSSY
+        return text(self.dataset, 0x00282110) == "01" or self.format.transfer_syntax_uid in LOSSY_TRANSFER_SYNTAXES
 
     def frame(self, index: int) -> tuple[IntArray, BoolArray | None]:
         """Stored values int64 (Y, X) of one frame (0-based), and where the header declares padding (None: nowhere).

@@ -16,19 +16,13 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from models.contract import SourceRef
 from node.dicom.elements import text
+from node.dicom.header import LOSSY_TRANSFER_SYNTAXES
+from node.dicom.write.headers import PATIENT_GROUPS, STUDY_KEYWORDS
 from node.errors import AnalysisFailed, NotUnderstood
 
-LOSSY_TRANSFER_SYNTAXES = frozenset(
-    {
-        "1.2.840.10008.1.2.4.50",
-        "1.2.840.10008.1.2.4.51",
-        "1.2.840.10008.1.2.4.81",
-        "1.2.840.10008.1.2.4.91",
-        "1.2.840.10008.1.2.4.203",
-    }
-)
-
-_NUMBERS = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "FL", "FD"})
+_FIRST_COUNTS = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "FL", "FD", "CS", "UI", "DA", "TM", "DT", "AS"})
+_WORDS = frozenset({"LO", "SH"})
+"""Free text of one value, in which a backslash is a slip of the pen."""
 _TIMES = ((0x0008002A, 8), (0x00080032, 0), (0x00080033, 0))
 """Acquisition DateTime, Acquisition Time and Content Time, and where in them the hour begins."""
 _IDENTITY = (
@@ -201,7 +195,7 @@ def _read(path: Path) -> Any:
 
 
 def _keep_readable(dataset: Any) -> None:
-    """Leaves out private elements, those whose value is not what their VR says, and all but the first number of one."""
+    """Leaves out private elements and those whose value is not what their VR says; makes one value of several."""
     for tag in list(dataset.keys()):
         try:
             element = None if tag.is_private else dataset[tag]
@@ -212,8 +206,21 @@ def _keep_readable(dataset: Any) -> None:
         elif element.VR == "SQ":
             for item in element.value:
                 _keep_readable(item)
-        elif element.VR in _NUMBERS and element.VM > 1 and dictionary_has_tag(tag) and dictionary_VM(tag) == "1":
-            element.value = element.value[0]  # as the reader takes it
+        elif element.VM > 1 and not _says_whose(element) and dictionary_has_tag(tag) and dictionary_VM(tag) == "1":
+            _make_one(element)
+
+
+def _says_whose(element: Any) -> bool:
+    """Patient and study stay as received: archives look up what stands there."""
+    return element.tag.group in PATIENT_GROUPS or element.keyword in STUDY_KEYWORDS
+
+
+def _make_one(element: Any) -> None:
+    """Of several values where one belongs: the first, as the reader takes it; of words all, each once."""
+    if element.VR in _FIRST_COUNTS:
+        element.value = element.value[0]
+    elif element.VR in _WORDS:
+        element.value = " ".join(dict.fromkeys(filter(None, map(str, element.value))))
 
 
 def _says_numbers(element: Any) -> bool:

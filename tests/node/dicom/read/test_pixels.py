@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     HTJ2K,
+    JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -25,6 +26,7 @@ from pydicom.uid import (
 from images import phantom, shared
 from node.dicom.read.codec import Codec
 from node.dicom.read.pixels import PixelFile
+from node.dicom.write import SeriesSource
 from node.errors import NotEligible
 
 SHAPE = (64, 72)  # JPEG 2000 halves it five times
@@ -92,6 +94,17 @@ def test_reads_near_lossless_within_its_bound_and_says_lossy(tmp_path: Path, cod
     file = PixelFile(path, codec)
     assert np.abs(file.frame(0)[0] - UNSIGNED_12).max() <= 3
     assert file.lossy
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000, HTJ2K])
+def test_a_syntax_that_promises_no_lossless_values_is_lossy_whatever_the_header_says(
+    tmp_path: Path, syntax: str
+) -> None:
+    ds = phantom.ct(LossyImageCompression="00", PixelData=encapsulate([HTJ2K_CODESTREAM]))
+    ds["PixelData"].is_undefined_length = True
+    path = phantom.save(ds, tmp_path / "a.dcm", syntax)
+    assert PixelFile(path, UNUSED).lossy
+    assert SeriesSource.load([path]).first.LossyImageCompression == "01", "of results, as in the note"
 
 
 def test_hears_that_an_image_was_once_compressed_with_loss(tmp_path: Path) -> None:

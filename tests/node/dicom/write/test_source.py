@@ -44,6 +44,25 @@ def test_of_several_numbers_where_one_belongs_the_first_counts(tmp_path: Path) -
     assert {image.kind for image in run.images} >= {"derived", "seg"}
 
 
+def test_of_several_values_where_one_belongs_none_becomes_a_list_in_words(tmp_path: Path) -> None:
+    stated = {
+        "SeriesDescription": ["CHEST", "ABDOMEN", "CHEST"],
+        "RescaleType": ["HU", "HU"],
+        "LossyImageCompression": ["00", "00"],
+        "BodyPartExamined": ["CHEST", "ABDOMEN"],
+        "FrameOfReferenceUID": ["1.2.3", "1.2.3"],
+        "PatientID": ["1", "2"],
+        "AccessionNumber": ["3", "3"],
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+    }
+    header = SeriesSource.load(made.ct_series(tmp_path, slices=1, **stated)).first
+    assert header.SeriesDescription == "CHEST ABDOMEN"
+    assert (header.RescaleType, header.LossyImageCompression, header.BodyPartExamined) == ("HU", "00", "CHEST")
+    assert header.FrameOfReferenceUID == "1.2.3"
+    assert (list(header.PatientID), list(header.AccessionNumber)) == (["1", "2"], ["3", "3"]), "whose it is stays"
+    assert len(header.ImageType) == 3
+
+
 def test_refuses_what_is_not_dicom(tmp_path: Path) -> None:
     path = tmp_path / "note.dcm"
     path.write_text("no image")
