@@ -240,14 +240,9 @@ def _by_what_it_shows(header: InstanceHeader) -> Verdict | None:
         return Role.DOSE_REPORT, None, "A dose or protocol page saved as an image."
     if _SCREEN.search(kind):
         return Role.SCREEN_SAVE, None, "A screen save, not a measured image."
-    if header.image_type[:2] == ("DERIVED", "SECONDARY"):
-        return (
-            Role.DERIVED,
-            None,
-            "A secondary image computed from others (Image Type DERIVED\\SECONDARY), not an original.",
-        )
-    if _is_ct(header) and _REFORMAT.search(kind):
-        return Role.DERIVED, None, "A reformatted, projected or computed image, not the original cross-sections."
+    reason = reworked(header.image_type) if _is_ct(header) else _secondary(header.image_type)
+    if reason:
+        return Role.DERIVED, None, reason
     if _is_ct(header) and (called := _CALLED_REFORMAT.search(_MEANT_FOR.sub(" ", description))):
         return (
             Role.DERIVED,
@@ -255,13 +250,27 @@ def _by_what_it_shows(header: InstanceHeader) -> Verdict | None:
             f'The series description says "{called[0]}": a reformatted, projected or computed image, not the original '
             "cross-sections.",
         )
-    if _is_ct(header) and header.image_type[:1] == ("DERIVED",) and not says_axial:
-        return (
-            Role.DERIVED,
-            None,
-            "A derived image that is not said to be axial; only original or axial images are taken.",
-        )
     return None
+
+
+def reworked(image_type: Sequence[str]) -> str:
+    """Why a CT image or frame of this type is no original cross-section, for the reader; "" where it may be one.
+
+    image_type      Image Type, or Frame Type of a multi-frame image, in capitals
+    """
+    if reason := _secondary(image_type):
+        return reason
+    if _REFORMAT.search(" ".join(image_type).replace("_", " ")):
+        return "A reformatted, projected or computed image, not the original cross-sections."
+    if "DERIVED" in image_type[:1] and "AXIAL" not in image_type[2:3]:
+        return "A derived image that is not said to be axial; only original or axial images are taken."
+    return ""
+
+
+def _secondary(image_type: Sequence[str]) -> str:
+    if tuple(image_type[:2]) == ("DERIVED", "SECONDARY"):
+        return "A secondary image computed from others (Image Type DERIVED\\SECONDARY), not an original."
+    return ""
 
 
 def _ct(header: InstanceHeader) -> Verdict:

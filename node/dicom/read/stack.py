@@ -13,6 +13,7 @@ import numpy as np
 from node.dicom.read.frames import Frame
 from node.dicom.read.geometry import ANGLE_TOLERANCE, SAME_PLACE_MM, Plane, distances, plane_of
 from node.dicom.read.interleaved import grouped, interleaved
+from node.dicom.select import reworked
 from node.errors import NotEligible
 
 Fingerprint = Callable[[Frame], bytes]
@@ -48,6 +49,7 @@ def _cross_sections(frames: list[Frame], notes: list[str]) -> list[Frame]:
         raise NotEligible("Only localisers (scout images), no cross-sections.")
     if len(kept) < len(frames):
         notes.append(f"Localiser images left out: {len(frames) - len(kept)}.")
+    kept = _originals(kept, notes)
     for frame in kept:
         if frame.modality != "CT":
             raise NotEligible(f"The modality says {frame.modality or 'nothing'}, not CT.")
@@ -55,6 +57,16 @@ def _cross_sections(frames: list[Frame], notes: list[str]) -> list[Frame]:
             raise NotEligible("The header does not say where in space the image is (no position or orientation).")
         if len(frame.spacing) != 2 or min(frame.spacing) <= 0:
             raise NotEligible("The header does not say how large a pixel is (no pixel spacing).")
+    return kept
+
+
+def _originals(frames: list[Frame], notes: list[str]) -> list[Frame]:
+    """Without the frames of a multi-frame image that say of themselves that they were computed, whatever it says."""
+    kept = [frame for frame in frames if not reworked(frame.image_type)]
+    if not kept:
+        raise NotEligible(reworked(frames[0].image_type))
+    if len(kept) < len(frames):
+        notes.append(f"Reformatted or computed frames left out, by their own type: {len(frames) - len(kept)}.")
     return kept
 
 

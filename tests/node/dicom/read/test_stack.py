@@ -81,6 +81,21 @@ def test_refuses_localisers_alone() -> None:
         one_stack([at(0, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))], different)
 
 
+RESAMPLED = ("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED")
+
+
+def test_frames_that_say_they_were_computed_are_left_out_whatever_the_image_says() -> None:
+    frames = [at(9, image_type=RESAMPLED), at(0), at(1, image_type=("ORIGINAL", "PRIMARY", "VOLUME", "NONE"))]
+    kept, _, notes = one_stack(frames, different)
+    assert order(kept) == [0, 1]
+    assert notes == ["Reformatted or computed frames left out, by their own type: 1."]
+
+
+def test_refuses_computed_frames_alone() -> None:
+    with pytest.raises(NotEligible, match="A reformatted, projected or computed image"):
+        one_stack([at(z, image_type=RESAMPLED) for z in range(3)], different)
+
+
 @pytest.mark.parametrize("odd", [{"orientation": CORONAL}, {"rows": 8}, {"spacing": (2.0, 2.0)}])
 def test_leaves_out_a_single_odd_image_beside_several(odd: dict[str, object]) -> None:
     kept, _, notes = one_stack([at(9, **odd), at(0), at(1), at(2)], different)

@@ -144,6 +144,17 @@ def test_reads_an_enhanced_image_frame_by_frame(tmp_path: Path) -> None:
     assert volume.spacing_zyx_mm == pytest.approx((2.5, 0.7, 0.8))
 
 
+def test_an_enhanced_image_that_calls_itself_original_leaves_out_frames_that_say_otherwise(tmp_path: Path) -> None:
+    values = np.stack([phantom.stored_values(index) for index in range(3)])
+    ds = phantom.enhanced_ct([(0, 0, 2.5 * n) for n in range(3)], values)
+    for frame, kind in zip(ds.PerFrameFunctionalGroupsSequence, ("NONE", "NONE", "MPR"), strict=True):
+        frame.CTImageFrameTypeSequence = [Dataset()]
+        frame.CTImageFrameTypeSequence[0].FrameType = ["ORIGINAL", "PRIMARY", "VOLUME", kind]
+    volume = read([ds], tmp_path)
+    assert [source.frame for source in volume.sources] == [1, 2]
+    assert volume.notes == ("Reformatted or computed frames left out, by their own type: 1.",)
+
+
 def test_reads_one_of_two_labelled_phases_of_an_enhanced_image(tmp_path: Path) -> None:
     values = np.stack([phantom.stored_values(n) for n in range(6)])
     ds = phantom.enhanced_ct([(0, 0, 2.5 * (n % 3)) for n in range(6)], values)
@@ -400,4 +411,4 @@ class TestWithRealFiles:
                 assert np.isfinite(volume.voxels).all()
                 fates["read"] += 1
         assert all(len(reason) > 20 for reason in reasons)
-        assert fates == {"read": 30, "refused": 322}
+        assert fates == {"read": 28, "refused": 324}
