@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.contract import Findings, Radiograph, SourceRef, Volume
+from models.contract import Findings, ModelError, Radiograph, SourceRef, Volume
 from node.archive import Archive
 from node.db import receiving, work
 from node.db.session import Database
@@ -15,21 +16,27 @@ from node.db.tables import InstanceRow, QualityRow, ResultRow
 from node.dicom.read import read_radiograph, read_volume
 from node.dicom.select import CHEST_XRAY
 from node.dicom.write import SeriesSource, noted, write_images
-from node.errors import NotEligible
+from node.errors import AnalysisFailed, NotEligible
 from node.jobs.body import sources_from_body, sources_to_body, to_body
 from node.jobs.quality import quality_row
 from node.jobs.record import now
-from node.jobs.run import Attempt, Outcome, keep_produced
+from node.jobs.run import Attempt, Outcome, keep_produced, may_be_tried_again, passes, what_broke
 from node.jobs.sources import demand_all
 from node.jobs.stamp import stamp
 from node.pipelines.low_dose_ct import SCORING
 from node.pipelines.models import Models
 from node.settings import Settings
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[int, int], None]
 Grid = Volume | Radiograph
 Pipeline = Callable[[Any, Models, Progress], Findings]
 """(Volume or Radiograph, networks, progress callback) → Findings."""
+
+
+_BROKE = (ModelError, AnalysisFailed, RuntimeError, MemoryError)
+"""What an analysis raises on an image that it cannot cope with; RuntimeError is torch's."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +87,16 @@ class Analyst:
         return results, body, findings
 
     def _one_by_one(self, attempt: Attempt, rows: list[InstanceRow], models: Models) -> Outcome:
-        """Of several images of a series each by itself; one that cannot be read keeps none of the others back."""
+        """Of several images of a series each by itself; one that cannot be read keeps none of the others back.
+
+        Nor does one that the analysis breaks on, once the job will not be tried again.
+        """
         with attempt.step("read"):
             demand_all(self.database, self.archive, rows)
             images = SeriesSource.load([self.archive.path(row.path) for row in rows]).one_by_one()
         results: list[ResultRow] = []
         told: list[dict[str, Any]] = []
+        broken: Exception | None = None
         for row, image in zip(rows, images, strict=True):
             name = {"image": image.part.name if image.part else ""}
             try:
@@ -93,8 +104,17 @@ class Analyst:
             except NotEligible as exc:
                 told.append({**name, "reason": exc.reason})
                 continue
+            except _BROKE as exc:
+                if may_be_tried_again(self.settings, attempt.job) or passes(exc, attempt.job):
+                    raise
+                broken = exc
+                log.error("job %d: one of %d images broke", attempt.job.id, len(rows), exc_info=exc)
+                told.append({**name, "reason": what_broke(exc, attempt.doing), "failed": True})
+                continue
             results += own
             told.append({**name, **body, "results": [one.sop_instance_uid for one in own]})
+        if broken is not None and not results:
+            raise broken
         outcome = "processed" if results else "not eligible"
         reason = "" if results else " ".join(dict.fromkeys(one["reason"] for one in told))
         return Outcome(outcome, reason, tuple(results), {"one_by_one": told})

@@ -51,6 +51,11 @@ class Attempt:
     _step: str = ""
     _over: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def doing(self) -> str:
+        """The name of the step that was begun last."""
+        return self._step
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Renew the lease from a thread of its own until the work is over."""
@@ -195,12 +200,12 @@ class Worker:
     def _broke(self, attempt: Attempt, exc: Exception) -> None:
         """Another attempt, or the end: a failure that is told in the report."""
         job = attempt.job
-        reason = exc.reason if isinstance(exc, NodeError) else _what_broke(exc, attempt._step)
+        reason = what_broke(exc, attempt.doing)
         log.error("job %d attempt %d broke: %s", job.id, job.attempt, reason, exc_info=exc)
         with self._database.write() as session:
             if isinstance(exc, SourceLost):
                 fail_job(session, job, attempt.revision, reason, actor=self._actor)
-            elif _passes(exc, job):
+            elif passes(exc, job):
                 wait = patience.after_trouble(self._settings, job.queued_at)
                 put_back(session, job, attempt.revision, reason, actor=self._actor, wait=wait, counted=False)
             elif may_be_tried_again(self._settings, job):
@@ -270,13 +275,18 @@ def record_job(
     )
 
 
-def _what_broke(exc: Exception, step: str) -> str:
-    """Its kind, and of a disk's failure what the system says; never its text, which may hold anything."""
+def what_broke(exc: Exception, step: str) -> str:
+    """The reason of an error of ours; of any other its kind, and of a disk's failure what the system says.
+
+    Never the text of another's, which may hold anything.
+    """
+    if isinstance(exc, NodeError):
+        return exc.reason
     told = f" ({os.strerror(exc.errno)})" if isinstance(exc, OSError) and exc.errno is not None else ""
     return f"{type(exc).__name__} in step {step!r}{told}"
 
 
-def _passes(exc: Exception, job: JobRow) -> bool:
+def passes(exc: Exception, job: JobRow) -> bool:
     """Whether it is the surroundings that failed, not the job: waited for, and not counted as an attempt."""
     if isinstance(exc, Transient | OutOfResources):
         return True

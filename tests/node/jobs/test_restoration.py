@@ -16,6 +16,7 @@ from sqlalchemy import select
 from gate import made
 from gate.gate import complaints
 from images import chest
+from models.contract import ModelError
 from node.archive import Archive
 from node.db.session import Database
 from node.db.tables import InstanceRow, ModelVersionRow, ResultRow
@@ -37,22 +38,23 @@ def treat(
 ) -> Callable[..., list[Any]]:
     """Takes images, plans and works until nothing is left; the results of the newest revision, parsed."""
 
-    def run(paths: list[Path], restorer: Any) -> list[Any]:
+    def run(paths: list[Path], restorer: Any, **policy: int) -> list[Any]:
+        told = settings.model_copy(update=policy)
         for path in paths:
             desk.take(arrive(pydicom.dcmread(path)))
         [revision_id] = complete_due(database, actor="test")
         plan(database, revision_id, actor="test")
         pipeline = partial(chest_xray, maps=True)
         analyst = Analyst(
-            settings,
+            told,
             database,
             archive,
             models=lambda: Models(restorer=restorer),
             pipelines={"chest_xray": (read_one_radiograph, pipeline)},
         )
-        reporter = Reporter(settings, database, archive, "worker")
+        reporter = Reporter(told, database, archive, "worker")
         worker = Worker(
-            settings,
+            told,
             database,
             actor="worker",
             analyse=analyst.analyse,
@@ -176,6 +178,40 @@ def test_one_image_that_is_unfit_or_unreadable_keeps_no_other_back(
     said = of_class(results, SR)[0].to_json()
     assert "image 2 at 09:15:32 (DX, 1 image, radiograph): Not processed. All pixels have the same value" in said
     assert "(DX, 1 image, radiograph): Not processed. A lateral view" in said
+
+
+def breaks_on_the_second(image: Any, on_progress: Any, with_spread: bool) -> Any:
+    if image.source.instance_uid == "1.2.3.2":
+        raise ModelError("a network broke")
+    return chest.smoothed(image, on_progress, with_spread)
+
+
+def test_one_image_that_the_network_breaks_on_keeps_no_other_back_at_the_last_attempt(
+    treat: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    sent = [frontal(tmp_path, 1), frontal(tmp_path, 2)]
+    results = treat(sent, chest.restorer(breaks_on_the_second), max_attempts=1)
+    [restored] = of_class(results, made.DX)
+    assert restored.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.1"
+    [report] = of_class(results, SR)
+    said = report.to_json()
+    assert ", image 1 at 09:15:31 (DX, 1 image, radiograph): processed" in said
+    assert "image 2 at 09:15:32 (DX, 1 image, radiograph): AI processing failed. ModelError in step 'analyse'" in said
+    assert report.CompletionFlag == "PARTIAL"
+
+
+def test_while_a_job_may_be_tried_again_nothing_is_told_of_images_that_broke(
+    treat: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    assert treat([frontal(tmp_path, 1), frontal(tmp_path, 2)], chest.restorer(breaks_on_the_second)) == []
+
+
+def test_a_series_of_which_every_image_breaks_has_failed(treat: Callable[..., list[Any]], tmp_path: Path) -> None:
+    def breaks(*_given: Any) -> Any:
+        raise ModelError("a network broke")
+
+    results = treat([frontal(tmp_path, 1), frontal(tmp_path, 2)], chest.restorer(breaks), max_attempts=1)
+    assert "(DX, 2 images, radiograph): AI processing failed. ModelError" in of_class(results, SR)[0].to_json()
 
 
 def test_more_frontal_images_than_a_course_of_one_visit_are_refused(
