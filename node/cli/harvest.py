@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
+import os
+import shutil
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +22,25 @@ from node.cli import home as homes
 from node.cli.send import peer_of
 from node.cli.studies import JSON
 from node.cli.words import NOTHING, complain, err, exit_code_of, moment, print_json, remark, say, table
-from node.errors import AnalysisFailed, ConfigurationError, NoCommonContext, NodeError
+from node.errors import (
+    AnalysisFailed,
+    ConfigurationError,
+    NoCommonContext,
+    NodeError,
+    PeerBusy,
+    PeerUnreachable,
+)
 
 if TYPE_CHECKING:
     from node.cli.harvested import TrainingSet
     from node.dicom.marks.shelf import Shelf
+    from node.dicom.read.codec import Codec
     from node.dicom.retrieve import Destination
     from node.settings import Peer, Settings
 
 _SAVE_EVERY_S = 60.0
+_GIVE_UP_AFTER = 3
+"""Studies in a row for which the peer could not be reached."""
 
 Opened = Callable[[Path], "Shelf"]
 """A study as a shelf whose fetched files lie in the folder given."""
@@ -80,13 +94,13 @@ def harvest(
     kept_apart = mapping or out.absolute().with_name(f"{out.absolute().name}.mapping.json")
     if kept_apart.resolve().is_relative_to(out.resolve()):
         raise ConfigurationError(f"{kept_apart}: the mapping leads back to patients; keep it outside of {out}")
+    source = {"kind": "peer" if folder is None else "folder"}  # no AE title: it may name the hospital
     if folder is not None:
-        studies, source = _in_folder(folder, study), {"kind": "folder"}
+        studies = _in_folder(folder, study)
     else:
         settings, called = homes.load(ctx.obj), peer_of(ctx, peer)
         dates = _dates(since, until)
         studies = _of_peer(settings, called, dates, _lines(patient_list), study, _destination(move_to))
-        source = {"kind": "peer", "aet": called.aet}
     _run(studies, out, kept_apart, source, dry_run=dry_run, as_json=as_json)
 
 
@@ -103,36 +117,39 @@ def _run(
         _say_plan(list(todo), counts, as_json=as_json)
         raise typer.Exit(0 if studies else NOTHING)
     before = len(made)
-    troubles = harvest_all(made, todo, source)
-    said = made.save(source)
+    with _alone(out) as fetched:
+        troubles = harvest_all(made, todo, source, fetched)
+        said = made.save(source)
     _report(said, counts, troubles, len(made) - before, out, kept_apart, as_json=as_json)
     if troubles:
         raise typer.Exit(max(exit_code_of(error) for error in troubles))
     raise typer.Exit(0 if len(made) else NOTHING)
 
 
-def harvest_all(made: TrainingSet, todo: dict[str, Opened], source: dict[str, str]) -> list[NodeError]:
-    """What went wrong, of studies that are left for the next time; a peer that cannot do it at all ends it."""
-    from node.dicom.marks.study import marks_of
+def harvest_all(
+    made: TrainingSet, todo: dict[str, Opened], source: dict[str, str], fetched: Path | None = None
+) -> list[NodeError]:
+    """What went wrong, of studies that are left for the next time; where nothing can go well any more, it ends.
+
+    fetched   folder for the files of the study under way; None: the system's
+    """
     from node.dicom.read.codec import Codec
 
     troubles: list[NodeError] = []
-    saved_at = time.monotonic()
+    unreachable, saved_at = 0, time.monotonic()
+    made.mapping.save()
     with _bar() as bar, Codec() as codec:
         task = bar.add_task("harvesting", total=len(todo))
         try:
-            for opened in todo.values():
-                with tempfile.TemporaryDirectory(prefix="pacsnode-harvest-") as folder:
-                    shelf = opened(Path(folder))
-                    try:
-                        made.add(marks_of(shelf, codec), codec, not_sent=shelf.failed)
-                    except NoCommonContext:
-                        raise
-                    except NodeError as exc:
-                        troubles.append(exc)
-                    except Exception:  # noqa: BLE001  (one study that breaks us must not stop all those behind it)
-                        err.print(traceback.format_exc(), markup=False)
-                        troubles.append(AnalysisFailed(f"study {shelf.study_uid} broke the program (lines above)"))
+            for done, opened in enumerate(todo.values(), start=1):
+                trouble = _harvest_one(made, opened, codec, fetched)
+                if trouble is not None:
+                    troubles.append(trouble)
+                unreachable = unreachable + 1 if isinstance(trouble, PeerUnreachable) else 0
+                if unreachable == _GIVE_UP_AFTER and done < len(todo):
+                    words = f"no connection {unreachable} times in a row: {len(todo) - done} studies were not tried"
+                    troubles.append(PeerUnreachable(words))
+                    break
                 bar.update(task, advance=1, description=f"harvesting, {len(made)} rows")
                 if time.monotonic() - saved_at > _SAVE_EVERY_S:
                     made.save(source)
@@ -143,13 +160,64 @@ def harvest_all(made: TrainingSet, todo: dict[str, Opened], source: dict[str, st
     return troubles
 
 
+def _harvest_one(made: TrainingSet, opened: Opened, codec: Codec, fetched: Path | None) -> NodeError | None:
+    """Why a study, or some of it, is left for the next time. raises NoCommonContext, ConfigurationError"""
+    from node.dicom.marks.study import marks_of
+
+    with tempfile.TemporaryDirectory(dir=fetched) as folder:
+        shelf = opened(Path(folder))
+        try:
+            made.add(marks_of(shelf, codec), codec, not_sent=shelf.failed)
+        except (NoCommonContext, ConfigurationError):
+            raise
+        except NodeError as exc:
+            return exc
+        except Exception as exc:  # noqa: BLE001  (one study that breaks us must not stop all those behind it)
+            where = "".join(traceback.format_tb(exc.__traceback__))
+            err.print(f"{where}{type(exc).__name__}", markup=False)  # its text may hold values of the study
+            return AnalysisFailed(f"study {shelf.study_uid} broke the program (lines above)")
+    if shelf.failed:
+        return PeerBusy(f"study {shelf.study_uid}: {shelf.failed} objects did not come; what came is kept")
+    return None
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[Path]:
+    """A folder beside the set for files as fetched, emptied first: a harvest that was killed leaves them there.
+
+    raises   ConfigurationError where another harvest is at work on the same set
+    """
+    place = out.absolute().with_name(f"{out.absolute().name}.fetched")
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(place, os.O_RDONLY)
+    except OSError as exc:
+        raise ConfigurationError(f"{place}: cannot be made ({exc.strerror})") from exc
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(handle)
+        raise ConfigurationError(f"another harvest is at work on {out}") from exc
+    try:
+        for left in place.iterdir():
+            shutil.rmtree(left)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(handle)
+
+
 def _in_folder(folder: Path, wanted: list[str] | None) -> dict[str, Opened]:
     from node.dicom.marks.shelf import shelves
 
     def opened(shelf: Shelf) -> Opened:
         return lambda _: shelf
 
-    return {it.study_uid: opened(it) for it in shelves(folder) if not wanted or it.study_uid in wanted}
+    left_out: Counter[str] = Counter()
+    found = shelves(folder, lambda reason: left_out.update([reason]))
+    for reason, count in left_out.most_common():
+        remark(f"{count} files left out: {reason}")
+    return {it.study_uid: opened(it) for it in found if not wanted or it.study_uid in wanted}
 
 
 def _of_peer(
@@ -244,6 +312,8 @@ def _report(
     )
     if said["objects_not_sent"]:
         remark(f"{said['objects_not_sent']} objects could not be sent by the peer")
+    if said["neighbours_left_out"]:
+        remark(f"{said['neighbours_left_out']} slices beside key slices are not usable and were left out")
     remark(f"{kept_apart} ties numbers to patients: keep it apart from {out}, and safe")
 
 

@@ -4,6 +4,7 @@ OUT/DL_info.csv             one row per mark              OUT/harvest.json   cou
 OUT/Images_png/P_S_R/N.png  the key slice and its neighbours, HU + 32768
 OUT/lesions.csv             line by line with DL_info.csv: the same lesion over time, finding and site by code
 OUT.mapping.json            numbers ↔ digests (0600)      OUT.refused.csv    refused marks by UID, for the PACS (0600)
+OUT.fetched/                the study under way, as it came (0700); gone at the end
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
@@ -52,8 +54,10 @@ NOTE = (
     " identities; no date, no UID, no name and no free text was kept. Pixels were not searched for burnt-in text or"
     " for faces."
 )
+_IMAGES = "Images_png"
 _LESION_COLUMNS = ("File_name", "Lesion", "Observer", "Finding", "Site")
 _LESION_DIGITS = 16
+_UNFINISHED = ".new"
 _PUBLIC_SCHEMES = ("SCT", "SRT", "SNM3", "DCM", "RADLEX", "UMLS", "FMA")
 
 _TYPES: AnyMapping[str, LesionType] = {
@@ -87,6 +91,7 @@ class TrainingSet:
         self._lesions: dict[tuple[int, int], list[dict[str, str]]] = {}
         self._finished: dict[str, dict[str, Any]] = {}
         self._refused: list[Refusal] = []
+        self._end_save()
         try:
             for row in read_table(self.table) if self.table.exists() else []:
                 self._rows.setdefault((row.patient, row.study), []).append(row)
@@ -97,12 +102,18 @@ class TrainingSet:
             raise ConfigurationError(
                 f"{mapping.path} is of a harvest whose table is not in {out}: give the --out of then"
             )
+        if not self.table.exists() and not mapping.path.exists() and (self.out / _IMAGES).exists():
+            raise ConfigurationError(f"{out} holds images of something else: give a folder of its own")
         if self._rows and not mapping.patients:
             raise ConfigurationError(f"{out} holds a harvest, and {mapping.path} is not its mapping: give --mapping")
 
     @property
     def table(self) -> Path:
         return self.out / "DL_info.csv"
+
+    @property
+    def lesions(self) -> Path:
+        return self.out / "lesions.csv"
 
     @property
     def rows(self) -> list[LesionRow]:
@@ -112,33 +123,40 @@ class TrainingSet:
         return sum(len(rows) for rows in self._rows.values())
 
     def has(self, study_uid: str) -> bool:
-        """Whether a study is done with."""
+        """Whether a study is done with: one of which the peer could not send all may give more the next time."""
         digest = self.mapping.digest("study", study_uid)
-        return digest in self.mapping.done or digest in self._finished
+        done = self._finished.get(digest) or self.mapping.done.get(digest)
+        return done is not None and not done["not_sent"]
 
     def add(self, study: StudyMarks, codec: Codec, *, not_sent: int = 0) -> None:
-        """Rows and images of one study; `save` makes them last."""
+        """Rows and images of one study; `save` makes them last. raises ConfigurationError where the disk fails"""
         patient_id = study.patient_id or study.study_uid
         patient = self.mapping.patient(patient_id)
         number = self.mapping.study(patient_id, study.study_uid)
         refusals = list(study.refusals)
-        rows, lesions, images = [], [], set()
-        for mark in _once(study.marks, refusals):
-            try:
-                row = self._row(mark, patient, number, study.study_uid, Split(self.mapping.share(patient_id)))
-                images |= self._write_images(mark, row, codec)
-            except NotEligible as exc:
-                uid = mark.image.instance_uid
-                refusals.append(Refusal(mark.about.document_uid, f"the image is not usable: {exc.reason}", "", uid))
-                continue
-            rows.append(row)
-            lesions.append(self._lesion(mark, row))
+        rows, lesions = [], []
+        images: dict[Path, bool] = {}
+        try:
+            self._clear(patient, number)
+            for mark in _once(study.marks, refusals):
+                try:
+                    row = self._row(mark, patient, number, study.study_uid, Split(self.mapping.share(patient_id)))
+                    self._write_images(mark, row, codec, images)
+                except NotEligible as exc:
+                    reason = f"the image is not usable: {exc.reason}"
+                    refusals.append(Refusal(mark.about.document_uid, reason, "", mark.image.instance_uid))
+                    continue
+                rows.append(row)
+                lesions.append(self._lesion(mark, row))
+        except OSError as exc:
+            raise ConfigurationError(f"{self.out}: cannot be written ({exc.strerror})") from exc
         self._rows[patient, number], self._lesions[patient, number] = rows, lesions
         self._refused += refusals
         self._finished[self.mapping.digest("study", study.study_uid)] = {
             "documents": study.documents,
             "rows": len(rows),
-            "images": len(images),
+            "images": sum(images.values()),
+            "neighbours_left_out": len(images) - sum(images.values()),
             "not_sent": not_sent,
             "origins": dict(Counter(row.origin for row in rows)),
             "refused": dict(Counter(refusal.reason for refusal in refusals)),
@@ -151,17 +169,20 @@ class TrainingSet:
         """
         self.mapping.save()
         try:
-            unfinished = self.table.with_suffix(".new")
-            write_table(unfinished, self.rows)
-            self._write_lesions()
-            unfinished.replace(self.table)
+            self.out.mkdir(parents=True, exist_ok=True)
+            lesions, table = (path.with_suffix(_UNFINISHED) for path in (self.lesions, self.table))
+            self._write_lesions(lesions)
+            write_table(table, self.rows)
+            for path in (lesions, table):
+                _sync(path)
+            lesions.replace(self.lesions)
+            table.replace(self.table)
             self._note_refusals()
             self.mapping.done.update(self._finished)
             self._finished.clear()
             said = self.summary(source)
-            (self.out / "harvest.json").write_text(
-                json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf8"
-            )
+            report = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
+            (self.out / "harvest.json").write_text(report, encoding="utf8")
         except OSError as exc:
             raise ConfigurationError(f"{self.out}: cannot be written ({exc.strerror})") from exc
         self.mapping.save()
@@ -184,6 +205,7 @@ class TrainingSet:
             "documents": sum(study["documents"] for study in studies),
             "rows": len(self),
             "images": sum(study["images"] for study in studies),
+            "neighbours_left_out": sum(study.get("neighbours_left_out", 0) for study in studies),
             "objects_not_sent": sum(study["not_sent"] for study in studies),
             "origins": dict(origins.most_common()),
             "splits": {split.name.lower(): sum(row.split == split for row in self.rows) for split in Split},
@@ -195,7 +217,8 @@ class TrainingSet:
         series, about = mark.series, mark.about
         person = person_of(series.frames[mark.index].path)
         points = _points(mark)
-        first, last = series.within_mm(mark.index, REACH_MM)
+        first, last, step_mm = series.neighbours(mark.index, REACH_MM)
+        row_mm, column_mm = series.planes[mark.index].spacing_yx_mm
         frame = series.frames[mark.index]
         return LesionRow(
             patient=patient,
@@ -206,7 +229,7 @@ class TrainingSet:
             box_px=box_of(points),
             diameters_px=diameters_of(points),
             slice_range=(1 + first, 1 + last),
-            spacing_mm=series.spacing_xyz_mm(mark.index),
+            spacing_mm=(column_mm, row_mm, step_mm),
             image_size=(frame.columns, frame.rows),
             window_hu=person.window_hu,
             split=split,
@@ -217,17 +240,30 @@ class TrainingSet:
             institution=self.mapping.institution(about.institution),
         )
 
-    def _write_images(self, mark: Mark, row: LesionRow, codec: Codec) -> set[Path]:
-        """The key slice and its neighbours, where they are not there yet. raises NotEligible"""
-        first, last = mark.series.within_mm(mark.index, REACH_MM)
-        folder = (self.out / "Images_png" / image_path(row.file_name)).parent
-        paths = {index: folder / f"{1 + index:03d}.png" for index in (mark.index, *range(first, last + 1))}
-        for index, path in paths.items():
-            if not path.exists():
-                unfinished = path.with_name(f".{path.name}")
-                write_image(unfinished, mark.series.hounsfield(index, codec))
-                unfinished.replace(path)
-        return set(paths.values())
+    def _clear(self, patient: int, study: int) -> None:
+        """Images under these numbers: of an unfinished harvest, which may have given the numbers to somebody else."""
+        for folder in (self.out / _IMAGES).glob(f"{patient:06d}_{study:02d}_*"):
+            shutil.rmtree(folder)
+
+    def _write_images(self, mark: Mark, row: LesionRow, codec: Codec, done: dict[Path, bool]) -> None:
+        """The key slice and its neighbours; of these, what cannot be used is left out, as DeepLesion leaves it out.
+
+        done     images that were tried → whether they were written
+        raises   NotEligible where it is the key slice
+        """
+        first, last, _ = mark.series.neighbours(mark.index, REACH_MM)
+        folder = (self.out / _IMAGES / image_path(row.file_name)).parent
+        for index in (mark.index, *range(first, last + 1)):
+            path = folder / f"{FIRST_PIXEL + index:03d}.png"
+            if done.get(path) or (path in done and index != mark.index):
+                continue
+            try:
+                write_image(path, mark.series.hounsfield(index, codec))
+                done[path] = True
+            except NotEligible:
+                done[path] = False
+                if index == mark.index:
+                    raise
 
     def _lesion(self, mark: Mark, row: LesionRow) -> dict[str, str]:
         about = mark.about
@@ -239,25 +275,27 @@ class TrainingSet:
         """The lines that belong to the rows read. raises ModelError where they do not"""
         if not self._rows:
             return
-        path = self.out / "lesions.csv"
         try:
-            with path.open(newline="", encoding="utf8") as file:
+            with self.lesions.open(newline="", encoding="utf8") as file:
                 lines = list(csv.DictReader(file))
         except OSError as exc:
-            raise ModelError(f"{path.name}: cannot be read") from exc
+            raise ModelError(f"{self.lesions.name}: cannot be read") from exc
         if [line.get("File_name") for line in lines] != [row.file_name for row in self.rows]:
-            raise ModelError(f"{path.name} is not of the same rows")
+            raise ModelError(f"{self.lesions.name} is not of the same rows")
         for row, line in zip(self.rows, lines, strict=True):
             self._lesions.setdefault((row.patient, row.study), []).append(line)
 
-    def _write_lesions(self) -> None:
-        path = self.out / "lesions.csv"
-        unfinished = path.with_suffix(".new")
-        with unfinished.open("w", newline="", encoding="utf8") as file:
+    def _write_lesions(self, path: Path) -> None:
+        with path.open("w", newline="", encoding="utf8") as file:
             writer = csv.DictWriter(file, _LESION_COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(line for study in sorted(self._lesions) for line in self._lesions[study])
-        unfinished.replace(path)
+
+    def _end_save(self) -> None:
+        """Ends a save that was cut off between the moves of its two files."""
+        table = self.table.with_suffix(_UNFINISHED)
+        if table.exists() and not self.lesions.with_suffix(_UNFINISHED).exists():
+            table.replace(self.table)
 
     def _note_refusals(self) -> None:
         path = self.mapping.path.with_name(f"{self.out.name}.refused.csv")
@@ -282,6 +320,11 @@ def _once(marks: Sequence[Mark], refusals: list[Refusal]) -> list[Mark]:
                 mark = marks[of_image[repeat]]
                 refusals.append(Refusal(mark.about.document_uid, AGAIN, "", mark.image.instance_uid))
     return [mark for i, mark in enumerate(marks) if i in kept]
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _code(code: Code | None) -> str:

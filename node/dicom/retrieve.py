@@ -57,7 +57,7 @@ class FoundSeries:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Files that came, and how many objects the peer could not send."""
+    """Files that came, and how many objects the peer could not send, or says it sent and did not."""
 
     paths: tuple[Path, ...]
     failed: int
@@ -110,27 +110,42 @@ def find_series(settings: Settings, peer: Peer, study_instance_uid: str) -> list
     return [match for match in matches if valid_uid(match.series_instance_uid)]
 
 
+def find_objects(settings: Settings, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> dict[str, str]:
+    """SOP Instance UID → SOP Class UID of a series' objects; "" where the peer does not tell the class.
+
+    raises   NoCommonContext where the peer offers no C-FIND; Transient, Permanent
+    """
+    keys = _series(study_instance_uid, series_instance_uid)
+    keys.QueryRetrieveLevel = "IMAGE"
+    keys.SOPInstanceUID = ""
+    keys.SOPClassUID = ""
+    with _finding(settings, peer) as association:
+        matches = [(text(match, 0x00080018), text(match, 0x00080016)) for match in find(association, peer, keys)]
+    return {uid: kind for uid, kind in matches if valid_uid(uid)}
+
+
 def get_series(
     settings: Settings,
     peer: Peer,
     study_instance_uid: str,
-    series_instance_uids: Sequence[str],
+    series_instance_uid: str,
     folder: Path,
     *,
     contexts: Sequence[tuple[str, Sequence[str]]],
+    only: Sequence[str] = (),
     on_object: OnObject | None = None,
 ) -> Fetched:
-    """All objects of these series as files in `folder`, each in the transfer syntax that it came in.
+    """All objects of a series as files in `folder`, each in the transfer syntax that it came in.
 
     contexts   (storage class, transfer syntaxes) that are taken; each syntax is offered by itself, so that the peer
                need not convert
+    only       SOP Instance UIDs; () for all of the series
     raises     NoCommonContext where the peer offers no C-GET; Transient, Permanent; ConfigurationError where our own
                disk does not do its work
     """
-    intake = _Intake(folder, on_object)
+    intake = _Intake(folder, on_object, (study_instance_uid, series_instance_uid))
     offered = [(uid, (syntax,)) for uid, syntaxes in contexts for syntax in syntaxes]
     roles = [uid for uid, _ in contexts]
-    failed = 0
     with (
         intake.telling(),
         associate(
@@ -143,21 +158,21 @@ def get_series(
     ):
         if not any(context.abstract_syntax == STUDY_ROOT_GET for context in association.accepted_contexts):
             raise NoCommonContext(f"{peer.aet} does not offer C-GET by study root; C-MOVE is the other way")
-        for series_instance_uid in series_instance_uids:
-            keys = _series(study_instance_uid, series_instance_uid)
-            failed += _ended(association.send_c_get(keys, STUDY_ROOT_GET), peer, "C-GET").failed
-    return Fetched(tuple(intake.paths), failed)
+        keys = _series(study_instance_uid, series_instance_uid, only)
+        ended = _ended(association.send_c_get(keys, STUDY_ROOT_GET), peer, "C-GET")
+    return intake.fetched(ended)
 
 
 def move_series(
     settings: Settings,
     peer: Peer,
     study_instance_uid: str,
-    series_instance_uids: Sequence[str],
+    series_instance_uid: str,
     folder: Path,
     *,
     contexts: Sequence[tuple[str, Sequence[str]]],
     to: Destination,
+    only: Sequence[str] = (),
     on_object: OnObject | None = None,
 ) -> Fetched:
     """As `get_series`, by C-MOVE to `to`, where we listen meanwhile.
@@ -165,24 +180,21 @@ def move_series(
     raises     NoCommonContext where the peer offers no C-MOVE; PeerRefused where it does not know `to`, or sends what
                it says it sent elsewhere; Transient, Permanent; ConfigurationError where we cannot listen or write
     """
-    intake = _Intake(folder, on_object, of=frozenset((study_instance_uid, uid) for uid in series_instance_uids))
-    sent = failed = 0
+    intake = _Intake(folder, on_object, (study_instance_uid, series_instance_uid))
     with (
         intake.telling(),
         _listening(settings, peer, to, contexts, intake),
         associate(settings, peer, [(STUDY_ROOT_MOVE, _UNCOMPRESSED)]) as association,
     ):
         association.dimse_timeout = max(settings.dimse_timeout_s, _MOVE_PATIENCE_S)
-        for series_instance_uid in series_instance_uids:
-            keys = _series(study_instance_uid, series_instance_uid)
-            ended = _ended(association.send_c_move(keys, to.aet, STUDY_ROOT_MOVE), peer, "C-MOVE", to)
-            sent, failed = sent + ended.sent, failed + ended.failed
-    if sent > len(intake.paths):
+        keys = _series(study_instance_uid, series_instance_uid, only)
+        ended = _ended(association.send_c_move(keys, to.aet, STUDY_ROOT_MOVE), peer, "C-MOVE", to)
+    if ended.sent and not intake.paths:
         raise PeerRefused(
-            f"{peer.aet}: C-MOVE sent {sent} objects and {len(intake.paths)} came;"
+            f"{peer.aet}: C-MOVE sent {ended.sent} objects and none came;"
             f" does it know {to.aet} at this host and port {to.port}?"
         )
-    return Fetched(tuple(intake.paths), failed)
+    return intake.fetched(ended)
 
 
 @contextmanager
@@ -215,11 +227,9 @@ def _listening(
 class _Intake:
     """Writes what the peer stores with us. A full disk is ours to tell, so the error is kept for the caller."""
 
-    def __init__(
-        self, folder: Path, on_object: OnObject | None, *, of: frozenset[tuple[str, str]] | None = None
-    ) -> None:
-        """of   (study, series) that are taken; None where nobody else can send"""
-        self.paths: list[Path] = []
+    def __init__(self, folder: Path, on_object: OnObject | None, of: tuple[str, str]) -> None:
+        """of   study and series that are taken, and nothing else, whoever sends it"""
+        self.paths: dict[Path, None] = {}
         self._trouble: OSError | None = None
         self._folder = folder
         self._on_object = on_object
@@ -251,19 +261,20 @@ class _Intake:
         except OSError as exc:
             self._trouble = exc
             return status.OUT_OF_RESOURCES
-        self.paths.append(path)
+        self.paths[path] = None  # once, though a peer may send it twice
         if self._on_object is not None:
             self._on_object(len(self.paths))
         return status.SUCCESS
 
+    def fetched(self, ended: _Ended) -> Fetched:
+        return Fetched(tuple(self.paths), ended.failed + max(0, ended.sent - len(self.paths)))
+
     def _is_wanted(self, path: Path) -> bool:
-        if self._of is None:
-            return True
         try:
             header = read_header(path)
         except NotUnderstood:
             return False
-        return (header.study_instance_uid, header.series_instance_uid) in self._of
+        return (header.study_instance_uid, header.series_instance_uid) == self._of
 
 
 @dataclass(frozen=True)
@@ -274,11 +285,14 @@ class _Ended:
     failed: int
 
 
-def _series(study_instance_uid: str, series_instance_uid: str) -> Dataset:
+def _series(study_instance_uid: str, series_instance_uid: str, only: Sequence[str] = ()) -> Dataset:
+    """Keys of a series, or of some of its objects."""
     keys = Dataset()
-    keys.QueryRetrieveLevel = "SERIES"
+    keys.QueryRetrieveLevel = "IMAGE" if only else "SERIES"
     keys.StudyInstanceUID = study_instance_uid
     keys.SeriesInstanceUID = series_instance_uid
+    if only:
+        keys.SOPInstanceUID = list(only)
     return keys
 
 

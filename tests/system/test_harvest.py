@@ -23,6 +23,7 @@ from system.processes import free_port
 
 POINTS = [(40.25, 61.5), (58.75, 61.5), (49.5, 55.125), (49.5, 67.875)]
 """Pixel centres at whole numbers; 18.5 and 12.75 px of 2.8125 mm."""
+NOT_OURS = ("1.2.840.10008.5.1.4.1.1.88.67", "1.2.840.10008.5.1.4.1.1.88.59")
 PATIENT = "Zettelmann^Zacharias"
 IDENTITIES = (b"Zettelmann", b"ZETTELMANN", b"Zacharias", b"ZZ-4711", b"Reader^Rita", b"General Hospital", b"20260301")
 
@@ -39,7 +40,10 @@ class Marked:
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Marked]:
-    """A phantom CT of two series, of which one is marked: a report on slice 10, a presentation state on slice 15."""
+    """A phantom CT of two series, of which one is marked: a report on slice 10, a presentation state on slice 15.
+
+    Beside them what a CT study of today has too: a dose report, and a note of key objects in the series of the report.
+    """
     folder = tmp_path_factory.mktemp("harvest")
     made = [studies.ct_study(folder / f"{number}", name="marked", series=number) for number in (1, 2)]
     files = [file for study in made for file in study.files]
@@ -54,8 +58,9 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Marked]:
         marks.report(first, marks.bidirectional(first[9], POINTS), uid="2.25.4711.1"),
         marks.gsps(first[14], marks.axes(POINTS), uid="2.25.4711.2"),
     ]
+    documents += [marks.document(kind, f"2.25.4711.{place}", first[0]) for place, kind in enumerate(NOT_OURS, start=3)]
     for number, document in enumerate(documents):
-        document.SeriesInstanceUID = studies.uid("marked", "documents", number)
+        document.SeriesInstanceUID = studies.uid("marked", "documents", number % 3)
         document.PatientID, document.PatientName = "ZZ-4711", PATIENT
         document.StudyDate = "20260301"
         files.append(phantom.save(document, folder / f"document-{number}.dcm"))

@@ -32,7 +32,6 @@ class About:
     origin: Origin
     document_uid: str
     tracking_uid: str = ""
-    tracking_id: str = ""
     finding: Code | None = None
     site: Code | None = None
     observer: str = ""
@@ -136,6 +135,7 @@ class Document:
     """One presentation state or report, read.
 
     series_of       SOP Instance UID → Series Instance UID of what it refers to, as far as it says
+    elsewhere       SOP Instance UIDs of what it refers to in other studies
     supersedes      documents that this one replaces
     """
 
@@ -143,4 +143,5 @@ class Document:
     claims: tuple[Claim, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     series_of: dict[str, str] = field(default_factory=dict)
+    elsewhere: frozenset[str] = frozenset()
     supersedes: frozenset[str] = frozenset()

@@ -15,7 +15,7 @@ from node.dicom.marks.mark import About, Claim, Contour, Document, Origin, Outli
 _GROUP = "125007"
 _LONG_AXIS = ("103339001", "G-A185")
 _SHORT_AXIS = ("103340004", "G-A186")
-_TRACKING_IDENTIFIER, _TRACKING_UID, _FINDING = "112039", "112040", "121071"
+_TRACKING_UID, _FINDING = "112040", "121071"
 _FINDING_SITE = ("363698007", "G-C0E3")
 _IMAGE_REGION, _VOLUME_SURFACE = "111030", "121231"
 _SEGMENT, _SEGMENT_FRAME = "121191", "121214"
@@ -38,7 +38,15 @@ def read_report(dataset: Dataset) -> Document:
             claims += _claims(group, observer)
         except _NotAMark as exc:
             refusals.append(Refusal(uid, str(exc)))
-    return Document(uid, tuple(claims), tuple(refusals), dict(_evidence(dataset)), _predecessors(dataset))
+    evidence = list(_evidence(dataset))
+    return Document(
+        uid,
+        tuple(claims),
+        tuple(refusals),
+        series_of={image: series for _, series, image in evidence},
+        elsewhere=frozenset(image for study, _, image in evidence if study != text(dataset, 0x0020000D)),
+        supersedes=_predecessors(dataset),
+    )
 
 
 def _observer(root: Node, uid: str) -> About:
@@ -54,7 +62,6 @@ def _claims(group: Node, observer: About) -> list[Claim]:
     about = replace(
         observer,
         tracking_uid=next((node.value for node in named(inside, _TRACKING_UID)), ""),
-        tracking_id=next((node.value for node in named(inside, _TRACKING_IDENTIFIER)), ""),
         finding=next((node.code for node in named(inside, _FINDING) if node.code), None),
         site=next((node.code for node in named(inside, *_FINDING_SITE) if node.code), None),
     )
@@ -151,12 +158,13 @@ def _segment(segments: list[Node], about: About) -> Segment:
     return Segment(replace(about, origin=origin), uid, number, tuple(named_frames) if planar else ())
 
 
-def _evidence(dataset: Dataset) -> Iterator[tuple[str, str]]:
+def _evidence(dataset: Dataset) -> Iterator[tuple[str, str, str]]:
+    """Study, series and instance of each object that it refers to."""
     for tag in (0x0040A385, 0x0040A375):
         for study in items(dataset, tag):
             for series in items(study, 0x00081115):
                 for reference in items(series, 0x00081199):
-                    yield text(reference, 0x00081155), text(series, 0x0020000E)
+                    yield text(study, 0x0020000D), text(series, 0x0020000E), text(reference, 0x00081155)
 
 
 def _predecessors(dataset: Dataset) -> frozenset[str]:

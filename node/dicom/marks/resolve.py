@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from node.dicom.marks.plane import length_mm
 from node.dicom.marks.series import CtSeries
 from node.dicom.marks.shelf import Shelf
 from node.dicom.read.codec import Codec
-from node.errors import NotEligible
+from node.errors import NotEligible, PeerRefused
 
 LENGTH_TOLERANCE = 0.1
 """Share by which a stated length may differ from the one between the ends."""
@@ -66,48 +67,64 @@ class Refused(Exception):
 class Library:
     """Series and segmentations of one study, each fetched and read once."""
 
-    def __init__(self, shelf: Shelf, codec: Codec, series_of: Mapping[str, str]) -> None:
+    def __init__(self, shelf: Shelf, codec: Codec, documents: Sequence[Document]) -> None:
         self._shelf = shelf
         self._codec = codec
-        self._series_of = series_of
-        self._series: dict[str, CtSeries | NotEligible] = {}
+        self._series_of = {uid: series for document in documents for uid, series in document.series_of.items()}
+        self._elsewhere = frozenset[str]().union(*(document.elsewhere for document in documents))
+        self._series: dict[str, CtSeries | Refused] = {}
 
     def series_of(self, instance_uid: str) -> str:
-        return self._shelf.series_of(instance_uid) or self._series_of.get(instance_uid, "")
+        return self._shelf.series_of(instance_uid, self._series_of.get(instance_uid, ""))
 
     def series(self, uid: str) -> CtSeries:
         """raises Refused"""
         if uid not in self._series:
-            paths = self._shelf.series(uid) if uid else ()
-            if not paths:
-                raise Refused(NO_IMAGE)
-            try:
-                self._series[uid] = CtSeries.load(paths, self._codec)
-            except NotEligible as exc:
-                self._series[uid] = exc
+            self._series[uid] = self._loaded(uid)
         found = self._series[uid]
-        if isinstance(found, NotEligible):
-            raise Refused(f"the marked series is not usable: {found.reason}")
+        if isinstance(found, Refused):
+            raise Refused(found.reason, found.detail)
         return found
+
+    def _loaded(self, uid: str) -> CtSeries | Refused:
+        try:
+            paths = self._paths(uid)
+            return CtSeries.load(paths, self._codec) if paths else Refused(NO_IMAGE)
+        except NotEligible as exc:
+            return Refused(f"the marked series is not usable: {exc.reason}")
+        except Refused as exc:
+            return exc
+
+    def _paths(self, uid: str) -> Sequence[Path]:
+        """raises Refused, NotEligible"""
+        try:
+            return self._shelf.series(uid) if uid else ()
+        except PeerRefused as exc:
+            raise Refused("the peer does not send the marked series", exc.reason) from exc
 
     def place(self, image: SourceRef) -> tuple[CtSeries, int]:
         """The slice that an image is. raises Refused"""
-        series = self.series(self.series_of(image.instance_uid))
+        uid = self.series_of(image.instance_uid)
+        if not uid and image.instance_uid in self._elsewhere:
+            raise Refused("the key image is of another study")
+        series = self.series(uid)
         index = series.index_of(image)
         if index is None:
+            if image.instance_uid in series.left_out:
+                raise Refused("the key image is beside the stack that is read: another phase, a copy or a localiser")
             among = any(frame.source.instance_uid == image.instance_uid for frame in series.frames)
             raise Refused("no frame of the key image is named, or one that it has not" if among else NO_IMAGE)
         return series, index
 
     def segmentation(self, uid: str) -> Segmentation:
         """raises Refused"""
-        for path in self._shelf.series(self.series_of(uid)):
-            try:
+        try:
+            for path in self._paths(self.series_of(uid)):
                 found = Segmentation(path)
-            except NotEligible as exc:
-                raise Refused(f"the segmentation is not usable: {exc.reason}") from exc
-            if found.uid == uid:
-                return found
+                if found.uid == uid:
+                    return found
+        except NotEligible as exc:
+            raise Refused(f"the segmentation is not usable: {exc.reason}") from exc
         raise Refused("the segmentation that is named is not there")
 
     def around(self, points_mm: Sequence[Point], for_uid: str, images: Sequence[SourceRef]) -> tuple[CtSeries, int]:

@@ -20,12 +20,17 @@ from node.dicom.read.codec import Codec
 from node.dicom.read.frames import Frame, frames_of
 from node.dicom.read.pixels import PixelFile
 from node.dicom.read.stack import one_stack
+from node.dicom.read.volume import ABOVE_METAL_HU
 from node.errors import NotEligible, NotUnderstood
 
 LOWEST_HU, HIGHEST_HU = -32768, 32767
 _UNKNOWN_WINDOW = (-175.0, 275.0)
 """Low, high HU where the image names none: three quarters of DeepLesion's rows have it."""
 _BEFORE_FRAMES = 0x52009230
+_SIGN_BIT = 1 << 15
+"""Unsigned pixels have their fill values above: 63536 for -2000, 65535 for -1."""
+_UNEVEN = 0.25
+"""Share by which two steps may differ and still be one: some scanners round positions to 0.1 mm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +38,7 @@ class CtSeries:
     """Slices of one stack, head → feet.
 
     places_mm       float64 (Z,): along the normal, in the order of the slices
-    interval_mm     usual step between positions, whatever SliceThickness says; NaN of a single slice
+    left_out        SOP Instance UIDs of its images that are not in the stack
     """
 
     uid: str
@@ -41,7 +46,7 @@ class CtSeries:
     frames: tuple[Frame, ...]
     planes: tuple[ImagePlane, ...]
     places_mm: NDArray[np.float64]
-    interval_mm: float
+    left_out: frozenset[str]
 
     @classmethod
     def load(cls, paths: Sequence[Path], codec: Codec) -> CtSeries:
@@ -57,16 +62,19 @@ class CtSeries:
         kept, plane, _ = one_stack(found, fingerprint)
         if plane.normal[2] > 0:
             kept = kept[::-1]
-        places = np.array([frame.position for frame in kept], np.float64) @ plane.normal
-        steps = np.abs(np.diff(places))
+        stacked = {frame.source.instance_uid for frame in kept}
         return cls(
             uid=kept[0].series_instance_uid,
             frame_of_reference_uid=kept[0].frame_of_reference_uid,
             frames=tuple(kept),
             planes=tuple(ImagePlane.of(frame) for frame in kept),
-            places_mm=places,
-            interval_mm=float(np.median(steps)) if len(steps) else float("nan"),
+            places_mm=np.array([frame.position for frame in kept], np.float64) @ plane.normal,
+            left_out=frozenset(frame.source.instance_uid for frame in found) - stacked,
         )
+
+    @property
+    def patient_id(self) -> str:
+        return next((frame.patient_id for frame in self.frames if frame.patient_id), "")
 
     def index_of(self, image: SourceRef) -> int | None:
         """Where an image, or a frame of one, lies in the series. A single frame may be named by its number or not."""
@@ -85,19 +93,30 @@ class CtSeries:
         """Half the way to the nearer neighbour: what is farther off the plane is not of this slice."""
         if len(self.frames) == 1:
             return (self.frames[0].slice_thickness_mm or 1.0) / 2
-        around = [
-            abs(self.places_mm[index] - self.places_mm[i]) for i in (index - 1, index + 1) if 0 <= i < len(self.frames)
-        ]
-        return float(min(around)) / 2
+        return self._step_mm(index) / 2
 
-    def within_mm(self, index: int, reach_mm: float) -> tuple[int, int]:
-        """First and last slice no farther from slice `index` than this."""
-        near = np.flatnonzero(np.abs(self.places_mm - self.places_mm[index]) <= reach_mm + 1e-6)
-        return int(near[0]), int(near[-1])
+    def neighbours(self, index: int, reach_mm: float) -> tuple[int, int, float]:
+        """First and last slice that go on evenly from slice `index`, no farther than this, and their step, mm.
 
-    def spacing_xyz_mm(self, index: int) -> tuple[float, float, float]:
-        row_mm, column_mm = self.planes[index].spacing_yx_mm
-        return column_mm, row_mm, self.interval_mm
+        A gap, or a part of the scan with another step, is the end: a table has one interval for all of a row's slices.
+        The step is that of the positions, whatever SliceThickness says; NaN of a single slice.
+        """
+        if len(self.frames) == 1:
+            return index, index, float("nan")
+        steps, usual = np.abs(np.diff(self.places_mm)), self._step_mm(index)
+        even = np.abs(steps - usual) <= _UNEVEN * usual
+        near = np.abs(self.places_mm - self.places_mm[index]) <= reach_mm + 1e-6
+        first = last = index
+        while first > 0 and even[first - 1] and near[first - 1]:
+            first -= 1
+        while last + 1 < len(near) and even[last] and near[last + 1]:
+            last += 1
+        return first, last, float(np.median(steps[first:last])) if last > first else usual
+
+    def _step_mm(self, index: int) -> float:
+        """To the nearer neighbour."""
+        beside = [i for i in (index - 1, index + 1) if 0 <= i < len(self.frames)]
+        return min(abs(float(self.places_mm[index] - self.places_mm[i])) for i in beside)
 
     def hounsfield(self, index: int, codec: Codec) -> NDArray[np.int32]:
         """HU (Y, X) of one slice, whole numbers that 16 bits hold.
@@ -111,7 +130,10 @@ class CtSeries:
         if text(file.dataset, 0x00280301).upper() == "YES":
             raise NotEligible("The image says that text is burnt into it, which may name the patient.")
         stored, _ = file.frame(frame.index)
-        hu = stored * float(frame.slope or 1) + float(frame.intercept or 0)
+        slope, intercept = float(frame.slope or 1), float(frame.intercept or 0)
+        hu = stored * slope + intercept
+        meant_signed = (hu > ABOVE_METAL_HU) & (stored >= _SIGN_BIT)
+        hu[meant_signed] -= 2 * _SIGN_BIT * slope
         return np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int32)
 
 

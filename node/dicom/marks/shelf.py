@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
 from node.dicom.folder import scan
 from node.dicom.marks.masks import SEGMENTATIONS
-from node.dicom.retrieve import Destination, find_series, get_series, move_series
+from node.dicom.retrieve import Destination, find_objects, find_series, get_series, move_series
+from node.errors import NotEligible, PeerRefused
 from node.settings import Peer, Settings
 
 PRESENTATION_STATES = (
@@ -52,11 +54,17 @@ class Shelf(Protocol):
     def documents(self) -> Sequence[Path]:
         """Presentation states and reports."""
 
-    def series_of(self, instance_uid: str) -> str:
-        """Which series an instance is of; "" where that is not known before it is asked for."""
+    def series_of(self, instance_uid: str, said: str) -> str:
+        """Which series an instance is of; "" where there is none. `said` is what documents say, "" where they do not.
+
+        raises   Transient, Permanent where a peer is to be asked
+        """
 
     def series(self, series_uid: str) -> Sequence[Path]:
-        """All instances of a series that are there; raises Transient, Permanent where a peer is to be asked."""
+        """All instances of a series that are there: CT images and segmentations.
+
+        raises   NotEligible where it holds others alone; Transient, Permanent where a peer is to be asked
+        """
 
 
 @dataclass(eq=False)
@@ -72,27 +80,36 @@ class FolderShelf:
     def documents(self) -> Sequence[Path]:
         return self.marked
 
-    def series_of(self, instance_uid: str) -> str:
+    def series_of(self, instance_uid: str, said: str) -> str:  # noqa: ARG002  (the files themselves say)
         return self.series_by_instance.get(instance_uid, "")
 
     def series(self, series_uid: str) -> Sequence[Path]:
         return self.paths.get(series_uid, [])
 
 
-def shelves(folder: Path) -> Iterator[FolderShelf]:
-    """The studies of a folder that hold presentation states or reports, by UID."""
+def shelves(folder: Path, on_left_out: Callable[[str], None] | None = None) -> list[FolderShelf]:
+    """The studies of a folder that hold presentation states or reports, by UID.
+
+    on_left_out   called with the reason for each file that is no object of a study, or not the first of its UID
+    """
+    left_out = on_left_out or (lambda _: None)
     found: dict[str, FolderShelf] = {}
+    first: dict[str, Path] = {}
     for each in scan(folder):
         if each.outgoing is None or not each.study_instance_uid:
+            left_out(each.reason or "of no study")
+            continue
+        uid = each.outgoing.sop_instance_uid
+        if first.setdefault(uid, each.path) != each.path:
+            if not filecmp.cmp(first[uid], each.path, shallow=False):
+                left_out("other content under the SOP Instance UID of an earlier file")
             continue
         shelf = found.setdefault(each.study_instance_uid, FolderShelf(each.study_instance_uid))
-        if each.outgoing.sop_instance_uid in shelf.series_by_instance:
-            continue  # the same object twice in the folder
-        shelf.series_by_instance[each.outgoing.sop_instance_uid] = each.series_instance_uid
+        shelf.series_by_instance[uid] = each.series_instance_uid
         shelf.paths[each.series_instance_uid].append(each.path)
         if each.outgoing.sop_class_uid in (*PRESENTATION_STATES, *REPORTS):
             shelf.marked.append(each.path)
-    return (found[uid] for uid in sorted(found) if found[uid].marked)
+    return [found[uid] for uid in sorted(found) if found[uid].marked]
 
 
 @dataclass(eq=False)
@@ -110,25 +127,70 @@ class PeerShelf:
     move_to: Destination | None = None
     failed: int = 0
     _fetched: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    _listed: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def _modalities(self) -> dict[str, str]:
+        """Of the study's series."""
+        found = find_series(self.settings, self.peer, self.study_uid)
+        return {series.series_instance_uid: series.modality for series in found}
 
     def documents(self) -> Sequence[Path]:
-        found = find_series(self.settings, self.peer, self.study_uid)
-        wanted = [series.series_instance_uid for series in found if series.modality in DOCUMENT_MODALITIES]
+        wanted = [uid for uid, modality in self._modalities.items() if modality in DOCUMENT_MODALITIES]
         return [path for uid in wanted for path in self._get(uid, _DOCUMENTS)]
 
-    def series_of(self, instance_uid: str) -> str:  # noqa: ARG002  (the documents say; asking the peer would not be quicker)
-        return ""
+    def series_of(self, instance_uid: str, said: str) -> str:
+        if said in self._modalities:
+            return said
+        marked = [uid for uid, modality in self._modalities.items() if modality not in DOCUMENT_MODALITIES]
+        return next((uid for uid in marked if instance_uid in self._objects(uid)), "")
 
     def series(self, series_uid: str) -> Sequence[Path]:
+        if series_uid not in self._modalities:
+            return ()
+        kinds = set(self._objects(series_uid).values())
+        if kinds and kinds.isdisjoint({"", *(uid for uid, _ in _IMAGES)}):
+            raise NotEligible("It holds no CT image and no segmentation.")
         return self._get(series_uid, _IMAGES)
 
+    def _objects(self, uid: str) -> dict[str, str]:
+        """SOP Instance UID → class of a series; empty where the peer does not answer about single objects."""
+        if uid not in self._listed:
+            try:
+                self._listed[uid] = find_objects(self.settings, self.peer, self.study_uid, uid)
+            except PeerRefused:
+                self._listed[uid] = {}
+        return self._listed[uid]
+
     def _get(self, uid: str, contexts: Sequence[tuple[str, Sequence[str]]]) -> tuple[Path, ...]:
+        """What there is of these classes. Others stay where they are: of dose reports and key object notes a peer may
+        make an error of the whole series."""
         if uid not in self._fetched:
-            target = self.folder / str(len(self._fetched))
-            fetch = get_series if self.move_to is None else partial(move_series, to=self.move_to)
-            fetched = fetch(
-                self.settings, self.peer, self.study_uid, [uid], target, contexts=contexts, on_object=self.on_object
-            )
-            self.failed += fetched.failed
-            self._fetched[uid] = fetched.paths
+            there, taken = self._objects(uid), {"", *(kind for kind, _ in contexts)}
+            wanted = {instance for instance, kind in there.items() if kind in taken}
+            only = () if len(wanted) == len(there) else sorted(wanted)
+            self._fetched[uid] = self._fetch(uid, contexts, only, len(wanted)) if wanted or not there else ()
         return self._fetched[uid]
+
+    def _fetch(
+        self, uid: str, contexts: Sequence[tuple[str, Sequence[str]]], only: Sequence[str], expected: int
+    ) -> tuple[Path, ...]:
+        """expected   objects; 0 where the peer does not say how many there are"""
+        target = self.folder / str(len(self._fetched))
+        fetch = get_series if self.move_to is None else partial(move_series, to=self.move_to)
+        try:
+            fetched = fetch(
+                self.settings,
+                self.peer,
+                self.study_uid,
+                uid,
+                target,
+                contexts=contexts,
+                only=only,
+                on_object=self.on_object,
+            )
+        except PeerRefused:
+            self.failed += max(1, expected)
+            raise
+        self.failed += max(0, expected - len(fetched.paths)) if expected else fetched.failed
+        return fetched.paths

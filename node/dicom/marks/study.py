@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -19,7 +20,7 @@ from node.errors import NotUnderstood
 
 @dataclass(frozen=True, eq=False)
 class StudyMarks:
-    """What one study yields; `patient_id` as its documents state it."""
+    """What one study yields; `patient_id` as its marked images state it, or else its documents."""
 
     study_uid: str
     patient_id: str
@@ -33,7 +34,7 @@ def marks_of(shelf: Shelf, codec: Codec) -> StudyMarks:
     paths = list(shelf.documents())
     refusals: list[Refusal] = []
     documents: list[Document] = []
-    patients: list[str] = []
+    patients: dict[str, str] = {}
     for path in paths:
         try:
             dataset = parse(path)
@@ -41,29 +42,45 @@ def marks_of(shelf: Shelf, codec: Codec) -> StudyMarks:
         except NotUnderstood:
             refusals.append(Refusal("", "the document cannot be read"))
             continue
-        patients.append(text(dataset, 0x00100020))
         document = _read(dataset)
+        patients[document.instance_uid] = text(dataset, 0x00100020)
         if own:
             refusals += _all_refused(document, "made by this node, not by a reader")
         else:
             documents.append(document)
-    superseded = frozenset(uid for document in documents for uid in document.supersedes)
-    series_of = {uid: series for document in documents for uid, series in document.series_of.items()}
-    library = Library(shelf, codec, series_of)
+    library = Library(shelf, codec, documents)
     marks: list[Mark] = []
     for document in documents:
-        if document.instance_uid in superseded:
+        if _replaced(document, documents):
             refusals += _all_refused(document, "replaced by a later report")
             continue
         refusals += document.refusals
         for outcome in resolve(document, library):
-            if isinstance(outcome, Mark):
-                marks.append(outcome)
-            else:
+            if isinstance(outcome, Refusal):
                 refusals.append(outcome)
+            elif len({patients[document.instance_uid], outcome.series.patient_id} - {""}) > 1:
+                refusals.append(_refused(outcome, "the document and its image bear different patient IDs"))
+            else:
+                marks.append(outcome)
     kept, repeats = without_repeats(marks)
-    patient = next(filter(None, patients), "")
+    on_images = dict.fromkeys(filter(None, (mark.series.patient_id for mark in kept)))
+    if len(on_images) > 1:
+        repeats += [_refused(mark, "images with more than one patient ID in one study") for mark in kept]
+        kept = []
+    patient = next(filter(None, (*on_images, *patients.values())), "")
     return StudyMarks(shelf.study_uid, patient, len(paths), tuple(kept), (*refusals, *repeats))
+
+
+def _replaced(document: Document, documents: Sequence[Document]) -> bool:
+    """By another one that names it; two that name each other, as copies do, replace neither."""
+    return any(
+        document.instance_uid in other.supersedes and other.instance_uid not in document.supersedes
+        for other in documents
+    )
+
+
+def _refused(mark: Mark, reason: str) -> Refusal:
+    return Refusal(mark.about.document_uid, reason, "", mark.image.instance_uid)
 
 
 def _read(dataset: Dataset) -> Document:

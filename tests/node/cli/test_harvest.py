@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from images import marks, phantom
 from models.deeplesion.table import LesionType, image_path, read_image, read_table
 from node.cli.harvest import harvest_all
 from node.cli.harvested import TrainingSet
 from node.dicom.marks.deidentify import Mapping
-from node.dicom.marks.shelf import shelves
-from node.errors import AnalysisFailed, NoCommonContext, PeerBusy
+from node.dicom.marks.shelf import FolderShelf, shelves
+from node.dicom.marks.study import marks_of
+from node.dicom.read.codec import Codec
+from node.errors import AnalysisFailed, ConfigurationError, NoCommonContext, PeerBusy, PeerUnreachable
 
 IDENTITIES = (b"PHANTOM", b"P-1", b"Reader", b"Smith", b"General", b"1.2.826", b"1.2.3", b"20260102")
 
@@ -190,3 +197,147 @@ def test_a_peer_that_cannot_do_it_at_all_ends_it_and_keeps_what_was_done(export:
         harvest_all(made, todo, {"kind": "folder"})
     assert len(read_table(tmp_path / "set" / "DL_info.csv")) == 2
     assert Mapping.open(tmp_path / "map.json").done
+
+
+def training_set(tmp_path: Path) -> TrainingSet:
+    return TrainingSet(tmp_path / "set", Mapping.open(tmp_path / "map.json"))
+
+
+def other_study(folder: Path, *, slices: int = 29) -> FolderShelf:
+    """Of another patient, with other pixels, marked where the first one is."""
+    scanned = marks.scan(folder, slices=slices, StudyInstanceUID="1.2.9", SeriesInstanceUID="1.2.9.1", PatientID="P-2")
+    for number, ds in enumerate(scanned.headers):
+        ds.SOPInstanceUID = f"1.2.9.1.{number}"
+        ds.PixelData = (ds.pixel_array + 7).tobytes()
+        phantom.save(ds, scanned.paths[number])
+    phantom.save(
+        marks.gsps(scanned.headers[slices // 2], marks.axes(marks.centred()), uid="1.2.9.2"), folder / "pr.dcm"
+    )
+    (shelf,) = shelves(folder)
+    return shelf
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def test_images_that_a_killed_harvest_left_do_not_become_somebody_elses(export: Path, tmp_path: Path) -> None:
+    """Nothing of it was saved, so its number of the patient is given again."""
+    (first,) = shelves(export)
+    other = other_study(tmp_path / "other")
+    with Codec() as codec:
+        killed = training_set(tmp_path)
+        killed.mapping.save()
+        killed.add(marks_of(first, codec), codec)
+        made = training_set(tmp_path)
+        made.add(marks_of(other, codec), codec)
+    (row,) = made.rows
+    assert row.patient == 1
+    image = read_image(tmp_path / "set" / "Images_png" / image_path(row.file_name))
+    assert np.array_equal(image, phantom.stored_values(15, marks.SHAPE).astype(int) + 7 - 1024)
+
+
+def test_a_save_that_was_cut_off_between_its_files_is_ended(export: Path, tmp_path: Path) -> None:
+    (first,) = shelves(export)
+    made = training_set(tmp_path)
+    assert harvest_all(made, {first.study_uid: lambda _: first}, {}) == []
+    made.save({})
+    table = made.table.read_bytes()
+    with Codec() as codec:
+        made.add(marks_of(other_study(tmp_path / "other"), codec), codec)
+    made.save({})
+    made.table.rename(made.table.with_suffix(".new"))  # the lesions had been moved, the table not
+    made.table.write_bytes(table)
+    assert len(training_set(tmp_path)) == 3
+
+
+def test_images_of_something_else_are_not_harvested_over(export: Path, tmp_path: Path) -> None:
+    (tmp_path / "set" / "Images_png").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match="something else"):
+        training_set(tmp_path)
+
+
+def test_what_came_of_a_study_is_kept_and_the_rest_is_asked_for_again(export: Path, tmp_path: Path) -> None:
+    (whole,) = shelves(export)
+    short = FolderShelf(whole.study_uid, dict(whole.paths), whole.marked, whole.series_by_instance, failed=14)
+    short.paths[phantom.SERIES] = whole.paths[phantom.SERIES][:15]
+    made = training_set(tmp_path)
+    (trouble,) = harvest_all(made, {whole.study_uid: lambda _: short}, {})
+    made.save({})
+    assert "14 objects did not come" in trouble.reason
+    made = training_set(tmp_path)
+    assert (len(made), made.has(whole.study_uid)) == (2, False)
+    assert harvest_all(made, {whole.study_uid: lambda _: whole}, {}) == []
+    said = made.save({})
+    assert (said["rows"], said["objects_not_sent"], made.has(whole.study_uid)) == (2, 0, True)
+    by_report = made.rows[0]
+    image = read_image(tmp_path / "set" / "Images_png" / image_path(by_report.file_name))
+    assert by_report.key_slice == 16  # and not 2, as without the other images
+    assert np.array_equal(image, phantom.stored_values(14, marks.SHAPE).astype(int) - 1024)
+
+
+def test_a_neighbour_that_cannot_be_used_is_left_out_and_counted(run: Any, export: Path, tmp_path: Path) -> None:
+    for number in (13, 27):
+        path = export / "ct" / f"{phantom.SERIES}.{number}.dcm"
+        ds = dcmread(path)
+        ds.BurnedInAnnotation = "YES"
+        ds.save_as(path)
+    result = run("harvest", "--folder", export, "--out", tmp_path / "set", "--json")
+    said = json.loads(result.stdout)
+    assert (said["rows"], said["neighbours_left_out"], said["images"]) == (2, 1, 25)
+    assert not (tmp_path / "set" / "Images_png" / "000001_01_01" / "017.png").exists()
+
+
+def test_two_harvests_do_not_share_a_set_and_what_a_killed_one_fetched_is_removed(
+    run: Any, export: Path, tmp_path: Path
+) -> None:
+    fetched = tmp_path / "set.fetched"
+    (fetched / "tmpdeadbeef").mkdir(parents=True)
+    with locked(fetched):
+        result = run("harvest", "--folder", export, "--out", tmp_path / "set")
+    assert (result.exit_code, "another harvest" in result.output) == (2, True)
+    assert run("harvest", "--folder", export, "--out", tmp_path / "set").exit_code == 0
+    assert not fetched.exists()
+
+
+def test_a_peer_that_is_gone_is_not_asked_for_every_study(tmp_path: Path) -> None:
+    asked = []
+
+    def opened(uid: str) -> Any:
+        def open_it(_: Path) -> Broken:
+            asked.append(uid)
+            return Broken(PeerUnreachable("PACS: no connection"))
+
+        return open_it
+
+    troubles = harvest_all(training_set(tmp_path), {str(number): opened(str(number)) for number in range(9)}, {})
+    assert asked == ["0", "1", "2"]
+    assert "6 studies were not tried" in troubles[-1].reason
+
+
+def test_files_that_are_no_objects_or_contradict_each_other_are_said(run: Any, export: Path, tmp_path: Path) -> None:
+    (export / "notes.txt").write_text("Smith")
+    first = dcmread(export / "ct" / f"{phantom.SERIES}.1.dcm")
+    first.save_as(export / "same.dcm")
+    first.ImageComments = "other"
+    first.save_as(export / "zz-other.dcm")
+    result = run("harvest", "--folder", export, "--out", tmp_path / "set")
+    assert result.exit_code == 0
+    assert "1 files left out: not a DICOM object" in result.output
+    assert "1 files left out: other content under the SOP Instance UID" in result.output
+
+
+def test_what_breaks_the_program_is_told_without_what_it_held(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trouble,) = harvest_all(training_set(tmp_path), {"1": lambda _: Broken(KeyError("Smith^John"))}, {})
+    said = capsys.readouterr().err
+    assert "KeyError" in said
+    assert "Smith" not in said
+    assert isinstance(trouble, AnalysisFailed)

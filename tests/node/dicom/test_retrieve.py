@@ -16,7 +16,16 @@ from pynetdicom import AE, evt
 
 from network.objects import CT, EXPLICIT, STUDY, ct_image
 from network.pacs import pynetdicom_scp
-from node.dicom.retrieve import Destination, FoundSeries, FoundStudy, find_series, find_studies, get_series, move_series
+from node.dicom.retrieve import (
+    Destination,
+    FoundSeries,
+    FoundStudy,
+    find_objects,
+    find_series,
+    find_studies,
+    get_series,
+    move_series,
+)
 from node.errors import ConfigurationError, NoCommonContext, PeerBusy, PeerRefused, PeerUnreachable
 from node.settings import Peer, Settings
 from system.processes import free_port
@@ -64,7 +73,7 @@ def test_the_objects_of_a_series_are_files(tmp_path: Path) -> None:
     images = [image_to_send(number) for number in (1, 2, 3)]
     with serving(sends(images)) as peer:
         fetched = get_series(
-            SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path / "in", contexts=CONTEXTS, on_object=seen.append
+            SETTINGS, peer, STUDY, f"{STUDY}.1", tmp_path / "in", contexts=CONTEXTS, on_object=seen.append
         )
     assert (fetched.failed, seen) == (0, [1, 2, 3])
     for path, image in zip(fetched.paths, images, strict=True):
@@ -78,7 +87,7 @@ def test_what_the_peer_could_not_send_is_counted(tmp_path: Path) -> None:
     foreign = image_to_send(2)
     foreign.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
     with serving(sends([image_to_send(1), foreign])) as peer:
-        fetched = get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+        fetched = get_series(SETTINGS, peer, STUDY, f"{STUDY}.1", tmp_path, contexts=CONTEXTS)
     assert (len(fetched.paths), fetched.failed) == (1, 1)
 
 
@@ -89,7 +98,36 @@ def test_a_failed_get_is_an_error(status: int, kind: type[Exception], tmp_path: 
         yield status, None
 
     with serving(on_get) as peer, pytest.raises(kind, match="C-GET"):
-        get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+        get_series(SETTINGS, peer, STUDY, f"{STUDY}.1", tmp_path, contexts=CONTEXTS)
+
+
+def test_what_was_said_to_be_sent_and_did_not_come_is_counted(tmp_path: Path) -> None:
+    """Here: twice the same object."""
+    with serving(sends([image_to_send(1), image_to_send(1)])) as peer:
+        fetched = get_series(SETTINGS, peer, STUDY, f"{STUDY}.1", tmp_path, contexts=CONTEXTS)
+    assert (len(fetched.paths), fetched.failed) == (1, 1)
+
+
+def test_by_get_nothing_is_taken_but_the_series_that_was_asked_for(tmp_path: Path) -> None:
+    stranger = image_to_send(2)
+    stranger.StudyInstanceUID = "1.2.3.4"
+    with serving(sends([image_to_send(1), stranger])) as peer:
+        fetched = get_series(SETTINGS, peer, STUDY, f"{STUDY}.1", tmp_path, contexts=CONTEXTS)
+    assert (len(fetched.paths), fetched.failed) == (1, 1)
+    assert list(tmp_path.iterdir()) == list(fetched.paths)
+
+
+def test_single_objects_of_a_series_are_asked_for_by_their_uids(tmp_path: Path) -> None:
+    asked = []
+
+    def on_get(event: Any) -> Iterator[Any]:
+        asked.append((event.identifier.QueryRetrieveLevel, event.identifier.SOPInstanceUID))
+        yield 1
+        yield 0xFF00, image_to_send(1)
+
+    with serving(on_get) as peer:
+        get_series(SETTINGS, peer, STUDY, f"{STUDY}.1", tmp_path, contexts=CONTEXTS, only=["1.1", "1.2"])
+    assert asked == [("IMAGE", ["1.1", "1.2"])]
 
 
 def test_an_association_that_breaks_is_tried_again_later(tmp_path: Path) -> None:
@@ -99,18 +137,18 @@ def test_an_association_that_breaks_is_tried_again_later(tmp_path: Path) -> None
         yield 0xFF00, image_to_send(1)
 
     with serving(on_get) as peer, pytest.raises(PeerUnreachable):
-        get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+        get_series(SETTINGS, peer, STUDY, f"{STUDY}.1", tmp_path, contexts=CONTEXTS)
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_not_a_short_series(tmp_path: Path) -> None:
     (tmp_path / f"{ct_image(1).SOPInstanceUID}.dcm").mkdir()
     with serving(sends([image_to_send(1)])) as peer, pytest.raises(ConfigurationError, match="cannot be written"):
-        get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+        get_series(SETTINGS, peer, STUDY, f"{STUDY}.1", tmp_path, contexts=CONTEXTS)
 
 
 def test_a_peer_without_get_is_told(tmp_path: Path) -> None:
     with pynetdicom_scp([(CT, [EXPLICIT])], []) as peer, pytest.raises(NoCommonContext, match="C-GET"):
-        get_series(SETTINGS, peer, STUDY, [f"{STUDY}.1"], tmp_path, contexts=CONTEXTS)
+        get_series(SETTINGS, peer, STUDY, f"{STUDY}.1", tmp_path, contexts=CONTEXTS)
 
 
 MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
@@ -144,7 +182,7 @@ def moving(
 
 def move(peer: Peer, to: Destination, folder: Path, **options: Any) -> Any:
     listening = SETTINGS.model_copy(update={"host": "127.0.0.1"})
-    return move_series(listening, peer, STUDY, [f"{STUDY}.1"], folder, contexts=CONTEXTS, to=to, **options)
+    return move_series(listening, peer, STUDY, f"{STUDY}.1", folder, contexts=CONTEXTS, to=to, **options)
 
 
 def test_a_series_comes_by_move_to_where_we_listen(tmp_path: Path) -> None:
@@ -174,7 +212,7 @@ def test_objects_that_went_elsewhere_are_missed(tmp_path: Path) -> None:
     with (
         pynetdicom_scp([(CT, [EXPLICIT])], [(evt.EVT_C_STORE, lambda _: 0)]) as other,
         moving([image_to_send(1)], to=("127.0.0.1", other.port or 0)) as (peer, to),
-        pytest.raises(PeerRefused, match="sent 1 objects and 0 came"),
+        pytest.raises(PeerRefused, match="sent 1 objects and none came"),
     ):
         move(peer, to, tmp_path)
 
@@ -215,6 +253,22 @@ def test_studies_of_several_patients_each_once() -> None:
     with pynetdicom_scp([(FIND, [EXPLICIT])], handlers) as peer:
         found = find_studies(SETTINGS, peer, dates="20250101-", patient_ids=["A", "B", "C"])
     assert found == [FoundStudy("1.1", ("CT", "SR")), FoundStudy("1.2", ("CT",)), FoundStudy("1.3", ())]
+
+
+def test_objects_of_a_series_with_their_classes() -> None:
+    def on_find(event: Any) -> Iterator[Any]:
+        keys = event.identifier
+        assert (keys.QueryRetrieveLevel, keys.StudyInstanceUID, keys.SeriesInstanceUID) == ("IMAGE", "1.1", "1.1.1")
+        for uid, kind in (("1.1.1.1", CT), ("1.1.1.2", None), ("", CT)):
+            match = Dataset()
+            match.SOPInstanceUID = uid
+            if kind is not None:
+                match.SOPClassUID = kind
+            yield 0xFF00, match
+        yield 0x0000, None
+
+    with pynetdicom_scp([(FIND, [EXPLICIT])], [(evt.EVT_C_FIND, on_find)]) as peer:
+        assert find_objects(SETTINGS, peer, "1.1", "1.1.1") == {"1.1.1.1": CT, "1.1.1.2": ""}
 
 
 def test_series_of_a_study() -> None:

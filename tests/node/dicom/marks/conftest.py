@@ -53,8 +53,8 @@ def resolved(axial: Scan, codec: Codec) -> Callable[[Scan, Dataset], list[object
     """What becomes of the claims of one document about the axial series, without files of its own."""
     folder = FolderShelf(str(axial.key.StudyInstanceUID))
     folder.paths[str(axial.key.SeriesInstanceUID)] = axial.paths
-    known = {str(ds.SOPInstanceUID): str(ds.SeriesInstanceUID) for ds in axial.headers}
-    library = Library(folder, codec, known)
+    folder.series_by_instance = {str(ds.SOPInstanceUID): str(ds.SeriesInstanceUID) for ds in axial.headers}
+    library = Library(folder, codec, [])
 
     def run(_: Scan, document: Dataset) -> list[object]:
         read = read_presentation if document.Modality == "PR" else read_report
