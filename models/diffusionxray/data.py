@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.scale import scale_of
+from models.diffusionxray.stored import read_arrays, write_arrays
 
 Domain = Literal["hq", "lq"]
 Split = Literal["train", "validation", "test"]
@@ -60,10 +61,7 @@ def save_picture(picture: Picture, folder: Path) -> Path:
     content = quantised(picture.unit)
     name = hashlib.sha1(content.tobytes(), usedforsecurity=False).hexdigest()[:8]
     path = folder / picture.domain / picture.split / f"{picture.collection}-{picture.key}-{name}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        path, unit=content, spacing_mm=picture.spacing_mm, key=picture.key, collection=picture.collection
-    )
+    write_arrays(path, unit=content, spacing_mm=picture.spacing_mm, key=picture.key, collection=picture.collection)
     return path
 
 
@@ -74,7 +72,7 @@ def load_pictures(folder: Path, *, domain: Domain = "hq", split: Split | None = 
     """
     files = sorted((folder / domain).glob(f"{split or '*'}/*.npz"))
     if not files:
-        raise ModelError(f"no prepared pictures ({domain}, {split or 'any split'}) in {folder.name}")
+        raise ModelError(f"no prepared pictures ({domain}, {split or 'any split'}) in {folder}")
     return [_loaded(path, domain) for path in files]
 
 
@@ -141,15 +139,14 @@ def _grey(path: Path) -> tuple[FloatArray, float]:
 
 
 def _loaded(path: Path, domain: Domain) -> Picture:
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return Picture(
-                str(content["key"]),
-                str(content["collection"]),
-                unquantised(content["unit"]),
-                float(content["spacing_mm"]),
-                domain,
-                cast(Split, path.parent.name),
-            )
-    except (KeyError, ValueError, OSError) as error:
-        raise ModelError(f"{path.name} is not a prepared picture") from error
+    def made(content: Mapping[str, NDArray[Any]]) -> Picture:
+        return Picture(
+            str(content["key"]),
+            str(content["collection"]),
+            unquantised(content["unit"]),
+            float(content["spacing_mm"]),
+            domain,
+            cast(Split, path.parent.name),
+        )
+
+    return read_arrays(path, made, what="a prepared picture")

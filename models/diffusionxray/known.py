@@ -5,17 +5,19 @@ A chest takes some seconds to draw and project, so each is made once.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.audit import Case, Nodule
 from models.diffusionxray.data import Picture, save_picture, split_of
+from models.diffusionxray.stored import read_arrays, write_arrays
 from models.simulation.exposures import USUAL, WAYS, Rays, draw_rays, truth_of
 from models.simulation.exposures import VIEW as RAYS_VIEW
 from models.simulation.radiograph_cases import DrrCase, RadiographCase, nodule_case, phantom_drr_case
@@ -56,28 +58,24 @@ def cases_in(
 
 def write_case(case: Case, path: Path) -> None:
     """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
     nodules = [(one.row, one.column, one.diameter_px) for one in case.nodules]
-    with partial.open("wb") as stream:
-        np.savez_compressed(
-            stream,
-            present=case.present,
-            absent=case.absent,
-            nodules=np.array(nodules, np.float64).reshape(-1, 3),
-            spacing_mm=case.spacing_mm,
-        )
-    os.replace(partial, path)
+    write_arrays(
+        path,
+        present=case.present,
+        absent=case.absent,
+        nodules=np.array(nodules, np.float64).reshape(-1, 3),
+        spacing_mm=case.spacing_mm,
+    )
 
 
 def read_case(path: Path) -> Case:
     """raises   ModelError     the file is no case"""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            nodules = tuple(Nodule(*(float(number) for number in row)) for row in content["nodules"])
-            return Case(path.stem, content["present"], content["absent"], nodules, float(content["spacing_mm"]))
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise ModelError(f"{path.name} is not a case of known truth") from error
+
+    def made(content: Mapping[str, NDArray[Any]]) -> Case:
+        nodules = tuple(Nodule(*(float(number) for number in row)) for row in content["nodules"])
+        return Case(path.stem, content["present"], content["absent"], nodules, float(content["spacing_mm"]))
+
+    return read_arrays(path, made, what="a case of known truth")
 
 
 def rays_in(
@@ -115,24 +113,20 @@ def chest_pictures(paths: Sequence[Path]) -> list[Picture]:
 
 def write_rays(rays: Rays, path: Path) -> None:
     """Whole or not at all, in steps of `RAYS_STEP_G_CM2`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
     soft, bone = (np.rint(part / RAYS_STEP_G_CM2).clip(0, 65535).astype(np.uint16) for part in (rays.soft, rays.bone))
-    with partial.open("wb") as stream:
-        np.savez_compressed(stream, soft=soft, bone=bone, nodules=rays.nodules, pixel_mm=rays.view.pixel_mm)
-    os.replace(partial, path)
+    write_arrays(path, soft=soft, bone=bone, nodules=rays.nodules, pixel_mm=rays.view.pixel_mm)
 
 
 def read_rays(path: Path) -> Rays:
     """raises   ModelError     the file is none of rays"""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            soft, bone = (content[name].astype(np.float32) * np.float32(RAYS_STEP_G_CM2) for name in ("soft", "bone"))
-            rows, columns = soft.shape[1:]
-            view = replace(RAYS_VIEW, detector_px=(rows, columns), pixel_mm=float(content["pixel_mm"]))
-            return Rays(soft, bone, content["nodules"], view)
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise ModelError(f"{path.name} is no chest along its rays") from error
+
+    def made(content: Mapping[str, NDArray[Any]]) -> Rays:
+        soft, bone = (content[name].astype(np.float32) * np.float32(RAYS_STEP_G_CM2) for name in ("soft", "bone"))
+        rows, columns = soft.shape[1:]
+        view = replace(RAYS_VIEW, detector_px=(rows, columns), pixel_mm=float(content["pixel_mm"]))
+        return Rays(soft, bone, content["nodules"], view)
+
+    return read_arrays(path, made, what="a chest along its rays")
 
 
 def prepare_drawn(

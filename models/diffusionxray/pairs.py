@@ -19,6 +19,7 @@ from torch import Tensor
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.config import CropConfig, TrainConfig
 from models.diffusionxray.data import Picture, quantised, unquantised
+from models.diffusionxray.stored import read_arrays, write_arrays
 from models.diffusionxray.train import Pairs
 from models.simulation.degradation import FAINT, bicubic_pair, degrade, draw_degradation
 
@@ -195,10 +196,15 @@ def read_bank(folder: Path | None, name: str) -> list[Path]:
 
 
 def read_pair(path: Path) -> tuple[FloatArray, FloatArray, float]:
-    """Clean, degraded (float32 (Y, X) each), and spacing in mm."""
-    with np.load(path, allow_pickle=False) as content:
-        return unquantised(content["clean"]), unquantised(content["degraded"]), float(content["spacing_mm"])
+    """Clean, degraded (float32 (Y, X) each), and spacing in mm. raises ModelError: the file is no pair"""
+    return read_arrays(
+        path,
+        lambda told: (unquantised(told["clean"]), unquantised(told["degraded"]), float(told["spacing_mm"])),
+        what="a pair of crops",
+    )
 
 
 def _write_pair(path: Path, crop: Crop, degraded: FloatArray) -> None:
-    np.savez(path, clean=quantised(crop.unit), degraded=quantised(degraded), spacing_mm=crop.spacing_mm)
+    write_arrays(
+        path, compressed=False, clean=quantised(crop.unit), degraded=quantised(degraded), spacing_mm=crop.spacing_mm
+    )
