@@ -7,11 +7,13 @@ PACSNODE_DATABASE_URL would be. Peers and routes change at run time, so they bec
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
 import socket
 import tomllib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,6 +58,7 @@ def _is_redis(url: str) -> bool:
     return parts.scheme in ("redis", "rediss") and port != 0 and re.fullmatch(r"(/\d*)?", parts.path) is not None
 
 
+_PREFIX = "PACSNODE_"
 _LONGEST_S = 100 * 365.25 * 86400.0
 """Longer spans reach beyond the calendar."""
 AETitle = Annotated[str, AfterValidator(_ae_title)]
@@ -65,7 +68,7 @@ Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
 class Settings(BaseSettings):
     """Process settings. Every name may be given as PACSNODE_<NAME> or, for secrets, PACSNODE_<NAME>_FILE."""
 
-    model_config = SettingsConfigDict(env_prefix="PACSNODE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
     home: Path = Path("pacsnode-home")
     aet: AETitle = "PACSNODE"
@@ -176,6 +179,25 @@ class Settings(BaseSettings):
             return cls(**values)
         except ValidationError as exc:
             raise ConfigurationError(_in_words("settings", exc)) from exc
+
+
+_OF_COMPOSE = frozenset({"IMAGE", "SECRETS", "SITE"})
+"""What deploy/compose reads, besides settings."""
+
+
+def unknown_names(environment: Iterable[str]) -> list[str]:
+    """Names in the environment that look like settings and are none, in words; their values may be secrets."""
+    known = {name.upper() for name in Settings.model_fields}
+    known |= {f"{name}_FILE" for name in known} | _OF_COMPOSE
+    said = []
+    for name in sorted(environment):
+        bare = name.upper().removeprefix(_PREFIX)
+        if bare == name.upper() or bare in known:
+            continue
+        near = difflib.get_close_matches(bare, sorted(known), n=1)
+        meant = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
+        said.append(f"{name} is not a setting of the node and changes nothing{meant}")
+    return said
 
 
 class Completion(BaseModel):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from celery import Celery
 
 from node.archive import Archive
-from node.db.session import Database
+from node.db.session import PATIENCE_S, Database
 from node.errors import ConfigurationError
 from node.jobs import broker, record, tasks
 from node.jobs.broker import Broker
@@ -44,8 +44,8 @@ class Node:
     broker: Broker
 
 
-def build(settings: Settings) -> Node:
-    """Construct everything, start nothing. raises ConfigurationError"""
+def build(settings: Settings, *, patience_s: float = PATIENCE_S) -> Node:
+    """Construct everything, start nothing. `patience_s`: as of Database. raises ConfigurationError"""
     archive = Archive(
         settings.archive_dir,
         watermark_percent=settings.disk_watermark_percent,
@@ -59,7 +59,7 @@ def build(settings: Settings) -> Node:
     except OSError as exc:
         raise ConfigurationError(f"{settings.home}: cannot be the home of a node ({exc.strerror})") from exc
     app = tasks.make_app(settings.broker_url)
-    database = Database(settings.sqlalchemy_url, before_commit=record.seal_pending)
+    database = Database(settings.sqlalchemy_url, before_commit=record.seal_pending, patience_s=patience_s)
     return Node(settings, database, archive, app, Broker(app))
 
 

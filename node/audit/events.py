@@ -27,6 +27,8 @@ class Action(StrEnum):
     REVISION_REPORTED = "revision.reported"
     REVISION_DELIVERED = "revision.delivered"
     REVISION_INCOMPLETE = "revision.incomplete"
+    REVISION_UNSENT = "revision.unsent"
+    REVISION_ADDRESSED = "revision.addressed"
     JOB_STARTED = "job.started"
     JOB_DONE = "job.done"
     JOB_FAILED = "job.failed"

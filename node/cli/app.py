@@ -11,10 +11,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from node.cli import audit, check, demo, harvest, peers, processes, purge, quality, send, studies, training
+from node.cli import audit, busy, check, demo, harvest, peers, processes, purge, quality, send, studies, training
+from node.cli import home as homes
 from node.cli.words import BROKEN, EXIT_CODES, LATER, WRONG, complain, exit_code_of, remark
 from node.errors import NodeError
-from node.settings import VERSION
+from node.settings import VERSION, unknown_names
 
 _HELP = """A PACS processing node: studies in by C-STORE, AI results back as DICOM. Research use, not a medical device.
 
@@ -55,19 +56,25 @@ class _Commands(TyperGroup):
             complain(f"{exc.filename or 'what was to be written'}: {exc.strerror}")
             raise typer.Exit(LATER) from exc
         except Exception as exc:
-            code = _database_trouble(exc) or _strange_argument(exc)
+            code = _database_trouble(exc, ctx.obj) or _strange_argument(exc)
             if code is None:
                 raise
             raise typer.Exit(code) from exc
 
 
-def _database_trouble(exc: Exception) -> int | None:
+def _database_trouble(exc: Exception, home: Path | None) -> int | None:
     if "sqlalchemy.exc" not in sys.modules:
         return None
     from sqlalchemy.exc import DatabaseError
 
     if not isinstance(exc, DatabaseError):
         return None
+    from node.db.session import is_busy
+
+    if is_busy(exc):
+        complain(busy.words(homes.load(home)))
+        remark("let it end, or end it, and give the command again")
+        return LATER
     # the statement and its parameters may hold patient data: only the driver's own words are shown
     complain(f"the database did not do it: {str(exc.orig).splitlines()[0] if exc.orig else type(exc).__name__}")
     remark("`pacsnode check` says what is wrong with it")
@@ -109,6 +116,9 @@ def options(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it and leave."),  # noqa: ARG001
 ) -> None:
     ctx.obj = home
+    if ctx.invoked_subcommand != "check":  # which says it among the rest
+        for said in unknown_names(os.environ):
+            remark(said)
 
 
 processes.register(app)

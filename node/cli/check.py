@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from node.cli import busy
 from node.cli import home as homes
 from node.cli.studies import JSON
 from node.cli.words import NOTHING, duration, out, print_json, say
 from node.errors import NodeError
+from node.settings import unknown_names
 
 if TYPE_CHECKING:
     from node.db.views import Failures
@@ -81,9 +84,11 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     yield Tried(
         "home", "ok", f"{settings.home}" + (f", `up` runs as process {running}" if running else ", not running")
     )
+    for said in unknown_names(os.environ):
+        yield Tried("settings", "note", said, "take it away, or give it its right name")
     if running is not None:
         yield from _processes(settings)
-    node = wiring.build(settings)
+    node = wiring.build(settings, patience_s=busy.PATIENCE_S)
     yield room.disk(node)
     database = _database(node, running)
     yield database
@@ -148,6 +153,7 @@ def _database(node: Node, running: int | None) -> Tried:
     from sqlalchemy.exc import SQLAlchemyError
 
     from node.db import migrate, trail
+    from node.db.session import is_busy
 
     if not node.settings.database_url and not (node.settings.home / "node.sqlite").exists():
         return Tried("database", "note", "not made yet", "`pacsnode up` or `pacsnode migrate` makes it")
@@ -160,6 +166,8 @@ def _database(node: Node, running: int | None) -> Tried:
         with node.database.write() as session:
             trail.lock_head(session)  # what every change must be able to do
     except SQLAlchemyError as exc:
+        if is_busy(exc):
+            return Tried("database", "fault", busy.words(node.settings), "let it end, or end it")
         words = str(getattr(exc, "orig", None) or type(exc).__name__).splitlines()[0]
         return Tried(
             "database", "fault", f"{kind} does not do it: {words}", "see that it runs and that it may be written to"
@@ -259,6 +267,9 @@ def _failed(failed: Failures) -> Iterator[Tried]:
     for what, verdict, uids, lack in _failed_jobs(failed):
         found = f"studies where they failed for good, {lack}: {len(uids)} ({_names(uids)})"
         yield Tried(what, verdict, found, _RETRY)
+    if failed.unsent:
+        found = f"studies whose results went nowhere: {len(failed.unsent)} ({_names(failed.unsent)})"
+        yield Tried("unsent", "note", found, "once a route takes them: pacsnode resend UID, or --all")
     for aet, count in failed.dead_letters.items():
         yield Tried(
             f"dead letters to {aet}",

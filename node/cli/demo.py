@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from node.dicom.standin import Kept, StandInPacs
 
 _MARK = ".made-by-pacsnode-demo"
-_ENDED = ("delivered", "incomplete")
+_ENDED = ("delivered", "incomplete", "unsent")
 _MOST_SENTENCES = 14
 
 

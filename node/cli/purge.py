@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from node.cli import busy
 from node.cli import home as homes
 from node.cli.studies import JSON
 from node.cli.words import LATER, complain, person, print_json, say, size, table
@@ -75,7 +76,7 @@ def purge(
     settings = homes.load(ctx.obj)
     homes.need_database(settings)
     rules = _rules(settings, study=study, older_than=older_than, failed=failed, conflicts=conflicts)
-    node = wiring.build(settings)
+    node = wiring.build(settings, patience_s=busy.PATIENCE_S)
     found = _found(node, rules, study)
     retention = Retention(node.database, node.archive, person())
     lines, trouble = _carry_out(retention, found, rules) if yes else ([_line(one) for one in found], "")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from node.cli import busy
 from node.cli import home as homes
 from node.cli.words import complain, duration, out, print_json, say, table
 
@@ -31,14 +32,17 @@ def open_database(ctx: typer.Context) -> Database:
 
     settings = homes.load(ctx.obj)
     homes.need_database(settings)
-    return wiring.build(settings).database
+    return wiring.build(settings, patience_s=busy.PATIENCE_S).database
 
 
 def studies(
     ctx: typer.Context,
     search: str = typer.Argument("", help="Part of a study UID, a patient id, or an accession number."),
     state: str = typer.Option(
-        "", "--state", help="receiving, complete, planned, reported, delivered or incomplete (a delivery is dead)."
+        "",
+        "--state",
+        help="receiving, complete, planned, reported, delivered, incomplete (a delivery is dead)"
+        " or unsent (there was nobody to send to).",
     ),
     limit: int = typer.Option(50, "--limit", min=1, help="At most so many, newest first."),
     as_json: bool = JSON,
@@ -126,9 +130,13 @@ def resend(
     ctx: typer.Context,
     uid: str = typer.Argument("", help="Study Instance UID; without one, --to or --all is needed."),
     to: str = typer.Option("", "--to", help="Only what was meant for this peer."),
-    everything: bool = typer.Option(False, "--all", help="Every dead letter of every study."),
+    everything: bool = typer.Option(
+        False, "--all", help="Every dead letter, and all that went nowhere, of every study."
+    ),
 ) -> None:
-    """Send dead letters again: results that a peer refused for good, once its fault has been mended.
+    """Send dead letters again, results that a peer refused for good, once its fault has been mended.
+
+    Results that went nowhere, since no route took them, are sent by the routes of today (not with --to).
 
     \b
     pacsnode --home DIR resend 1.2.3.4
@@ -136,14 +144,22 @@ def resend(
     """
     from node.cli.words import person
     from node.db import purging
-    from node.jobs import deliver
+    from node.jobs import address, deliver
 
     if not (uid or to or everything):
         raise typer.BadParameter("name a study, or --to AET, or --all")
     database = open_database(ctx)
     count = deliver.resend(database, study_instance_uid=uid or None, peer_aet=to or None, actor=person())
+    first, left = (0, 0) if to else address.address_again(database, uid or None, actor=person())
     if count:
         say(f"{count} result{'s' if count != 1 else ''} will be sent again")
+    if first:
+        say(f"{first} result{'s' if first != 1 else ''} that went nowhere will be sent")
+    if left:
+        complain(
+            f"still no route to a peer that takes the results: revisions: {left}; `pacsnode check` names the senders"
+        )
+    if count or first:
         return
     with database.read() as session:
         deleted = purging.deleted(session, uid)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from node.cli.words import clock_time, duration, size
 from node.db.timeline import DeliveryLine, JobLine, RevisionLine, Timeline
+from node.db.views import nowhere
 
 _Entry = tuple[dt.datetime | None, str, str, str]
 """(when, what, took, details)."""
@@ -61,7 +62,7 @@ def _show_revision(revision: RevisionLine, console: Console) -> None:
         drawn.add_row(Text(clock_time(at)), Text(what), Text(took), Text(details))
     console.print(drawn)
     last = revision.delivered_at
-    if last is not None:
+    if last is not None and revision.state == "delivered":
         console.print(
             Text(f"From the last image to the last proof: {duration((last - revision.last_image_at).total_seconds())}")
         )
@@ -112,12 +113,9 @@ def entries(revision: RevisionLine) -> Iterator[_Entry]:
     for delivery in revision.deliveries:
         yield from _delivery(delivery)
     if revision.delivered_at is not None:
-        yield (
-            revision.delivered_at,
-            "delivered" if revision.state == "delivered" else revision.state,
-            _took(revision.reported_at, revision.delivered_at),
-            "",
-        )
+        yield revision.delivered_at, revision.state, _took(revision.reported_at, revision.delivered_at), ""
+    elif revision.state == "unsent":
+        yield None, revision.state, "", nowhere(revision.source_aet)
 
 
 def _received(revision: RevisionLine) -> Iterator[_Entry]:

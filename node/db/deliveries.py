@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Integer, and_, cast, exists, func, or_, select, update
+from sqlalchemy import Integer, Select, and_, cast, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from node.db import purging
@@ -173,6 +173,11 @@ def open_count(session: Session, revision_id: int) -> tuple[int, int]:
     return unfinished or 0, dead or 0
 
 
+def is_addressed(session: Session, revision_id: int) -> bool:
+    """Whether any result of the revision was to go anywhere."""
+    return bool(session.scalar(select(exists().where(DeliveryRow.revision_id == revision_id))))
+
+
 def ended_unnoticed(session: Session) -> Sequence[int]:
     """Revisions whose deliveries have all ended, and that nobody has moved on, which should not be."""
     of_it = DeliveryRow.revision_id == RevisionRow.id
@@ -193,6 +198,20 @@ def dead(session: Session, *, study_instance_uid: str | None, peer_aet: str | No
         query = query.where(RevisionRow.study_instance_uid == study_instance_uid)
     if peer_aet:
         query = query.where(DeliveryRow.peer_aet == peer_aet)
+    _lock_studies(session, query)
+    return session.scalars(query.order_by(DeliveryRow.id)).all()
+
+
+def unsent(session: Session, *, study_instance_uid: str | None = None) -> Sequence[RevisionRow]:
+    """Revisions whose results went nowhere and are held; nobody deletes them meanwhile."""
+    is_held = exists().where(ResultRow.revision_id == RevisionRow.id, ResultRow.purged_at.is_(None))
+    query = select(RevisionRow).where(RevisionRow.state == RevisionState.UNSENT, is_held)
+    if study_instance_uid:
+        query = query.where(RevisionRow.study_instance_uid == study_instance_uid)
+    _lock_studies(session, query)
+    return session.scalars(query.order_by(RevisionRow.id)).all()
+
+
+def _lock_studies(session: Session, query: Select[Any]) -> None:
     for uid in sorted(set(session.scalars(query.with_only_columns(RevisionRow.study_instance_uid)))):
         purging.lock_study(session, uid)
-    return session.scalars(query.order_by(DeliveryRow.id)).all()

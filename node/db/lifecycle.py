@@ -17,6 +17,7 @@ class RevisionState(StrEnum):
     DELIVERED = "delivered"  # every delivery is committed
     INCOMPLETE = "incomplete"  # at least one delivery is a dead letter
     # a re-sent dead letter brings INCOMPLETE to DELIVERED; nothing else leaves it
+    UNSENT = "unsent"  # there is nobody whom a result may go to; a person may ask again once there is
 
 
 class JobState(StrEnum):
@@ -40,8 +41,9 @@ MOVES: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
         RevisionState.RECEIVING: frozenset({RevisionState.COMPLETE}),
         RevisionState.COMPLETE: frozenset({RevisionState.PLANNED}),
         RevisionState.PLANNED: frozenset({RevisionState.REPORTED}),
-        RevisionState.REPORTED: frozenset({RevisionState.DELIVERED, RevisionState.INCOMPLETE}),
+        RevisionState.REPORTED: frozenset({RevisionState.DELIVERED, RevisionState.INCOMPLETE, RevisionState.UNSENT}),
         RevisionState.INCOMPLETE: frozenset({RevisionState.DELIVERED}),
+        RevisionState.UNSENT: frozenset({RevisionState.REPORTED}),
         RevisionState.DELIVERED: frozenset(),
     },
     JobState: {

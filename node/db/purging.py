@@ -30,7 +30,7 @@ _ABOUT_THEN = 16
 _NEAR = 10_000
 """Objects that are looked through for them: those before may all be deleted by now, and there are millions."""
 _LONG_AGO = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
-_ENDED = (RevisionState.DELIVERED, RevisionState.INCOMPLETE)
+_ENDED = (RevisionState.DELIVERED, RevisionState.INCOMPLETE, RevisionState.UNSENT)
 
 
 @dataclass
@@ -94,7 +94,7 @@ def _add_revisions(session: Session, found: dict[str, Held]) -> None:
             RevisionRow.number,
             RevisionRow.state,
             RevisionRow.source_aet,
-            RevisionRow.delivered_at,
+            func.coalesce(RevisionRow.delivered_at, RevisionRow.reported_at),
             select(func.count())
             .where(JobRow.revision_id == RevisionRow.id, JobRow.state.not_in(list(FINISHED_JOB)))
             .scalar_subquery(),
@@ -107,10 +107,10 @@ def _add_revisions(session: Session, found: dict[str, Held]) -> None:
         .where(RevisionRow.study_instance_uid.in_(found))
         .order_by(RevisionRow.number)
     )
-    for uid, number, state, source_aet, delivered_at, open_jobs, failed, is_given_up, holds in rows:
+    for uid, number, state, source_aet, ended_at, open_jobs, failed, is_given_up, holds in rows:
         one = found[uid]
         one.source_aet = source_aet
-        one.happened(delivered_at)
+        one.happened(ended_at)
         if state == RevisionState.PLANNED and is_given_up:
             one.unreported += bool(holds)
         elif state not in _ENDED:

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session
 
 from node.errors import ConfigurationError
 
 _WRITE = "pacsnode_write"
 _KINDS = ("sqlite", "postgresql")
+PATIENCE_S = 60.0
+"""So long a process of the node waits for others that write."""
 
 
 class Database:
     """Engine and transactions. `before_commit` ends every write transaction (it seals the audit trail).
 
-    raises   ConfigurationError   the URL is not one of a database that the node can use
+    patience_s   for others that write; what then cannot be done raises an error for which `is_busy` holds
+    raises       ConfigurationError   the URL is not one of a database that the node can use
     """
 
-    def __init__(self, url: str, *, before_commit: Callable[[Session], None] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        before_commit: Callable[[Session], None] | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.url = url
+        self.patience_s = patience_s
         try:
-            self.engine = _engine(url)
+            self.engine = _engine(url, patience_s)
         except (ArgumentError, ImportError, ValueError) as exc:  # it may hold a password: it is not repeated
             raise ConfigurationError(
                 "the database URL is not one that can be used here: give postgresql+psycopg://USER:PASSWORD@HOST/NAME,"
@@ -39,6 +50,8 @@ class Database:
     def write(self) -> Iterator[Session]:
         """A transaction that changes rows. On SQLite it takes the write lock at once, so it never fails half-way."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            if self.engine.dialect.name == "postgresql":
+                session.execute(text(f"SET LOCAL lock_timeout = {round(self.patience_s * 1000)}"))
             yield session
             session.flush()
             if self._before_commit is not None:
@@ -59,7 +72,21 @@ class Database:
         self.engine.dispose()
 
 
-def _engine(url: str) -> Engine:
+def is_busy(exc: BaseException) -> bool:
+    """Whether a statement was given up because others held what it needed for too long."""
+    if not isinstance(exc, OperationalError):
+        return False
+    code = getattr(exc.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return bool(code & _PRIMARY_CODE == sqlite3.SQLITE_BUSY)
+    return getattr(exc.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+
+
+_PRIMARY_CODE = 0xFF  # the rest of SQLite's result code says more precisely why
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's appendix A
+
+
+def _engine(url: str, patience_s: float) -> Engine:
     """Its errors show no parameters of statements: they hold patient data, and errors go into logs."""
     if make_url(url).get_backend_name() not in _KINDS:
         raise ValueError("neither SQLite nor PostgreSQL")
@@ -67,7 +94,7 @@ def _engine(url: str) -> Engine:
         return create_engine(url, pool_pre_ping=True, hide_parameters=True)
     # connections are kept: closing the last one would make SQLite write its whole log back, at every transaction
     engine = create_engine(
-        url, max_overflow=-1, hide_parameters=True, connect_args={"timeout": 60, "check_same_thread": False}
+        url, max_overflow=-1, hide_parameters=True, connect_args={"timeout": patience_s, "check_same_thread": False}
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -80,7 +107,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # a committed row survives a power cut: C-STORE success rests on it
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA busy_timeout=60000")
     cursor.close()
 
 

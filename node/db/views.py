@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -134,6 +134,8 @@ def _progress(jobs: Sequence[JobRow]) -> float:
 
 
 def _last_reason(session: Session, revision: RevisionRow, jobs: Sequence[JobRow]) -> str:
+    if revision.state == RevisionState.UNSENT:
+        return f"{nowhere(revision.source_aet)}; once there is: pacsnode resend {revision.study_instance_uid}"
     undelivered = session.scalar(
         select(DeliveryRow.reason)
         .where(DeliveryRow.revision_id == revision.id, DeliveryRow.reason != "")
@@ -148,6 +150,11 @@ def _last_reason(session: Session, revision: RevisionRow, jobs: Sequence[JobRow]
             return job.reason
     undone = ("no longer held", "not eligible")
     return next((e["reason"] for what in undone for e in revision.selection if e.get("decision") == what), "")
+
+
+def nowhere(source_aet: str) -> str:
+    """Why a revision is unsent."""
+    return f"its results went nowhere: no route of {source_aet} to a peer that takes any"
 
 
 def derived_series(session: Session, modality: str) -> dict[str, str]:
@@ -231,6 +238,8 @@ class Failures:
     """Study Instance UIDs: their reports say that an analysis failed."""
     dead_letters: Mapping[str, Mapping[str, int]]
     """How many by peer and Study Instance UID; what a peer is no longer to be given is not missed."""
+    unsent: Sequence[str] = field(default_factory=list)
+    """Study Instance UIDs: nobody was to get the results of these."""
 
 
 def failures(session: Session) -> Failures:
@@ -251,6 +260,23 @@ def failures(session: Session) -> Failures:
         reports=list(dict.fromkeys(reports)),
         analyses=list(dict.fromkeys(uid for uid, _, pipeline, _ in jobs if pipeline != REPORT)),
         dead_letters=_dead_letters(session),
+        unsent=_unsent(session),
+    )
+
+
+def _unsent(session: Session) -> list[str]:
+    rows = session.execute(
+        select(RevisionRow.study_instance_uid, RevisionRow.id, _is_last_planned())
+        .join(StudyRow, StudyRow.study_instance_uid == RevisionRow.study_instance_uid)
+        .where(RevisionRow.state == RevisionState.UNSENT, StudyRow.purged_at.is_(None))
+        .order_by(RevisionRow.id)
+    ).all()
+    return list(
+        dict.fromkeys(
+            uid
+            for uid, revision, is_last in rows
+            if is_last or work.jobs_with_results(session, revision) & work.standing(session, uid)
+        )
     )
 
 

@@ -111,6 +111,8 @@ def _reported(session: Session, revision: RevisionRow, settings: Settings, actor
         return Again(revision.study_instance_uid, reason)
     _, dead = deliveries.open_count(session, revision.id)
     hint = f"; its dead letters go out again with: pacsnode resend {revision.study_instance_uid}" if dead else ""
+    if revision.state == RevisionState.UNSENT:
+        hint = f"; its results, which went nowhere, go out with: pacsnode resend {revision.study_instance_uid}"
     hint = f"; {deleted}" if deleted else hint  # neither can be done again, nor sent
     return Again(revision.study_instance_uid, f"no analysis of revision {revision.number} has failed{hint}")
 

@@ -364,17 +364,22 @@ def apply_report(
 
 
 def finish_revision(session: Session, revision_id: int, actor: str) -> None:
-    """REPORTED → DELIVERED or INCOMPLETE, once nothing of it is on its way."""
+    """REPORTED → DELIVERED, INCOMPLETE or UNSENT, once nothing of it is on its way."""
     receiving.lock_revision(session, revision_id)  # of two peers that commit the last two objects one sees both
     unfinished, dead = deliveries.open_count(session, revision_id)
     if unfinished:
         return
-    after = RevisionState.INCOMPLETE if dead else RevisionState.DELIVERED
-    if receiving.move_revision(session, revision_id, after, delivered_at=now()):
+    if not deliveries.is_addressed(session, revision_id):
+        after, action, at = RevisionState.UNSENT, Action.REVISION_UNSENT, None
+    elif dead:
+        after, action, at = RevisionState.INCOMPLETE, Action.REVISION_INCOMPLETE, now()
+    else:
+        after, action, at = RevisionState.DELIVERED, Action.REVISION_DELIVERED, now()
+    if receiving.move_revision(session, revision_id, after, delivered_at=at):
         revision = receiving.revision(session, revision_id)
         record(
             session,
-            Action.REVISION_INCOMPLETE if dead else Action.REVISION_DELIVERED,
+            action,
             outcome=FAILED if dead else "success",
             peer=revision.source_aet,
             study_instance_uid=revision.study_instance_uid,

@@ -13,14 +13,15 @@ from sqlalchemy.orm import Session
 
 from node.archive import Archive
 from node.audit.events import Action
-from node.db import deliveries, peers, receiving, work
+from node.db import receiving, work
 from node.db.lifecycle import JobState, RevisionState
 from node.db.session import Database
 from node.db.tables import InstanceRow, ResultRow, RevisionRow
 from node.dicom.write import ResultRef, SeriesEntry, SeriesSource, StudyEntry, write_report
 from node.errors import SourceLost
+from node.jobs.address import address
 from node.jobs.body import from_body, sources_from_body
-from node.jobs.deliver import finish_revision, new_delivery
+from node.jobs.deliver import finish_revision
 from node.jobs.record import now, record
 from node.jobs.run import Attempt, Outcome, keep_produced
 from node.jobs.sources import lost, words
@@ -80,14 +81,7 @@ class Reporter:
     def hand_over(self, session: Session, attempt: Attempt) -> None:
         """In the transaction that ends the report job: the revision is reported, its results are on their way."""
         revision = receiving.revision(session, attempt.revision.id)
-        route = peers.route_for(session, revision.source_aet)
-        destinations = route.destinations if route is not None else ()
-        results = work.results_of_revision(session, revision.id)
-        count = 0
-        for aet in destinations:
-            peer = peers.peer(session, aet)
-            for row in _chosen(results, peer.takes if peer is not None else ()):
-                count += deliveries.add(session, new_delivery(row, aet, urgent=revision.urgent))
+        destinations, count = address(session, revision)
         receiving.move_revision(session, revision.id, RevisionState.REPORTED, reported_at=now())
         record(
             session,
@@ -98,7 +92,7 @@ class Reporter:
             actor=self.actor,
             detail={
                 "revision": revision.number,
-                "results": len(results),
+                "results": len(work.results_of_revision(session, revision.id)),
                 "deliveries": count,
                 "destinations": list(destinations),
             },
@@ -120,19 +114,6 @@ def _without_lost(study: StudyEntry, rows: Sequence[InstanceRow], gone: Sequence
         for entry in study.series
     )
     return replace(study, series=entries, notes=(*study.notes, told))
-
-
-def _chosen(results: Sequence[ResultRow], kinds: Sequence[str]) -> list[ResultRow]:
-    """Of each group of alternatives the most preferred that this peer is to get."""
-    best: dict[str, ResultRow] = {}
-    for row in results:
-        if row.kind not in kinds:
-            continue
-        # a group is named within one job; objects of one series that are no alternatives have groups of their own
-        key = f"{row.job_id}/{row.alternatives}"
-        if key not in best or row.fallback < best[key].fallback:
-            best[key] = row
-    return list(best.values())
 
 
 def _entries(session: Session, chosen: dict[str, Any]) -> list[SeriesEntry]:

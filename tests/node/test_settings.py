@@ -1,9 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from node.errors import ConfigurationError
-from node.settings import Peer, Settings, Site
+from node.settings import Peer, Settings, Site, unknown_names
 
 GOOD = """
 [[peer]]
@@ -130,3 +131,29 @@ def test_refuses_other_broker_urls_without_repeating_them(url: str) -> None:
 def test_refuses_what_no_clock_and_no_socket_takes(given: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="less than or equal to"):
         Settings.load(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PACSNODE_DATABSE_URL", "PACSNODE_DATABASE_URL"),
+        ("PACSNODE_KEEPDAYS", "PACSNODE_KEEP_DAYS"),
+        ("PACSNODE_REDIS_URL_FIL", "PACSNODE_REDIS_URL_FILE"),
+        ("pacsnode_prt", "PACSNODE_PORT"),
+    ],
+)
+def test_a_mistyped_name_is_said_with_the_nearest_one(name: str, meant: str) -> None:
+    assert unknown_names([name, "PATH"]) == [
+        f"{name} is not a setting of the node and changes nothing; did you mean {meant}?"
+    ]
+
+
+def test_a_name_like_none_is_said_alone() -> None:
+    assert unknown_names(["PACSNODE_QQQ"]) == ["PACSNODE_QQQ is not a setting of the node and changes nothing"]
+
+
+def test_every_name_that_is_read_is_known() -> None:
+    root = Path(__file__).parents[2]
+    compose = (root / "deploy/compose/compose.yaml").read_text(encoding="utf8")
+    names = set(re.findall(r"PACSNODE_[A-Z_]+", compose)) | {f"PACSNODE_{n.upper()}" for n in Settings.model_fields}
+    assert unknown_names(names | {"pacsnode_port", "PACSNODES", "HOME"}) == []

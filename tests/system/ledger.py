@@ -19,7 +19,7 @@ from node.db.lifecycle import FINISHED_DELIVERY, FINISHED_JOB, JobState, Revisio
 from system.node_process import Node
 from system.processes import NotReady, wait_until
 
-ENDED = (RevisionState.DELIVERED, RevisionState.INCOMPLETE)
+ENDED = (RevisionState.DELIVERED, RevisionState.INCOMPLETE, RevisionState.UNSENT)
 
 
 class Ledger:

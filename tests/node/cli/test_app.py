@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,15 @@ def test_python_dash_m_node_is_pacsnode() -> None:
         [sys.executable, "-m", "node", "--version"], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.startswith("pacsnode ")
+
+
+def test_a_mistyped_setting_is_said_on_standard_error_and_its_value_is_not(
+    run, seeded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PACSNODE_DATABSE_URL", "postgresql://u:secret@db/x")
+    result = run("studies", "--json")
+    assert "did you mean PACSNODE_DATABASE_URL?" in result.stderr
+    assert "secret" not in result.stderr
+    assert json.loads(result.stdout)
+    tried = json.loads(run("check", "--no-models", "--json").stdout)["tried"]
+    assert [one["found"] for one in tried if one["what"] == "settings"] == [result.stderr.strip()]

@@ -8,7 +8,7 @@ import pytest
 from node.cli import words
 from node.db.lifecycle import JobState
 from node.db.session import Database
-from node.db.tables import JobRow, RevisionRow, StudyRow
+from node.db.tables import DeliveryRow, JobRow, RevisionRow, RouteRow, StudyRow
 from seeded.rows import DELIVERED, INCOMPLETE, REFUSAL, RUNNING
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -86,6 +86,41 @@ def test_resend_wants_to_know_what(run) -> None:
     result = run("resend")
     assert result.exit_code == 2
     assert "--all" in result.stderr
+
+
+def test_what_went_nowhere_is_not_called_delivered(run, seeded: Database) -> None:
+    with seeded.write() as session:
+        revision = session.query(RevisionRow).filter_by(study_instance_uid=DELIVERED).one()
+        session.query(DeliveryRow).filter_by(revision_id=revision.id).delete()
+        revision.state, revision.delivered_at = "unsent", None
+        session.query(RouteRow).delete()
+    (listed,) = [row for row in run("studies").stdout.splitlines() if DELIVERED in row]
+    assert "unsent" in listed
+    assert "its results went nowhere: no route of CT1 to a peer that takes any" in listed
+    assert json.loads(run("studies", "--state", "unsent", "--json").stdout)[0]["study_instance_uid"] == DELIVERED
+    told = run("study", DELIVERED).stdout
+    assert "unsent" in told
+    assert "delivered" not in told
+    assert "last proof" not in told
+    assert json.loads(run("study", DELIVERED, "--json").stdout)["revisions"][0]["state"] == "unsent"
+    refused = run("resend", DELIVERED)
+    assert (refused.exit_code, "still no route" in refused.stderr) == (1, True)
+
+
+def test_resend_sends_what_went_nowhere_by_the_routes_of_today(run, seeded: Database) -> None:
+    with seeded.write() as session:
+        revision = session.query(RevisionRow).filter_by(study_instance_uid=DELIVERED).one()
+        session.query(DeliveryRow).filter_by(revision_id=revision.id).delete()
+        revision.state, revision.delivered_at = "unsent", None
+    assert run("resend", "--to", "PACS").exit_code == 0  # dead letters alone
+    result = run("resend", DELIVERED)
+    assert (result.exit_code, "results that went nowhere will be sent" in result.stdout) == (0, True)
+
+
+def test_of_an_incomplete_study_no_last_proof_is_told(run) -> None:
+    told = run("study", INCOMPLETE).stdout
+    assert "incomplete" in told
+    assert "last proof" not in told
 
 
 @pytest.fixture

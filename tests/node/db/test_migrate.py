@@ -1,10 +1,10 @@
 import pytest
-from sqlalchemy import MetaData, select, text
+from sqlalchemy import MetaData, delete, select, text
 
 from node.audit.chain import GENESIS
 from node.db import migrate, purging, readiness, trail
 from node.db.session import Database
-from node.db.tables import InstanceRow, PurgeRow, ResultRow, StudyRow
+from node.db.tables import DeliveryRow, InstanceRow, PurgeRow, ResultRow, RevisionRow, StudyRow
 from node.errors import ConfigurationError
 from node.jobs.record import now
 from node.jobs.trail import verify
@@ -91,3 +91,29 @@ def test_there_is_no_way_back_to_a_release_that_would_look_for_deleted_files(dat
     assert migrate.is_current(database)
     with database.read() as session:
         assert session.scalars(select(PurgeRow)).one().study_instance_uid == DELIVERED
+
+
+def test_what_was_called_delivered_and_went_nowhere_is_unsent_after_the_upgrade(database: Database) -> None:
+    seed(database)
+    with database.write() as session:
+        revision = session.scalars(select(RevisionRow).filter_by(study_instance_uid=DELIVERED)).one()
+        session.execute(delete(DeliveryRow).where(DeliveryRow.revision_id == revision.id))
+    migrate.downgrade(database, "0003")
+    others = [row for row in contents(database)["revision"] if row["id"] != revision.id]
+    migrate.upgrade(database)
+    assert [row for row in contents(database)["revision"] if row["id"] != revision.id] == others
+    with database.read() as session:
+        row = session.get_one(RevisionRow, revision.id)
+        assert (row.state, row.delivered_at) == ("unsent", None)
+    migrate.downgrade(database, "0003")
+    with database.read() as session:
+        row = session.get_one(RevisionRow, revision.id)
+        assert (row.state, row.delivered_at) == ("delivered", row.reported_at)
+
+
+def test_an_upgrade_leaves_what_was_delivered_as_it_is(database: Database) -> None:
+    seed(database)
+    migrate.downgrade(database, "0003")
+    migrate.upgrade(database)
+    with database.read() as session:
+        assert session.scalars(select(RevisionRow.state).filter_by(study_instance_uid=DELIVERED)).one() == "delivered"
