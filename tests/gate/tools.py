@@ -21,19 +21,21 @@ HARMLESS_IOD = (
     ("BodyPartExamined=THORAX", "</Laterality(0020,0060)> - Missing attribute for Type 2C Conditional"),
 )
 """(what the file must hold, error that then is none)"""
+MENDABLE = "Missing attribute for Type 2 Required"
+"""Needs no value, so that a source without it is no excuse."""
 HARMLESS_TREE = ("VR checker does not support", "Reading unknown/unsupported SpecificCharacterSet (\\ISO 2022 IR")
 """DCMTK 3.6.7 shows reports in ISO 2022 without decoding them; the source is written in it too."""
 
 
 def iod(case: Case) -> Iterator[Complaint]:
-    """dciodvfy finds no error that the source image does not have too."""
+    """dciodvfy finds no error that the source image does not have too; what may be empty is never missing."""
     inherited: dict[str, set[str]] = {}
     for path, ds in case.produced.items():
         for error in _iod_errors(path):
             source = _source_path(case, ds)
             if source is not None and str(source) not in inherited:
                 inherited[str(source)] = set(_iod_errors(source))
-            if source is not None and error in inherited[str(source)]:
+            if source is not None and error in inherited[str(source)] and MENDABLE not in error:
                 continue
             if not _harmless(ds, error):
                 yield Complaint("iod", path.name, error)

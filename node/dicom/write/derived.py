@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
+from pydicom.tag import Tag
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
 
 from models.contract import Findings, Image, Radiograph, SourceRef, Volume
 from node.dicom import uids
@@ -22,7 +28,14 @@ from node.dicom.write import codes, display, headers, numbers
 from node.dicom.write.charset import plain
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.source import SeriesSource
-from node.dicom.write.tables import anatomic_region, attributes_of, may_be_empty_of, required_of
+from node.dicom.write.tables import (
+    anatomic_region,
+    attributes_of,
+    is_unpaired,
+    may_be_empty_of,
+    optional_modules_of,
+    required_of,
+)
 from node.errors import AnalysisFailed
 
 _STALE_KEYWORDS = """
@@ -50,8 +63,14 @@ _STALE_KEYWORDS = """
 """
 """Of the received pixels and file; of the received instance and series; references to what is perhaps not in the study;
 the procedure step, which was the scanner's and not ours; statements about the received bytes."""
-_STALE = frozenset(_STALE_KEYWORDS.split())
+_STALE = frozenset((*_STALE_KEYWORDS.split(), *headers.SERIES_OF_TRIAL))
+_DX = (DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing)
 _TEXT_OF_DESCRIPTION = 1024
+_EMPTY_IF_UNKNOWN = {
+    CTImageStorage: frozenset({"PatientPosition"}),
+    ComputedRadiographyImageStorage: frozenset({"PatientOrientation"}),
+}
+"""Type 2C, by class."""
 
 
 def ct_images(
@@ -155,12 +174,51 @@ def _start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp)
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         if keyword in ds and any(float(size) <= 0 for size in ds[keyword].value or []):
             del ds[keyword]  # a pixel of no size says nothing, and is an error in a new object
-    headers.fill_empty(ds, may_be_empty_of(sop_class_uid))
+    _drop_halves(ds)
+    headers.fill_empty(ds, may_be_empty_of(sop_class_uid) | _EMPTY_IF_UNKNOWN.get(sop_class_uid, frozenset()))
     _say_where(ds)
-    if not ds.get("Laterality"):
+    if sop_class_uid in _DX:
+        _complete_dx(ds)
+    if ds.get("ImageLaterality") or not ds.get("Laterality"):
         ds.pop("Laterality", None)
         headers.add_laterality(ds, header)
     return ds
+
+
+def _drop_halves(ds: Any) -> None:
+    """What says nothing without a value that is missing: edges of a shutter of no shape, a plane of no frame."""
+    for module in optional_modules_of(str(ds.SOPClassUID)):
+        identity = any(Tag(keyword).group in headers.PATIENT_GROUPS for keyword in module.own)
+        if not identity and not all(ds.get(keyword) for keyword in module.must_have_value):
+            for keyword in module.own:
+                ds.pop(keyword, None)
+
+
+def _complete_dx(ds: Any) -> None:
+    """What a DX image must say and its source does not, as far as the rest of it leaves one answer (PS3.3 C.8.11).
+
+    Not to be had by thought: Imager Pixel Spacing, Patient Orientation, how values follow exposure, a paired side.
+    """
+    for_processing = ds.SOPClassUID == DigitalXRayImageStorageForProcessing
+    inverse = ds.get("PhotometricInterpretation") == "MONOCHROME1"
+    answers = {
+        "PresentationIntentType": "FOR PROCESSING" if for_processing else "FOR PRESENTATION",
+        "PresentationLUTShape": "INVERSE" if inverse else "IDENTITY",
+        "RescaleIntercept": "0",
+        "RescaleSlope": "1",
+        "RescaleType": "US",
+    }
+    if ds.get("Laterality") in ("L", "R"):
+        answers["ImageLaterality"] = ds.Laterality
+    elif is_unpaired(str(ds.get("BodyPartExamined") or "")):
+        answers["ImageLaterality"] = "U"
+    if ds.get("PixelSpacingCalibrationType"):
+        answers["PixelSpacingCalibrationDescription"] = "not described in the source image"
+    else:
+        ds.pop("PixelSpacingCalibrationDescription", None)
+    for keyword, answer in answers.items():
+        if ds.get(keyword) in (None, ""):
+            setattr(ds, keyword, answer)
 
 
 def _say_where(ds: Any) -> None:
@@ -171,9 +229,12 @@ def _say_where(ds: Any) -> None:
 
 
 def _describe(ds: Any, header: Any, image: Image, ref: SourceRef, stamp: Stamp, *, pipeline: str) -> None:
-    kept = [str(value) for value in (header.get("ImageType") or [])][2:3]
+    stated = header.get("ImageType") or []
+    kept = str(stated[2]) if not isinstance(stated, str) and len(stated) > 2 else ""
+    if ds.SOPClassUID == CTImageStorage:
+        kept = kept or "AXIAL"  # a CT image says one of two, and localisers are not analysed (PS3.3 C.8.2.1.1.1)
     local = "AI_" + re.sub(r"[^A-Z0-9_]", "_", image.kind.upper())
-    ds.ImageType = ["DERIVED", "SECONDARY", *(kept or [""]), local[:16]]
+    ds.ImageType = ["DERIVED", "SECONDARY", kept, local[:16]]
     checks = "".join(f" {name}: {words}." for name, words in image.checks.items())
     words = f"{image.description.rstrip('.')}. {headers.identity_of(image.model)}.{checks} {stamp.note}"
     if ref.frame is not None:

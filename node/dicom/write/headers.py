@@ -23,7 +23,7 @@ from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAM
 from node.dicom.write import codes
 from node.dicom.write.charset import choose_character_set, plain
 from node.dicom.write.objects import Stamp
-from node.dicom.write.tables import is_unpaired
+from node.dicom.write.tables import is_unpaired, optional_modules_of
 from node.settings import MANUFACTURER, MODEL_NAME, VERSION
 
 _STUDY_KEYWORDS = """
@@ -37,7 +37,7 @@ _STUDY_KEYWORDS = """
 STUDY_KEYWORDS = frozenset(_STUDY_KEYWORDS.split())
 PATIENT_GROUPS = (0x0010, 0x0012)
 """Identification, demography and history of the patient; clinical trial and de-identification."""
-_SERIES_OF_TRIAL = ("ClinicalTrialSeriesID", "ClinicalTrialSeriesDescription", "ClinicalTrialCoordinatingCenterName")
+SERIES_OF_TRIAL = ("ClinicalTrialSeriesID", "ClinicalTrialSeriesDescription", "ClinicalTrialCoordinatingCenterName")
 _EMPTY_IF_UNKNOWN = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
@@ -55,7 +55,7 @@ def start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp) 
         for element in header:
             if element.tag.group in PATIENT_GROUPS or element.keyword in STUDY_KEYWORDS:
                 copy_element(element, ds)
-    for keyword in _SERIES_OF_TRIAL:
+    for keyword in SERIES_OF_TRIAL:
         if keyword in ds:
             del ds[keyword]
     ds.StudyInstanceUID = stamp.study_instance_uid
@@ -122,6 +122,13 @@ def fill_empty(ds: Any, keywords: Iterable[str]) -> None:
             setattr(ds, keyword, [] if pydicom.datadict.dictionary_VR(keyword) == "SQ" else None)
 
 
+def fill_optional_modules(ds: Any) -> None:
+    """Type 2 attributes of optional modules of which the object carries something."""
+    for module in optional_modules_of(str(ds.SOPClassUID)):
+        if any(keyword in ds for keyword in module.keywords):
+            fill_empty(ds, module.may_be_empty)
+
+
 def copy_element(element: Any, target: Any) -> None:
     """A deep copy, with what the standard forbids put right: numbers too long for their field, private tags."""
     if element.VR == "SQ":
@@ -167,6 +174,7 @@ def time_of(moment: datetime) -> str:
 
 def encode(ds: Any) -> bytes:
     """The Part 10 file in Explicit VR Little Endian; the same data set gives the same bytes."""
+    fill_optional_modules(ds)
     choose_character_set(ds)
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"

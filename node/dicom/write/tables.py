@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
+
+from pydicom.datadict import tag_for_keyword
 
 from models.contract import Code
 from node.errors import AnalysisFailed
@@ -31,6 +35,37 @@ def may_be_empty_of(sop_class_uid: str) -> frozenset[str]:
     rows = [row for module in modules for row in _rows(module["key"])]
     with_value = {row["keyword"] for row in rows if row["type"] == "1"}
     return frozenset(row["keyword"] for row in rows if row["type"] == "2") - with_value
+
+
+@dataclass(frozen=True)
+class OptionalModule:
+    """A module that an object may have or not, by the keywords of its attributes.
+
+    own                 of no other module of the object
+    must_have_value     type 1
+    may_be_empty        type 2
+    """
+
+    keywords: frozenset[str]
+    own: frozenset[str]
+    must_have_value: frozenset[str]
+    may_be_empty: frozenset[str]
+
+
+@lru_cache(maxsize=8)
+def optional_modules_of(sop_class_uid: str) -> tuple[OptionalModule, ...]:
+    """Those with attributes of type 1 or 2; overlays are none, their attributes are of no single tag."""
+    modules = _modules(sop_class_uid)
+    shared = Counter(keyword for module in modules for keyword in {row["keyword"] for row in _rows(module["key"])})
+    found = []
+    for module in modules:
+        rows = [row for row in _rows(module["key"]) if module["usage"] != "M" and tag_for_keyword(row["keyword"])]
+        by_type = {kind: frozenset(row["keyword"] for row in rows if row["type"] == kind) for kind in ("1", "2")}
+        if any(by_type.values()):
+            keywords = frozenset(row["keyword"] for row in rows)
+            own = frozenset(keyword for keyword in keywords if shared[keyword] == 1)
+            found.append(OptionalModule(keywords, own, by_type["1"], by_type["2"]))
+    return tuple(found)
 
 
 def _modules(sop_class_uid: str) -> list[dict[str, str]]:

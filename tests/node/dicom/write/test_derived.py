@@ -51,6 +51,105 @@ def test_a_class_that_asks_what_is_burned_in_gets_the_cautious_answer(
     assert complaints(made.keep(tmp_path / "out", [result]), run.paths, checks=("iod", "strict", "derived")) == []
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {},
+        {"ViewPosition": None, "PatientPosition": "HFS"},
+        {"ContrastBolusVolume": 3},
+        {"ClinicalTrialTimePointDescription": "second visit"},
+        {"ClinicalTrialSeriesID": "scanner's", "ClinicalTrialSeriesDescription": "scanner's"},
+    ],
+)
+def test_what_a_module_in_use_asks_for_is_there_if_only_empty(stated: Any, run_of: Any, tmp_path: Path) -> None:
+    for sop_class in (made.DX, made.CR):
+        run = run_of(made.radiograph(tmp_path / sop_class, sop_class=sop_class, **stated))
+        kept = made.keep(tmp_path / f"out-{sop_class}", run.results)
+        assert complaints(kept, run.paths, checks=("iod", "entity")) == []
+
+
+def test_a_radiograph_with_a_frame_of_reference_keeps_it_whole(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    (ds,) = _derived(run_of(made.radiograph(tmp_path, FrameOfReferenceUID="2.25.7")), read_back)
+    assert ds.FrameOfReferenceUID == "2.25.7"
+    assert ds["PositionReferenceIndicator"].is_empty
+
+
+def test_a_series_of_a_trial_is_the_scanners_and_not_ours(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    paths = made.ct_series(tmp_path, ClinicalTrialSeriesID="S1", ClinicalTrialCoordinatingCenterName="C")
+    for ds in _derived(run_of(paths), read_back):
+        assert "ClinicalTrialSeriesID" not in ds
+        assert "ClinicalTrialCoordinatingCenterName" not in ds
+
+
+@pytest.mark.parametrize(
+    ("half", "absent"),
+    [
+        ({"ShutterLeftVerticalEdge": 3}, "ShutterLeftVerticalEdge"),
+        ({"CollimatorLeftVerticalEdge": 3}, "CollimatorLeftVerticalEdge"),
+        ({"PositionReferenceIndicator": "x"}, "PositionReferenceIndicator"),
+    ],
+)
+def test_half_a_module_says_nothing_and_is_left_out(
+    half: Any, absent: str, run_of: Any, read_back: Any, tmp_path: Path
+) -> None:
+    run = run_of(made.radiograph(tmp_path, **half))
+    (ds,) = _derived(run, read_back)
+    assert absent not in ds
+    whole = {"ShutterShape": "RECTANGULAR", "ShutterLeftVerticalEdge": 3, "ShutterRightVerticalEdge": 30}
+    (ds,) = _derived(run_of(made.radiograph(tmp_path / "whole", **whole)), read_back)
+    assert ds.ShutterLeftVerticalEdge == 3
+
+
+@pytest.mark.parametrize(
+    ("stated", "answer"),
+    [
+        ({"PresentationIntentType": None}, {"PresentationIntentType": "FOR PRESENTATION"}),
+        ({"PresentationLUTShape": None}, {"PresentationLUTShape": "IDENTITY"}),
+        (
+            {"PresentationLUTShape": None, "PhotometricInterpretation": "MONOCHROME1"},
+            {"PresentationLUTShape": "INVERSE"},
+        ),
+        (
+            {"RescaleSlope": None, "RescaleIntercept": None, "RescaleType": None},
+            {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US"},
+        ),
+        ({"ImageLaterality": None}, {"ImageLaterality": "U"}),
+        ({"ImageLaterality": None, "BodyPartExamined": "RIB", "Laterality": "L"}, {"ImageLaterality": "L"}),
+        ({"PixelSpacingCalibrationDescription": None}, {"PixelSpacingCalibrationType": "GEOMETRY"}),
+        ({"Laterality": "R", "ImageLaterality": "L"}, {"ImageLaterality": "L"}),
+    ],
+)
+def test_a_dx_image_says_what_it_must_where_only_one_answer_is_left(
+    stated: Any, answer: Any, run_of: Any, read_back: Any, tmp_path: Path
+) -> None:
+    run = run_of(made.radiograph(tmp_path / "in", **stated))
+    (ds,) = _derived(run, read_back)
+    assert {keyword: ds.get(keyword) for keyword in answer} == answer
+    assert "Laterality" not in ds
+    kept = made.keep(tmp_path / "out", [result for result in run.images if result.kind == "derived"])
+    assert complaints(kept, [], checks=("iod",)) == []
+
+
+@pytest.mark.parametrize("keyword", ["ImagerPixelSpacing", "PatientOrientation", "PixelIntensityRelationship"])
+def test_a_dx_image_invents_nothing(keyword: str, run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    (ds,) = _derived(run_of(made.radiograph(tmp_path, **{keyword: None})), read_back)
+    assert not ds.get(keyword)
+
+
+@pytest.mark.parametrize("stated", [None, "ORIGINAL", ["ORIGINAL", "PRIMARY"]])
+def test_a_ct_image_without_a_kind_is_axial(stated: Any, run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    for ds in _derived(run_of(made.ct_series(tmp_path, ImageType=stated)), read_back):
+        assert list(ds.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "AI_DENOISED"]
+
+
+def test_where_the_patient_lay_is_empty_where_nobody_said_it(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    without = made.radiograph(tmp_path / "cr", sop_class=made.CR, PatientOrientation=None)
+    for paths in (made.ct_series(tmp_path / "ct", PatientPosition=None), without):
+        run = run_of(paths)
+        kept = made.keep(tmp_path / f"out-{run.source.first.Modality}", run.images)
+        assert complaints(kept, [], checks=("iod",)) == []
+
+
 def test_values_are_those_of_the_network_to_half_a_unit(ct_run: Any, read_back: Any) -> None:
     array = ct_run.findings.images[0].array
     for index, ds in enumerate(_derived(ct_run, read_back)):
