@@ -4,6 +4,7 @@ frames.py      what the header of each slice says
 stack.py       which slices make one stack, in which order
 geometry.py    where the stack is
 pixels.py      stored values from any transfer syntax
+brightness.py  two phases in one stack that no header tells apart
 codec.py       compressed frames, by decompress.py in a process of its own
 volume.py      all of it together: a CT series to HU
 radiograph.py  one projection image

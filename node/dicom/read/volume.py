@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from models.contract import Acquisition, BoolArray, FloatArray, Volume
+from node.dicom.read.brightness import alternation_hu
 from node.dicom.read.codec import Codec
 from node.dicom.read.frames import Frame, described, frames_of
-from node.dicom.read.geometry import place
+from node.dicom.read.geometry import Plane, evenly_spaced, place
 from node.dicom.read.pixels import IntArray, PixelFile
 from node.dicom.read.stack import one_stack
 from node.errors import NotEligible
@@ -50,11 +51,15 @@ def _read_volume(paths: Sequence[Path], codec: Codec, on_progress: Progress | No
     kept, plane, notes = one_stack(frames, partial(_fingerprint, codec))
     if len(kept) * kept[0].rows * kept[0].columns > LARGEST_VOLUME_VOXELS:
         raise NotEligible("The series is too large to be held in memory as one volume.")
+    voxels, padding, value_notes = _voxels(kept, codec, on_progress)
+    if step_hu := _alternation_hu(kept, plane, voxels):
+        notes.append(_of_two_phases(step_hu, len(kept)))
+        kept, voxels = kept[::2], voxels[::2].copy()  # no view, which would hold the other half in memory
+        padding = None if padding is None else padding[::2].copy()
     origins = np.array([frame.position for frame in kept], dtype=np.float64)  # (Z, 3)
     spacing = (kept[0].spacing[0], kept[0].spacing[1])
     thickness = kept[0].slice_thickness_mm or kept[0].spacing_between_slices_mm
     placement = place(plane, origins, spacing, thickness_mm=thickness)
-    voxels, padding, value_notes = _voxels(kept, codec, on_progress)
     return Volume(
         voxels=voxels,
         affine=placement.affine,
@@ -66,6 +71,20 @@ def _read_volume(paths: Sequence[Path], codec: Codec, on_progress: Progress | No
         even_steps=placement.even_steps,
         gantry_tilt_deg=placement.gantry_tilt_deg,
         notes=(*notes, *placement.notes, *value_notes),
+    )
+
+
+def _alternation_hu(frames: Sequence[Frame], plane: Plane, voxels: FloatArray) -> float:
+    """Step in brightness from each slice to the next and back; 0 where there is none, or the steps in space differ."""
+    positions = np.array([frame.position for frame in frames], dtype=np.float64)
+    return alternation_hu(voxels) if evenly_spaced(plane, positions) else 0.0
+
+
+def _of_two_phases(step_hu: float, slices: int) -> str:
+    return (
+        f"Soft tissue differs by {step_hu:.0f} HU from each slice to the next and back, as in two contrast phases that "
+        "lie between each other, though nothing in the headers says so; that of the first slice is read "
+        f"({(slices + 1) // 2} of {slices} images)."
     )
 
 
