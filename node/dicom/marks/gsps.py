@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from models.contract import SourceRef
-from node.dicom.elements import integer, item, items, numbers, text
+from node.dicom.elements import integer, item, items, number, numbers, text
 from node.dicom.marks.mark import About, Caption, Claim, Document, Line, Lines, Origin, Point, Refusal
 
 _REFERENCED_IMAGES, _REFERENCED_SERIES = 0x00081140, 0x00081115
 _GRAPHIC_DATA, _GRAPHIC_TYPE = 0x00700022, 0x00700023
 _TRACKING_UID = 0x00620021
-_GROUP_ID, _COMPOUND_INSTANCE_ID = 0x00700295, 0x00700226
+_GROUP_ID, _COMPOUND_INSTANCE_ID, _ROTATION_ANGLE = 0x00700295, 0x00700226, 0x00700230
 
-_LENGTH = re.compile(r"(\d+(?:[.,]\d+)?)\s*(?:[x×]\s*(\d+(?:[.,]\d+)?)\s*)?(mm|cm)\b", re.IGNORECASE)
+_NUMBER = r"(?:\d+(?:[.,]\d+)?|[.,]\d+)"
+_LENGTHS = re.compile(
+    rf"(?<![\d.,])({_NUMBER}(?:\s*[x×*]\s*{_NUMBER})*)\s*(mm|cm)(?![\w²³^/])", re.IGNORECASE
+)  # not of an area, a volume or a rate
 
-_OTHER_KINDS = {"POINT", "CIRCLE", "INTERPOLATED", "ARROW", "MULTILINE", "RECTANGLE", "CUTLINE", "CROSSHAIR"}
+_OTHER_KINDS = {"POINT", "CIRCLE", "INTERPOLATED", "ARROW", "MULTILINE", "RECTANGLE", "RULER", "CUTLINE", "CROSSHAIR"}
 _ALONG = {0: ((1, 0), (0, 1)), 90: ((0, -1), (1, 0)), 180: ((-1, 0), (0, -1)), 270: ((0, 1), (-1, 0))}
 """Image rotation → directions in the image (x, y) of the displayed area's right and down."""
 
@@ -36,11 +39,11 @@ def read_presentation(dataset: Dataset) -> Document:
 
 def lengths_in(words: str) -> tuple[float, ...]:
     """Millimetres that a text states: "12.3 mm", "1.2 cm", "12.3 x 8.1 mm"."""
-    found = []
-    for first, second, unit in _LENGTH.findall(words):
-        scale = 10.0 if unit.lower() == "cm" else 1.0
-        found += [scale * float(number.replace(",", ".")) for number in (first, second) if number]
-    return tuple(found)
+    return tuple(
+        (10.0 if unit.lower() == "cm" else 1.0) * float(each.replace(",", "."))
+        for several, unit in _LENGTHS.findall(words)
+        for each in re.findall(_NUMBER, several)
+    )
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class _Presentation:
             try:
                 image = self._image(annotation)
             except _NotHere as exc:
-                self._refuse(str(exc), count=max(1, len(items(annotation, 0x00700009))))
+                self._refuse(str(exc), count=len(items(annotation, 0x00700009)))
                 continue
             self._read_annotation(annotation, image)
         claims: list[Claim] = [
@@ -108,10 +111,12 @@ class _Presentation:
 
     def _read_annotation(self, annotation: Dataset, image: SourceRef) -> None:
         compounds = items(annotation, 0x00700209)
-        shown_by = {number for it in compounds if (number := integer(it, _COMPOUND_INSTANCE_ID)) is not None}
+        shown_by = {instance for it in compounds if (instance := integer(it, _COMPOUND_INSTANCE_ID)) is not None}
         for compound in compounds:
             kind = text(compound, 0x00700294).upper()
-            if kind == "RULER":
+            if number(compound, _ROTATION_ANGLE):
+                self._refuse(f"a {_word(kind)} turned about a point", image)
+            elif kind == "RULER":
                 self._take(compound, image, text(compound, 0x00700282))
             else:
                 self._refuse(f"a {_word(kind)}, not an axis", image)
@@ -133,7 +138,8 @@ class _Presentation:
 
     def _take(self, graphic: Dataset, image: SourceRef, units: str) -> None:
         data = numbers(graphic, _GRAPHIC_DATA)
-        if len(data) not in (4, 8):
+        closed = len(data) == 8 and data[:2] == data[-2:]
+        if len(data) not in (4, 8) or closed:
             many = len(data) // 2
             what = "a closed or freehand line, not two axes" if many > 2 else "a line without two ends"
             self._refuse(what, image, f"{many} points")

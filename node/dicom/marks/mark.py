@@ -95,11 +95,15 @@ class Contour:
 
 @dataclass(frozen=True)
 class Outline:
-    """A region by its contours, one on each slice that it reaches; `images` as of a `Pair`."""
+    """A region by its contours, one on each slice that it reaches; `images` as of a `Pair`.
+
+    long_mm     as the document states it; of the short axis writers have different notions
+    """
 
     about: About
     contours: tuple[Contour, ...]
     images: tuple[SourceRef, ...] = ()
+    long_mm: float | None = None
 
     @property
     def image(self) -> SourceRef | None:

@@ -51,6 +51,12 @@ def pair(lines: Sequence[Line], spacing_yx_mm: tuple[float, float]) -> tuple[lis
 
 def angle_deg(one: Axis, other: Axis, spacing_yx_mm: tuple[float, float]) -> float | None:
     """The angle at which two lines cross, 0 to 90, measured in mm; None where they do not cross within the slack."""
+    found = _meeting(one, other, spacing_yx_mm)
+    return None if found is None else found[0]
+
+
+def _meeting(one: Axis, other: Axis, spacing_yx_mm: tuple[float, float]) -> tuple[float, float, float] | None:
+    """The angle at which two lines cross, as `angle_deg`, and where: as shares of either line."""
     (ax, ay), (bx, by) = (_vector(axis, spacing_yx_mm) for axis in (one, other))
     sx = (other[0][0] - one[0][0]) * spacing_yx_mm[1]
     sy = (other[0][1] - one[0][1]) * spacing_yx_mm[0]
@@ -61,16 +67,19 @@ def angle_deg(one: Axis, other: Axis, spacing_yx_mm: tuple[float, float]) -> flo
     along_one, along_other = (sx * by - sy * bx) / sine, (sx * ay - sy * ax) / sine
     if not all(-SLACK <= along <= 1 + SLACK for along in (along_one, along_other)):
         return None
-    return math.degrees(math.asin(min(1.0, abs(sine) / lengths)))
+    return math.degrees(math.asin(min(1.0, abs(sine) / lengths))), along_one, along_other
 
 
 def _crossing(lines: Sequence[Line], i: int, j: int, spacing_yx_mm: tuple[float, float]) -> Crossing | None:
     one, other = lines[i], lines[j]
     if one.tracking_uid and other.tracking_uid and one.tracking_uid != other.tracking_uid:
         return None
-    angle = angle_deg(one.ends, other.ends, spacing_yx_mm)
-    if angle is None or angle < LEAST_ANGLE_DEG:
+    found = _meeting(one.ends, other.ends, spacing_yx_mm)
+    if found is None or found[0] < LEAST_ANGLE_DEG:
         return None
+    angle, *along = found
+    if all(not SLACK < share < 1 - SLACK for share in along):
+        return None  # two arms of an angle, or two sides of a frame
     tied = bool(one.tracking_uid and one.tracking_uid == other.tracking_uid) or 0 != one.group == other.group
     first_is_longer = length_mm(one.ends, spacing_yx_mm) >= length_mm(other.ends, spacing_yx_mm)
     return Crossing(i, j, angle, tied) if first_is_longer else Crossing(j, i, angle, tied)

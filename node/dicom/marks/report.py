@@ -13,11 +13,17 @@ from node.dicom.marks.content_tree import Node, named
 from node.dicom.marks.mark import About, Claim, Contour, Document, Origin, Outline, Pair, Refusal, Segment
 
 _GROUP = "125007"
-_LONG_AXIS = ("103339001", "G-A185")
-_SHORT_AXIS = ("103340004", "G-A186")
+_PERPENDICULAR = ("131189007", "G-A195")
+_AXES = (
+    (("103339001", "G-A185"), ("103340004", "G-A186")),  # long and short axis
+    (("131187009", "G-A193"), ("131188004", "G-A194")),  # major and minor axis
+)
+"""Names of a long axis, and of the short one that goes with it, unless that is called the perpendicular axis (CID 7470;
+SNOMED CT, and RT of older reports)."""
 _TRACKING_UID, _FINDING = "112040", "121071"
 _FINDING_SITE = ("363698007", "G-C0E3")
-_IMAGE_REGION, _VOLUME_SURFACE = "111030", "121231"
+_VOLUME_SURFACE = "121231"
+_COORDINATES = ("SCOORD", "SCOORD3D")
 _SEGMENT, _SEGMENT_FRAME = "121191", "121214"
 _OBSERVER_TYPE, _ORGANISATION, _PERSON, _DEVICE = "121005", "121009", "121006", "121007"
 
@@ -66,13 +72,25 @@ def _claims(group: Node, observer: About) -> list[Claim]:
         site=next((node.code for node in named(inside, *_FINDING_SITE) if node.code), None),
     )
     images = tuple(dict.fromkeys(image for node in inside for image in node.images))
-    long = [node for node in named(inside, *_LONG_AXIS) if node.kind == "NUM"]
-    short = [node for node in named(inside, *_SHORT_AXIS) if node.kind == "NUM"]
-    if long or short:
+    regions = [node for node in group.children() if node.kind in _COORDINATES]
+    segments = list(named(inside, _SEGMENT, _SEGMENT_FRAME))
+    for names in _AXES:
+        long, short = (_numbers(inside, *of) for of in names)
+        short = short or (_numbers(inside, *_PERPENDICULAR) if long else [])
+        if not (long or short) or ((regions or segments) and not any(map(_lines, (*long, *short)))):
+            continue  # of axes without coordinates the region shows where they are
         if len(long) != len(short):
             raise _NotAMark("a long axis without its short axis, or the other way round")
         return [_pair(a, b, about, images) for a, b in zip(long, short, strict=True)]
-    return [_region(inside, about, images, group.template)]
+    if segments:
+        return [_segment(segments, about)]
+    outline = _outline(regions or [node for node in inside if node.kind in _COORDINATES], about, group.template)
+    stated = (node.millimetres for node in named(inside, *(name for long, _ in _AXES for name in long)))
+    return [replace(outline, images=images, long_mm=next(stated, None))]
+
+
+def _numbers(inside: list[Node], *names: str) -> list[Node]:
+    return [node for node in named(inside, *names) if node.kind == "NUM"]
 
 
 def _pair(long: Node, short: Node, about: About, images: tuple[SourceRef, ...]) -> Pair:
@@ -101,9 +119,13 @@ def _pair(long: Node, short: Node, about: About, images: tuple[SourceRef, ...]) 
     )
 
 
-def _line(number: Node) -> Node:
+def _lines(number: Node) -> list[Node]:
     """The coordinates that a number was inferred from."""
-    lines = [node for node in number.within() if node.kind in ("SCOORD", "SCOORD3D")]
+    return [node for node in number.within() if node.kind in _COORDINATES]
+
+
+def _line(number: Node) -> Node:
+    lines = _lines(number)
     if not lines:
         raise _NotAMark("an axis without coordinates")
     if len(lines) > 1:
@@ -121,18 +143,14 @@ def _image(line: Node) -> SourceRef:
     return found[0]
 
 
-def _region(inside: list[Node], about: About, images: tuple[SourceRef, ...], template: str) -> Claim:
-    """A region of interest: a contour, or a segment. By its content, since many writers name no template."""
-    segments = list(named(inside, _SEGMENT, _SEGMENT_FRAME))
-    contours = [node for node in inside if node.kind in ("SCOORD", "SCOORD3D")]
-    if segments:
-        return _segment(segments, about)
+def _outline(contours: list[Node], about: About, template: str) -> Outline:
+    """A region of interest. By its content, since many writers name no template."""
     if not contours:
         raise _NotAMark("a group without coordinates")
     if any(node.name == _VOLUME_SURFACE for node in contours):
         raise _NotAMark("a volume by its surface")
     origin = Origin.VOLUMETRIC if len(contours) > 1 or template == "1411" else Origin.PLANAR
-    return Outline(replace(about, origin=origin), tuple(_contour(node) for node in contours), images)
+    return Outline(replace(about, origin=origin), tuple(_contour(node) for node in contours))
 
 
 def _contour(node: Node) -> Contour:

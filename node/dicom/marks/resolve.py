@@ -222,11 +222,7 @@ def _of_pair(claim: Pair, library: Library) -> Mark:
         measured = length_mm(axis, spacing)
         if stated is None:
             raise Refused("an axis without a length in millimetres")
-        if not _agree(stated, measured):
-            raise Refused(
-                "stated and measured length differ by more than 10 %",
-                f"{what} axis: {stated:.2f} mm stated, {measured:.2f} mm between the ends",
-            )
+        _demand_agreement(stated, measured, what)
     return _mark(claim.about, series, index, long, short)
 
 
@@ -246,7 +242,9 @@ def _of_outline(claim: Outline, library: Library) -> Mark:
             found.append((length_mm(axes[0], spacing), series, index, axes))
     if not found:
         raise Refused("a region without area")
-    _, series, index, axes = max(found, key=lambda it: it[0])
+    long_mm, series, index, axes = max(found, key=lambda it: it[0])
+    if claim.long_mm is not None:
+        _demand_agreement(claim.long_mm, long_mm, "long")
     return _mark(claim.about, series, index, *axes)
 
 
@@ -311,6 +309,14 @@ def without_repeats(marks: Sequence[Mark]) -> tuple[list[Mark], list[Refusal]]:
         else:
             kept.append(mark)
     return kept, refusals
+
+
+def _demand_agreement(stated_mm: float, measured_mm: float, what: str) -> None:
+    if not _agree(stated_mm, measured_mm):
+        raise Refused(
+            "stated and measured length differ by more than 10 %",
+            f"{what} axis: {stated_mm:.2f} mm stated, {measured_mm:.2f} mm measured",
+        )
 
 
 def _agree(stated: float, measured: float) -> bool:

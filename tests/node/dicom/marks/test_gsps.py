@@ -159,6 +159,7 @@ def kind_of(kind: str, **given: Any) -> Dataset:
             marks.polyline([(10, 10), (30, 10)]),
             "a single line: no second axis crosses it at a right angle",
         ),
+        (marks.polyline([(50, 50), (90, 50), (90, 80), (50, 50)]), "a closed or freehand line, not two axes"),
         (marks.polyline([(1, 1), (9, 1), (9, 9)]), "a closed or freehand line, not two axes"),
         (marks.polyline([(10, 10), (30, 10)], units="FURLONG"), "in no units that the standard knows"),
     ],
@@ -203,4 +204,28 @@ def test_a_text_beside_it_checks_the_length(words: str, taken: bool, axial: Scan
 def test_lengths_are_read_out_of_words() -> None:
     assert lengths_in("Ax 12.3 mm, Series 5") == (12.3,)
     assert lengths_in("1,2 x 0,8 cm") == (12.0, 8.0)
-    assert lengths_in("12 HU, 3 mmHg") == ()
+    assert lengths_in("12 HU, 3 mmHg, 150 mm^2, 150 mm², 3 mm2, 20 cm³, 5 cm/s") == ()
+    assert lengths_in("1.3x1.1 x .9 cm") == (13.0, 11.0, 9.0)
+    assert lengths_in("L1: 1.2 cm\r\nL2: .8 cm") == (12.0, 8.0)
+
+
+def test_a_ruler_that_is_turned_about_a_point_is_refused(axial: Scan, harvest: Any) -> None:
+    rulers = [
+        marks.item(
+            CompoundGraphicInstanceID=number,
+            CompoundGraphicType="RULER",
+            CompoundGraphicUnits="PIXEL",
+            GraphicData=line.GraphicData,
+            RotationAngle=30.0,
+        )
+        for number, line in enumerate(marks.axes(marks.centred()))
+    ]
+    found = harvest(axial, marks.gsps(axial.key, [], compounds=rulers))
+    assert [it.reason for it in found.refusals] == ["a ruler turned about a point"] * 2
+
+
+def test_a_text_on_several_images_is_no_mark_that_was_lost(axial: Scan, harvest: Any) -> None:
+    state = marks.gsps(axial.key, [], texts=[marks.item(UnformattedTextValue="Series 3")])
+    state.GraphicAnnotationSequence[0].ReferencedImageSequence = [marks.reference(ds) for ds in axial.headers[:2]]
+    found = harvest(axial, state)
+    assert (found.marks, found.refusals) == ((), ())

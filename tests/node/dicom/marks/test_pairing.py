@@ -47,6 +47,15 @@ def test_the_crossing_may_lie_a_twentieth_beyond_an_end(beyond: float, taken: bo
     assert len(left) == (0 if taken else 2)
 
 
+def test_lines_that_meet_at_their_ends_are_an_angle_or_a_frame() -> None:
+    """A short axis that starts on the long one, away from its ends, may still be one."""
+    angle = lines(((0, 0), (20, 0)), ((0, 0), (1, 12)))
+    frame = lines(((0, 0), (20, 0)), ((20, 0), (20, 9)), ((20, 9), (0, 9)), ((0, 9), (0, 0)))
+    for drawn in (angle, frame):
+        assert pair(drawn, SQUARE) == ([], list(range(len(drawn))))
+    assert len(pair(lines(((0, 0), (20, 0)), ((5, 0), (5, 9))), SQUARE)[0]) == 1
+
+
 def test_the_second_axis_of_another_lesion_is_not_taken() -> None:
     """Two crosses side by side, their lines in mixed order."""
     first, second = (((0, 0), (20, 0)), ((10, -5), (10, 5))), (((40, 0), (60, 0)), ((50, -5), (50, 5)))

@@ -225,6 +225,41 @@ def test_a_polygon_is_measured_by_its_diameters(axial: Scan, harvest: Any) -> No
     assert np.allclose(sorted(mark.short_px), [(25, 45), (25, 55)], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(("stated", "taken"), [(16.4, True), (20.0, False)])
+def test_axes_without_places_are_measured_on_the_region_of_their_group(
+    stated: float, taken: bool, axial: Scan, harvest: Any
+) -> None:
+    """TID 1410: several measurements of one region, some with coordinates of their own."""
+    kite = [(20.0, 50.0), (25.0, 45.0), (40.0, 50.0), (25.0, 55.0), (20.0, 50.0)]
+    region = marks.scoord(axial.key, kite, kind="POLYGON")
+    region.ConceptNameCodeSequence = [marks.code("111030", "DCM", "Image Region")]
+    measured = [
+        marks.number(marks.code("42798000", "SCT", "Area"), 56.0, unit=marks.code("mm2", "UCUM")),
+        marks.number(marks.LONG, stated),
+        marks.number(marks.SHORT, 6.0),
+        marks.number(marks.code("410668003", "SCT"), 16.0, marks.scoord(axial.key, [kite[0], kite[2]])),
+    ]
+    found = harvest(axial, marks.report(axial.headers, marks.group(region, *measured, template="1410")))
+    assert len(found.marks) == taken
+    if taken:
+        assert (found.marks[0].long_mm, found.marks[0].short_mm) == pytest.approx((16.0, 7.0), abs=1e-4)
+        assert found.marks[0].about.origin == Origin.PLANAR
+    else:
+        assert [it.reason for it in found.refusals] == ["stated and measured length differ by more than 10 %"]
+
+
+@pytest.mark.parametrize(
+    ("long", "short"),
+    [("131187009", "131188004"), ("131187009", "131189007"), ("103339001", "131189007"), ("G-A193", "G-A194")],
+)
+def test_axes_go_by_several_names(long: str, short: str, axial: Scan, harvest: Any) -> None:
+    group = marks.bidirectional(axial.key, marks.centred())
+    for item, name in zip(group.ContentSequence[-2:], (long, short), strict=True):
+        item.ConceptNameCodeSequence = [marks.code(name, "SRT" if name.startswith("G") else "SCT")]
+    mark = only(harvest(axial, marks.report(axial.headers, group)))
+    assert np.allclose(table_box(mark), TABLE_BOX, rtol=0, atol=3e-5)
+
+
 def test_of_a_volume_by_its_contours_the_longest_counts(axial: Scan, harvest: Any) -> None:
     def kite(image: Any, width: float) -> Any:
         corners = [(20.0, 50.0), (25.0, 47.0), (20.0 + width, 50.0), (25.0, 53.0), (20.0, 50.0)]
