@@ -12,6 +12,7 @@ from itertools import pairwise
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node.dicom.read.frames import (
     ACQUISITION_NUMBER,
@@ -48,6 +49,52 @@ def interleaved(frames: Sequence[Frame], plane: Plane) -> Scans | None:
     if not evenly_spaced(plane, positions):
         return _by_label(frames, along) or _in_two_runs(frames, plane, positions)
     return (_by_turns(frames, along) or _one_after_the_other(frames, along)) if _most(frames) > 1 else None
+
+
+def by_order(places: Sequence[Sequence[Frame]]) -> Scans | None:
+    """Scans that share places, by the order in which their images came: scan after scan, or place by place.
+
+    What is not read must share at least half of its places with what is. None where no order tells them apart.
+
+    places      frames by distance along the normal
+    """
+    frames = [frame for place in places for frame in place]
+    spots = np.repeat(np.arange(len(places)), [len(place) for place in places])
+    count = max(len(place) for place in places)
+    for words, known in _orders(frames):
+        came = np.argsort(known)
+        turns = _rounds(spots[came], count) if words == ACQUISITION_TIME else []  # else perhaps sorted by somebody
+        for scans in (_runs(spots[came]), turns):
+            if len(set(known)) == len(known) and max(scans, default=0) == count - 1 and _shared(spots[came], scans):
+                groups: dict[str, list[Frame]] = defaultdict(list)
+                for index, scan in zip(came, scans, strict=True):
+                    groups[str(scan)].append(frames[index])
+                return words, dict(groups)
+    return None
+
+
+def _runs(spots: NDArray[np.int64]) -> list[int]:
+    """Of each image the number of its run: the next begins where a place comes again."""
+    run, seen, runs = 0, set[int](), []
+    for spot in spots.tolist():
+        if spot in seen:
+            run, seen = run + 1, set()
+        seen.add(spot)
+        runs.append(run)
+    return runs
+
+
+def _rounds(spots: NDArray[np.int64], count: int) -> list[int]:
+    """Of each image which one of its place it is, where all images of a place came together; else nothing."""
+    turns = [spots[turn::count] for turn in range(count)]
+    together = all(len(turn) == len(turns[0]) and (turn == turns[0]).all() for turn in turns)
+    return [index % count for index in range(len(spots))] if together else []
+
+
+def _shared(spots: NDArray[np.int64], scans: Sequence[int]) -> bool:
+    places = [set(spots[np.array(scans) == scan].tolist()) for scan in sorted(set(scans))]
+    most = max(places, key=len)
+    return all(2 * len(one & most) >= len(one) for one in places)
 
 
 def grouped(frames: Sequence[Frame], number: int) -> dict[str, list[Frame]]:
@@ -155,11 +202,15 @@ def _in_two_runs(frames: Sequence[Frame], plane: Plane, positions: Array) -> Sca
 
 def _ranks(frames: Sequence[Frame], along: Array) -> Iterator[tuple[str, list[float]]]:
     """In which order the slices came, where all of them say so; images and numbers only where slices overlap."""
-    ranks = [(ACQUISITION_TIME, _times(frames, ACQUISITION_TIME))]
-    if _overlap(frames, along):
-        numbers = [None if frame.instance_number is None else float(frame.instance_number) for frame in frames]
-        ranks += [(CONTENT_TIME, _times(frames, CONTENT_TIME)), (INSTANCE_NUMBER, numbers)]
-    for words, given in ranks:
+    overlap = _overlap(frames, along)
+    return ((words, known) for words, known in _orders(frames) if overlap or words == ACQUISITION_TIME)
+
+
+def _orders(frames: Sequence[Frame]) -> Iterator[tuple[str, list[float]]]:
+    """In which order the images came, where all of them say so, the most telling first."""
+    numbers = [None if frame.instance_number is None else float(frame.instance_number) for frame in frames]
+    times = ((words, _times(frames, words)) for words in (ACQUISITION_TIME, CONTENT_TIME))
+    for words, given in (*times, (INSTANCE_NUMBER, numbers)):
         known = [value for value in given if value is not None]
         if len(known) == len(frames):
             yield words, known

@@ -12,7 +12,7 @@ import numpy as np
 
 from node.dicom.read.frames import Frame
 from node.dicom.read.geometry import ANGLE_TOLERANCE, SAME_PLACE_MM, Plane, distances, plane_of
-from node.dicom.read.interleaved import grouped, interleaved
+from node.dicom.read.interleaved import by_order, grouped, interleaved
 from node.dicom.select import reworked
 from node.errors import NotEligible
 
@@ -127,7 +127,7 @@ def _one_per_position(frames: list[Frame], plane: Plane, fingerprint: Fingerprin
     if len(left) < len(frames):
         notes.append(f"Exact copies of images at the same position left out: {len(frames) - len(left)}.")
     if len(left) > len(places):
-        return _one_phase(left, plane, len(places), notes)
+        return _one_phase(left, plane, places, notes)
     scans = interleaved(left, plane)
     return left if scans is None else _most_complete(*scans, plane, notes)
 
@@ -155,17 +155,19 @@ def _without_copies(place: list[Frame], fingerprint: Fingerprint) -> list[Frame]
     return list(kept.values())
 
 
-def _one_phase(frames: list[Frame], plane: Plane, positions: int, notes: list[str]) -> list[Frame]:
+def _one_phase(frames: list[Frame], plane: Plane, places: Sequence[Sequence[Frame]], notes: list[str]) -> list[Frame]:
     """The most complete phase, where one attribute tells them apart: no place twice in one, half of all in the best.
 
-    positions    how many places there are in all
+    Where none does, the order in which the images came may.
     """
     for number, (words, _) in enumerate(frames[0].phases):
         phases = grouped(frames, number)
         if len(phases) < 2 or any(len(_by_position(phase, plane)) < len(phase) for phase in phases.values()):
             continue
-        if 2 * max(map(len, phases.values())) >= positions:
+        if 2 * max(map(len, phases.values())) >= len(places):
             return _most_complete(words, phases, plane, notes)
+    if scans := by_order(places):
+        return _most_complete(*scans, plane, notes)
     raise NotEligible("Different images at the same position, and nothing in the headers says which belong together.")
 
 

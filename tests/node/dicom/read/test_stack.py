@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,50 @@ def test_takes_the_more_complete_of_two_phases(seed: int) -> None:
 def test_takes_the_earlier_of_two_equally_complete_phases() -> None:
     frames = [at(z, f"1.{p}.{z}", phase=p) for z in range(3) for p in ("10", "9")]
     assert {frame.source.instance_uid[:4] for frame in one_stack(frames, different)[0]} == {"1.9."}
+
+
+def unlabelled(order: Sequence[tuple[int, str]], by: str) -> list[Frame]:
+    """Images of two phases at the same places, which only the order in which they came tells apart."""
+    return [
+        at(z, f"1.{phase}.{z}", instance_number=n, phases=((by, f"1012{n:02}.5" if by else ""),))
+        for n, (z, phase) in enumerate(order)
+    ]
+
+
+PLACE_BY_PLACE = [(z, phase) for z in range(5) for phase in "89"]
+
+
+@pytest.mark.parametrize(
+    ("order", "by"),
+    [
+        *(
+            ([(z, "8") for z in range(5)] + [(z, "9") for z in way], by)
+            for way in (range(5), range(4, 1, -1))
+            for by in ("acquisition time", "content time", "")
+        ),
+        (PLACE_BY_PLACE, "acquisition time"),
+    ],
+)
+def test_takes_one_of_two_phases_at_the_same_places_by_the_order_of_images(
+    order: Sequence[tuple[int, str]], by: str
+) -> None:
+    kept, _, notes = one_stack(unlabelled(order, by), different)
+    assert [frame.source.instance_uid for frame in kept] == [f"1.8.{z}" for z in range(5)]
+    assert f"told apart by {by or 'the order of instance numbers'}" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        [(0, "8"), (1, "8"), (2, "8"), (2, "9"), (3, "8"), (4, "8"), (5, "8")],
+        [(0, "8"), (1, "8"), (0, "9"), (2, "8"), (1, "9"), (2, "9"), (3, "8"), (3, "9")],
+        PLACE_BY_PLACE,
+    ],
+    ids=["one slice repeated on the way", "mixed", "numbered place by place"],
+)
+def test_refuses_images_at_the_same_place_whose_order_tells_nothing(order: Sequence[tuple[int, str]]) -> None:
+    with pytest.raises(NotEligible, match="nothing in the headers says"):
+        one_stack(unlabelled(order, "content time"), different)
 
 
 @pytest.mark.parametrize("key", ["acquisition number", "temporal position"])
