@@ -22,7 +22,16 @@ from node.db.tables import DeliveryRow, ResultRow
 from node.dicom.commit import CommitmentReport, request_commitment
 from node.dicom.query import find_instances
 from node.dicom.send import Outgoing, Sent, send
-from node.errors import NoCommonContext, NodeError, PeerBusy, PeerUnreachable, Permanent, ResultLost, Transient
+from node.errors import (
+    ConfigurationError,
+    NoCommonContext,
+    NodeError,
+    PeerBusy,
+    PeerUnreachable,
+    Permanent,
+    ResultLost,
+    Transient,
+)
 from node.jobs import patience
 from node.jobs.record import now, record
 from node.settings import Peer, Settings
@@ -79,11 +88,14 @@ class Deliverer:
         sent, unreachable = self._send_all(peer, outgoing, ids)
         outcomes.update({item.sop_instance_uid: item for item in sent})
         with self.database.write() as session:
+            untried = [row for row in rows if _is_untried(outcomes[row.sop_instance_uid], unreachable)]
+            if unreachable is not None and untried:
+                self._put_all_back(session, untried, unreachable)
             for row in rows:
                 outcome = outcomes[row.sop_instance_uid]
-                if isinstance(outcome.error, Transient) and outcome.error is unreachable:
-                    self._put_back(session, row, outcome.error, patience.after_trouble(self.settings, row.created_at))
-                elif isinstance(outcome.error, PeerUnreachable):  # one of several breaks in one go
+                if row in untried:
+                    continue
+                if isinstance(outcome.error, PeerUnreachable):  # one of several breaks in one go
                     self._put_back(session, row, outcome.error, dt.timedelta(seconds=self.settings.retry_first_s))
                 else:
                     self._settle(session, row, results[row.sop_instance_uid], outcome, peer)
@@ -93,7 +105,7 @@ class Deliverer:
     def _send_all(
         self, peer: Peer, outgoing: Sequence[Outgoing], ids: Sequence[int]
     ) -> tuple[list[Sent], NodeError | None]:
-        """(one outcome per object, why no association could be had).
+        """(one outcome per object, why no association could be had: refused for good too, since people mend that).
 
         Where a standing association breaks, the object at which it broke has failed (PeerBusy), and those behind it
         go over another association, a few times; what is then still untried has PeerUnreachable.
@@ -106,7 +118,7 @@ class Deliverer:
             self._renew(ids)
             try:
                 sent = send(self.settings, peer, rest, on_progress=self._renewal(ids))
-            except (Transient, Permanent) as exc:
+            except (Transient, Permanent, ConfigurationError) as exc:
                 return answers + [Sent(item.sop_instance_uid, None, exc) for item in rest], exc
             broken = [place for place, item in enumerate(sent) if isinstance(item.error, PeerUnreachable)]
             place = broken[0] if broken else len(sent)
@@ -180,6 +192,30 @@ class Deliverer:
             return
         wait = patience.after_failures(self.settings, row.attempt)
         self._wait(session, row, error, wait, attempt=row.attempt, status=status)
+
+    def _put_all_back(self, session: Session, rows: Sequence[DeliveryRow], error: NodeError) -> None:
+        """No association was to be had, which says nothing about an object: one event, however many wait for it."""
+        waits = {row.id: patience.after_trouble(self.settings, row.created_at) for row in rows}
+        for row in rows:
+            deliveries.move(
+                session, row, DeliveryState.WAITING, not_before=now() + waits[row.id], attempt=row.attempt - 1,
+                status=row.status, reason=error.reason,
+            )  # fmt: skip
+        revision = receiving.revision(session, rows[0].revision_id)
+        record(
+            session,
+            Action.DELIVERY_DEFERRED,
+            outcome=FAILED_FOR_NOW,
+            peer=rows[0].peer_aet,
+            study_instance_uid=revision.study_instance_uid,
+            patient_id=revision.study.patient_id,
+            actor=self.actor,
+            detail={
+                "objects": len(rows),
+                "reason": error.reason,
+                "again_in_s": round(min(waits.values()).total_seconds()),
+            },
+        )
 
     def _put_back(self, session: Session, row: DeliveryRow, error: NodeError, wait: dt.timedelta) -> None:
         """It was not tried: no attempt is counted, however long the peer is away, and it goes first the next time."""
@@ -302,6 +338,11 @@ class Deliverer:
         self, session: Session, action: Action, row: DeliveryRow, *, outcome: str = "success", **more: object
     ) -> None:
         record_delivery(session, action, row, self.actor, outcome=outcome, **more)
+
+
+def _is_untried(sent: Sent, unreachable: NodeError | None) -> bool:
+    """Not where the peer takes none of the classes: another form of the object may be taken."""
+    return sent.error is not None and sent.error is unreachable and not isinstance(unreachable, NoCommonContext)
 
 
 def new_delivery(result: ResultRow, peer_aet: str, *, urgent: bool) -> DeliveryRow:

@@ -298,7 +298,16 @@ def congested(pacs: StandIn) -> Iterator[None]:
     pacs.stop()
 
 
-@pytest.mark.parametrize("trouble", [away, congested])
+@contextmanager
+def estranged(pacs: StandIn) -> Iterator[None]:
+    """It does not know us any more, and says so for good: its table of AE titles is being mended."""
+    pacs.start()
+    pacs.server.ae.require_calling_aet = ["SOMEBODY"]
+    yield
+    pacs.stop()
+
+
+@pytest.mark.parametrize("trouble", [away, congested, estranged])
 def test_a_long_outage_is_not_held_against_the_objects(
     database: Database,
     pacs: StandIn,
@@ -312,6 +321,7 @@ def test_a_long_outage_is_not_held_against_the_objects(
             deliverer.deliver(revision_id, pacs.aet)
             time.sleep(0.02)
     assert {(row.state, row.attempt) for row in rows(database)} == {("waiting", 0)}
+    assert objects_deferred(database) == [2, 2, 2, 2, 2], "one event for each try, however many objects wait"
     close_breaker(database, pacs.aet)
     pacs.manners.store_status = 0xA700  # as a PACS does that has just come back
     pacs.start()
@@ -338,6 +348,23 @@ def test_a_peer_that_stays_away_is_tried_less_and_less_often(
             for row in session.scalars(select(DeliveryRow)):
                 row.created_at, row.not_before = row.created_at - wait, now()
     assert waits == pytest.approx([4000, 4000, 8000, 16_000, 32_000, 50_000], abs=500)
+
+
+def objects_deferred(database: Database) -> list[int]:
+    with database.read() as session:
+        details = session.scalars(select(AuditEventRow.detail).where(AuditEventRow.action == "delivery.deferred"))
+        return [detail["objects"] for detail in details]
+
+
+def test_certificates_of_ours_that_cannot_be_used_are_no_fault_of_an_object(
+    settings: Settings, database: Database, archive: Archive, pacs: StandIn, revision_id: int, tmp_path: Path
+) -> None:
+    secured = Peer(aet=pacs.aet, host="127.0.0.1", port=pacs.port, tls=True)
+    apply_site(database, Site.model_validate({"peer": [PACS, secured]}), actor="test")
+    lost = settings.model_copy(update={"tls_certificate": tmp_path / "none.pem", "tls_authorities": tmp_path / "ca"})
+    Deliverer(lost, database, archive, "test").deliver(revision_id, pacs.aet)
+    assert {(row.state, row.attempt) for row in rows(database)} == {("waiting", 0)}
+    assert "TLS certificate or key cannot be used" in rows(database)[0].reason
 
 
 def close_breaker(database: Database, aet: str) -> None:
@@ -417,13 +444,13 @@ def test_two_deliverers_at_once_send_each_object_once(
     assert set(pacs.offered.values()) == {1}
 
 
-def test_a_revision_without_destinations_is_delivered_at_once(database: Database, revision_id: int) -> None:
+def test_a_revision_without_destinations_is_unsent_at_once(database: Database, revision_id: int) -> None:
     with database.write() as session:
         for row in session.scalars(select(DeliveryRow)):
             session.delete(row)
         session.flush()
         finish_revision(session, revision_id, "test")
-    assert revision_state(database) == "delivered"
+    assert revision_state(database) == "unsent"
 
 
 def test_every_move_of_a_delivery_is_on_record(
