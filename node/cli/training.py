@@ -14,6 +14,7 @@ from node.cli import (
     training_clinreadnet,
     training_deeplesion,
     training_diffusionxray,
+    training_lefusion,
     training_lidnet,
 )
 
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     training_deeplesion.register(train)
     training_clinreadnet.register(train)
     training_diffusionxray.register(train)
+    training_lefusion.register(train)
     ablation.register(train)
     categories.register(train)
     evaluate = typer.Typer(help="Measure a network on patients it has not seen.", no_args_is_help=True)
