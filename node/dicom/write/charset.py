@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pydicom.charset import convert_encodings
+from pydicom.charset import convert_encodings, default_encoding
 
 UTF8 = "ISO_IR 192"
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
@@ -34,7 +34,8 @@ def choose_character_set(ds: Any) -> None:
 
 def _fits(text: str, declared: Any) -> bool:
     names = [declared] if isinstance(declared, str) else list(declared)
-    encodings = convert_encodings(names)
+    # The default repertoire is ASCII (PS3.5 6.1.2.1); the library writes Latin 1 under its name, and for unknown ones.
+    encodings = ["ascii" if encoding == default_encoding else encoding for encoding in convert_encodings(names)]
     parts = [part for group in text.split("=") for part in group.split("^")]
     return all(any(_encodes(part, encoding) for encoding in encodings) for part in parts)
 

@@ -15,6 +15,9 @@ from node.dicom.write.charset import UTF8, choose_character_set, plain
         ("GB18030", "王^小东", "GB18030"),
         ("ISO_IR 100", "Иванов", UTF8),
         (None, "Müller", UTF8),
+        ("ISO_IR 6", "Müller", UTF8),
+        (["", "ISO 2022 IR 87"], "Müller=山田", UTF8),
+        (["ISO 2022 IR 6", "ISO 2022 IR 100"], "Müller", ["ISO 2022 IR 6", "ISO 2022 IR 100"]),
         (None, "Miller", None),
     ],
 )
