@@ -5,6 +5,8 @@ Pillow, and the DejaVu font that matplotlib carries (Latin, Greek, Cyrillic lett
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +15,7 @@ from typing import Final
 
 import matplotlib
 import numpy as np
+from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
@@ -30,6 +33,10 @@ _BAR_WIDTH: Final = 14
 _WHOLE_FROM: Final = 10.0
 _STRIP: Final = 150
 _STRIP_PLOT: Final = 84
+_UNKNOWN: Final = "\0"
+_RUN_OF_UNKNOWN: Final = re.compile(r"\0(\s*\0)*")
+_LEFTWARDS: Final = frozenset({"R", "AL"})
+"""Bidirectional classes of letters that this layout would draw in the wrong order."""
 _BACKGROUND: Final = (16, 18, 22)
 _INK: Final = (236, 238, 242)
 _QUIET: Final = (160, 168, 180)
@@ -218,7 +225,7 @@ def _wrapped(draw: ImageDraw.ImageDraw, line: Line) -> list[str]:
     font = _font(18)
     parts: list[str] = []
     current = ""
-    for word in line.text.split():
+    for word in drawable(line.text).split():
         tried = f"{current} {word}".strip()
         if current and draw.textlength(tried, font=font) > WIDTH - 2 * _MARGIN:
             parts.append(current)
@@ -229,9 +236,27 @@ def _wrapped(draw: ImageDraw.ImageDraw, line: Line) -> list[str]:
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    text = drawable(text)
     while text and draw.textlength(text, font=font) > width:
         text = text[:-2].rstrip() + "…"
     return text
+
+
+def drawable(text: str) -> str:
+    """Signs that the font lacks, or that run from right to left, as "[other script]" instead of boxes and nonsense."""
+    composed = unicodedata.normalize("NFC", text)
+    marked = "".join(sign if sign.isspace() or _can_draw(sign) else _UNKNOWN for sign in composed)
+    return _RUN_OF_UNKNOWN.sub("[other script]", marked)
+
+
+def _can_draw(sign: str) -> bool:
+    return ord(sign) in _letters() and unicodedata.bidirectional(sign) not in _LEFTWARDS
+
+
+@lru_cache(maxsize=1)
+def _letters() -> frozenset[int]:
+    """Code points of the font."""
+    return frozenset(FT2Font(str(_font_path("DejaVuSans.ttf"))).get_charmap())
 
 
 def _colour(line: Line) -> tuple[int, int, int]:
@@ -241,5 +266,8 @@ def _colour(line: Line) -> tuple[int, int, int]:
 @lru_cache(maxsize=16)
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(str(_font_path(name)), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _font_path(name: str) -> Path:
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name

@@ -133,3 +133,19 @@ def test_a_text_page_grows_with_its_text_up_to_a_limit() -> None:
 def test_the_same_words_make_the_same_pixels() -> None:
     one, other = (page.text_page("t", "s", [page.Line("Rauschen σ, Ångström")]) for _ in range(2))
     assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Series 7, 胸部 正面, 1 image", "Series 7, [other script], 1 image"),
+        ("صدر 2", "[other script] 2"),
+        ("Грудь Θώραξ Müller ±2", "Грудь Θώραξ Müller ±2"),
+        ("e\u0301", "é"),
+        ("", ""),
+    ],
+)
+def test_what_the_font_cannot_draw_is_said_and_not_drawn_as_boxes(text: str, shown: str) -> None:
+    assert page.drawable(text) == shown
+    one, other = (page.summary("t", words, (), [page.Line(words)]) for words in (text, shown))
+    assert np.array_equal(one, other)
