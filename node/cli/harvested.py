@@ -58,7 +58,16 @@ _IMAGES = "Images_png"
 _LESION_COLUMNS = ("File_name", "Lesion", "Observer", "Finding", "Site")
 _LESION_DIGITS = 16
 _UNFINISHED = ".new"
-_PUBLIC_SCHEMES = ("SCT", "SRT", "SNM3", "DCM", "RADLEX", "UMLS", "FMA")
+_CODES = {
+    "SCT": r"\d{6,18}",
+    "SRT": r"[A-Z]{1,2}-[0-9A-F]{4,6}",
+    "SNM3": r"[A-Z]{1,2}-[0-9A-F]{4,6}",
+    "DCM": r"\d{6}",
+    "RADLEX": r"RID\d{1,6}",
+    "UMLS": r"C\d{7}",
+    "FMA": r"\d{3,6}",
+}
+"""Public coding schemes → the codes they have."""
 
 _TYPES: AnyMapping[str, LesionType] = {
     "272673000": LesionType.BONE,
@@ -233,7 +242,7 @@ class TrainingSet:
             image_size=(frame.columns, frame.rows),
             window_hu=person.window_hu,
             split=split,
-            lesion_type=_TYPES.get(about.site[0], LesionType.UNLABELLED) if about.site else LesionType.UNLABELLED,
+            lesion_type=_type_at(about.site),
             sex=person.sex,
             age=person.age,
             origin=f"{about.origin}{' (device)' if about.observer == 'device' else ''}",
@@ -328,10 +337,14 @@ def _sync(path: Path) -> None:
 
 
 def _code(code: Code | None) -> str:
-    """ "39607008 SCT"; "" for codes of private schemes, which may say anything."""
-    if code is None or code[1] not in _PUBLIC_SCHEMES or not re.fullmatch(r"[A-Za-z0-9.-]{1,18}", code[0]):
+    """ "39607008 SCT"; "" for codes of private schemes, which may say anything, and for what no public scheme has."""
+    if code is None or not re.fullmatch(_CODES.get(code[1], r"(?!)"), code[0]):
         return ""
     return f"{code[0]} {code[1]}"
+
+
+def _type_at(site: Code | None) -> LesionType:
+    return _TYPES.get(site[0], LesionType.UNLABELLED) if site and _code(site) else LesionType.UNLABELLED
 
 
 def _points(mark: Mark) -> Points:

@@ -100,6 +100,30 @@ def test_a_second_harvest_takes_only_what_is_new_and_goes_on_numbering(run: Any,
         assert [line["File_name"] for line in csv.DictReader(file)] == [row.file_name for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("value", "scheme", "kept", "kind"),
+    [
+        ("T-28000", "SRT", "T-28000 SRT", LesionType.LUNG),
+        ("12738006", "SCT", "12738006 SCT", LesionType.UNLABELLED),  # a brain: no part of the body that the table has
+        ("39607008", "99SMITH", "", LesionType.UNLABELLED),
+        ("SMITH-JOHN", "SCT", "", LesionType.UNLABELLED),
+        ("19610203", "DCM", "", LesionType.UNLABELLED),  # no code of DICOM's: a date of birth
+    ],
+)
+def test_of_codes_only_what_a_public_scheme_can_hold_is_kept(
+    value: str, scheme: str, kept: str, kind: LesionType, run: Any, tmp_path: Path
+) -> None:
+    scanned = marks.scan(tmp_path / "export")
+    group = marks.bidirectional(scanned.key, marks.centred())
+    group.ContentSequence[3].ConceptCodeSequence = [marks.code(value, scheme)]
+    phantom.save(marks.report(scanned.headers, group), tmp_path / "export" / "sr.dcm")
+    assert run("harvest", "--folder", tmp_path / "export", "--out", tmp_path / "set").exit_code == 0
+    (row,) = read_table(tmp_path / "set" / "DL_info.csv")
+    with (tmp_path / "set" / "lesions.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert (line["Site"], row.lesion_type) == (kept, kind)
+
+
 def test_two_boxes_on_one_lesion_are_one_row(run: Any, tmp_path: Path) -> None:
     scanned = marks.scan(tmp_path / "export")
     moved = [(x + 1, y) for x, y in marks.centred()]
