@@ -132,11 +132,11 @@ def _tls(settings: Settings, *, sends: bool, running: bool) -> Iterator[Tried]:
             )
         return
     try:
-        tls.server_context(settings)
-        tls.client_context(settings)
+        ends = tls.ends(settings)
     except NodeError as exc:
         yield Tried("TLS", "fault", exc.reason, "mend the files named by PACSNODE_TLS_CERTIFICATE, _KEY, _AUTHORITIES")
         return
+    yield from _endings(ends)
     if settings.tls_port is None:
         yield Tried(
             "TLS",
@@ -147,6 +147,18 @@ def _tls(settings: Settings, *, sends: bool, running: bool) -> Iterator[Tried]:
         return
     yield Tried("TLS", "ok", "certificate, key and authorities fit")
     yield _port("TLS port", settings.host, settings.tls_port, running=running)
+
+
+def _endings(ends: Sequence[tuple[str, dt.datetime]]) -> Iterator[Tried]:
+    now = dt.datetime.now(dt.UTC)
+    for whose, at in ends:
+        if at < now + _SOON:
+            when = "has ended" if at < now else "ends"
+            change = "put the new file in its place: running processes take it up by themselves"
+            yield Tried("TLS certificate", "note", f"{whose} {when} on {at:%Y-%m-%d %H:%M} UTC", change)
+
+
+_SOON = dt.timedelta(days=30)
 
 
 def _database(node: Node, running: int | None) -> Tried:

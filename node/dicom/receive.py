@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import threading
 import time
 from pathlib import Path
@@ -29,7 +28,7 @@ from node.dicom.session import Arrival, Caller, Desk, Service, Session
 from node.dicom.slots import Slots
 from node.dicom.spool import Spool
 from node.dicom.streaming import StreamingDUL
-from node.dicom.tls import server_context, subject
+from node.dicom.tls import ServerContexts, subject
 from node.dicom.transport import Lobby, PatientSocket, handshake, prepare
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import ConfigurationError
@@ -58,7 +57,7 @@ class StorageScp:
         self.port = settings.port
         self.tls_port = settings.tls_port
         self._settings = settings
-        self._tls = server_context(settings) if settings.tls_port is not None else None
+        self._tls = ServerContexts(settings) if settings.tls_port is not None else None
         lobby, slots = Lobby(_MOST_WAITING), Slots(settings.max_associations)
         self._service = Service(settings, desk, Spool(spool), lobby, slots)
         self._servers: list[_Server] = []
@@ -103,7 +102,7 @@ class StorageScp:
             dul.cut()
         _join(live, time.monotonic() + 1.0)
 
-    def _listen(self, port: int, tls: ssl.SSLContext | None) -> int:
+    def _listen(self, port: int, tls: ServerContexts | None) -> int:
         host = self._settings.host
         try:
             # some context must be there; what is supported is decided when an association is asked for
@@ -125,7 +124,7 @@ class _Server(ThreadedAssociationServer):
     block_on_close = False
     request_queue_size = 128
     service: Service
-    tls: ssl.SSLContext | None
+    tls: ServerContexts | None
     live: set[StreamingDUL]
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -165,7 +164,7 @@ class _Handler(RequestHandler):
             prepare(sock)
             if self.server.tls is not None:
                 lobby.leave(sock)
-                sock = self.server.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                sock = self.server.tls.newest().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 lobby.enter(sock)
                 handshake(sock, settings.tls_handshake_timeout_s)
                 certificate = sock.getpeercert()

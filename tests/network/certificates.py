@@ -28,8 +28,8 @@ class Authority:
             *("-subj", f"/CN={name}", "-keyout", str(self.key), "-out", str(self.certificate)),
         )
 
-    def issue(self, name: str, alternative: str = "IP:127.0.0.1") -> Identity:
-        """A certificate for both ends, made out to this address or host name."""
+    def issue(self, name: str, alternative: str = "IP:127.0.0.1", *, days: int = 2) -> Identity:
+        """A certificate for both ends, made out to this address or host name; it has ended where `days` is negative."""
         key, request, certificate = (self.folder / f"{name}.{end}" for end in ("key", "csr", "pem"))
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName={alternative}\n", encoding="utf8")
@@ -39,7 +39,7 @@ class Authority:
         )
         self._run(
             *("x509", "-req", "-in", str(request), "-CA", str(self.certificate), "-CAkey", str(self.key)),
-            *("-CAcreateserial", "-days", "2", "-extfile", str(extensions), "-out", str(certificate)),
+            *("-CAcreateserial", "-days", str(days), "-extfile", str(extensions), "-out", str(certificate)),
         )
         return Identity(certificate, key)
 

@@ -211,6 +211,18 @@ def test_a_tls_port_with_its_certificate_is_in_order(
     monkeypatch.setenv("PACSNODE_TLS_PORT", str(free_port("127.0.0.1")))
     found = tried(run)
     assert (found["TLS"].verdict, found["TLS port"].found.endswith("is free")) == ("ok", True)
+    assert " ends on " in found["TLS certificate"].found, "those of the tests last two days"
+
+
+def test_a_certificate_that_has_ended_is_a_fault(
+    run, ports: int, certificate: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Authority(tmp_path / "other", "Other").issue("ended", days=-1)
+    monkeypatch.setenv("PACSNODE_TLS_PORT", str(free_port("127.0.0.1")))
+    monkeypatch.setenv("PACSNODE_TLS_CERTIFICATE", str(ended.certificate))
+    monkeypatch.setenv("PACSNODE_TLS_KEY", str(ended.key))
+    found = tried(run)["TLS"]
+    assert (found.verdict, "certificate has expired" in found.found) == ("fault", True)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import shutil
 import socket
 import ssl
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from network.raw import PATIENCE_S, RawPeer, associate_rq, connected, echo_rq, m
 from node.dicom.query import echo
 from node.dicom.receive import StorageScp
 from node.dicom.send import Outgoing, send
-from node.dicom.tls import client_context, server_context
+from node.dicom.tls import ServerContexts, client_context, ends, server_context
 from node.errors import ConfigurationError, PeerRefused, PeerUnreachable
 from node.settings import Peer, Settings
 from system.dcmtk import run
@@ -195,3 +197,64 @@ def test_tls_without_certificates_is_a_configuration_error(tmp_path: Path, autho
     broken.write_text("not a certificate")
     with pytest.raises(ConfigurationError, match="authorities"):
         server_context(Settings(tls_certificate=identity.certificate, tls_key=identity.key, tls_authorities=broken))
+
+
+def test_a_renewed_certificate_is_shown_without_a_new_start(
+    start_scp: StartScp, authority: Authority, tmp_path: Path
+) -> None:
+    ended, renewed, files = authority.issue("ended", days=-1), authority.issue("renewed"), tmp_path / "files"
+    files.mkdir()
+
+    def install(certificate: Path, key: Path) -> None:
+        shutil.copy(certificate, files / "certificate.pem")
+        shutil.copy(key, files / "key.pem")
+
+    install(ended.certificate, ended.key)
+    scp = start_scp(
+        tls_port=0,
+        tls_certificate=files / "certificate.pem",
+        tls_key=files / "key.pem",
+        tls_authorities=authority.certificate,
+    )
+    us = tls_settings(authority, "us")
+    with pytest.raises(PeerRefused, match="certificate has expired"):
+        echo(us, peer_of(scp))
+    install(renewed.certificate, renewed.key)
+    assert echo(us, peer_of(scp)).round_trip_s is not None
+
+
+def test_half_of_a_renewal_does_not_stop_the_listener(authority: Authority, tmp_path: Path) -> None:
+    first, second = authority.issue("first"), authority.issue("second")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    shutil.copy(first.certificate, certificate)
+    shutil.copy(first.key, key)
+    contexts = ServerContexts(
+        Settings(tls_certificate=certificate, tls_key=key, tls_authorities=authority.certificate, tls_port=0)
+    )
+    before = contexts.newest()
+    shutil.copy(second.certificate, certificate)
+    assert contexts.newest() is before, "the new certificate does not go with the old key"
+    certificate.unlink()
+    assert contexts.newest() is before
+    shutil.copy(second.certificate, certificate)
+    shutil.copy(second.key, key)
+    assert contexts.newest() is not before
+    assert contexts.newest() is contexts.newest()
+
+
+@pytest.mark.parametrize("port", [None, 0])
+def test_says_when_our_certificate_and_those_of_the_authorities_end(authority: Authority, port: int | None) -> None:
+    (whose, at), (theirs, later) = ends(tls_settings(authority, "lasting", tls_port=port))
+    assert (whose, theirs.startswith("authority CN=")) == ("our certificate", True)
+    for moment in (at, later):
+        assert dt.timedelta(days=1) < moment - dt.datetime.now(dt.UTC) < dt.timedelta(days=2, minutes=1)
+
+
+@pytest.mark.parametrize("port", [None, 0])
+def test_a_certificate_of_ours_that_has_ended_does_not_hold(authority: Authority, port: int | None) -> None:
+    ended = authority.issue("ended", days=-1)
+    settings = Settings(
+        tls_certificate=ended.certificate, tls_key=ended.key, tls_authorities=authority.certificate, tls_port=port
+    )
+    with pytest.raises(ConfigurationError, match="certificate has expired"):
+        ends(settings)
