@@ -11,10 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pydicom import dcmread
 
 from images import marks, phantom
+from models.deeplesion.config import SPACING_MM, DeepLesionConfig, DetectConfig, NetworkConfig, TrainConfig
+from models.deeplesion.data import SampleStore
+from models.deeplesion.marked import make_marked_samples
+from models.deeplesion.samples import load_sample
 from models.deeplesion.table import LesionType, image_path, read_image, read_table
+from models.deeplesion.train import Run
 from node.cli.harvest import harvest_all
 from node.cli.harvested import TrainingSet
 from node.dicom.marks.deidentify import Mapping
@@ -63,6 +69,35 @@ def test_a_folder_becomes_rows_and_images(run: Any, export: Path, tmp_path: Path
     assert np.array_equal(image, phantom.stored_values(14, marks.SHAPE).astype(int) - 1024)
     names = sorted(path.name for path in (out / "Images_png" / "000001_01_01").iterdir())
     assert names == [f"{number:03d}.png" for number in range(4, 30)]
+
+
+def test_a_detector_learns_a_step_from_what_was_harvested(run: Any, export: Path, tmp_path: Path) -> None:
+    """The box that it learns is the mark's: between the ends, 5 pixels more on all sides, on pixels of its own size."""
+    torch.set_num_threads(1)
+    assert run("harvest", "--folder", export, "--out", tmp_path / "set").exit_code == 0
+    narrow = NetworkConfig(
+        categories=("lung", "liver"),
+        widths=(16, 16, 24),
+        fpn_channels=16,
+        rpn_width=16,
+        head_widths=(16, 32),
+        mask_width=8,
+        detect=DetectConfig(before_nms=100, proposals=24),
+    )
+    config = DeepLesionConfig(network=narrow)
+    samples = make_marked_samples(tmp_path / "set", tmp_path / "samples", config)
+    by_report, _ = read_table(tmp_path / "set" / "DL_info.csv")
+    sample = load_sample(samples[0])
+    scale = np.array([0.8, 0.7, 0.8, 0.7]) / SPACING_MM
+    assert np.allclose(sample.boxes, [(np.array(by_report.box_px) + 0.5) * scale], atol=0.3)  # to whole pixels
+    assert sample.hu.shape[0] == 3
+    training = TrainConfig(steps=1, batch=2, crop_px=64, warmup_steps=1)
+    learning = Run(config, training, seed=1, device=torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in learning.network.state_dict().items()}
+    store = SampleStore(samples, seed=1, categories=2)
+    assert min(len(targets.boxes) for targets in store.batch(0, training).targets) == 1
+    learning.fit(store, tmp_path / "checkpoint.pt", lambda *_: None)
+    assert any(not torch.equal(before[name], tensor) for name, tensor in learning.network.state_dict().items())
 
 
 def test_no_identity_is_in_what_is_kept(run: Any, export: Path, tmp_path: Path) -> None:
