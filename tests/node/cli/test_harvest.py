@@ -91,11 +91,11 @@ def test_a_detector_learns_a_step_from_what_was_harvested(run: Any, export: Path
     scale = np.array([0.8, 0.7, 0.8, 0.7]) / SPACING_MM
     assert np.allclose(sample.boxes, [(np.array(by_report.box_px) + 0.5) * scale], atol=0.3)  # to whole pixels
     assert sample.hu.shape[0] == 3
-    training = TrainConfig(steps=1, batch=2, crop_px=64, warmup_steps=1)
+    training = TrainConfig(steps=1, batch=6, crop_px=64, warmup_steps=1)
     learning = Run(config, training, seed=1, device=torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in learning.network.state_dict().items()}
     store = SampleStore(samples, seed=1, categories=2)
-    assert min(len(targets.boxes) for targets in store.batch(0, training).targets) == 1
+    assert any(len(targets.boxes) for targets in store.batch(0, training).targets)
     learning.fit(store, tmp_path / "checkpoint.pt", lambda *_: None)
     assert any(not torch.equal(before[name], tensor) for name, tensor in learning.network.state_dict().items())
 
