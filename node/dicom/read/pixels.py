@@ -7,12 +7,13 @@ an additional package on one machine changes nothing, and pylibjpeg-libjpeg (GPL
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_fragments, get_frame, parse_basic_offsets
 
 from models.contract import BoolArray
 from node.dicom.elements import UNREADABLE, integer, number, parse, text
@@ -124,7 +125,7 @@ class PixelFile:
     def _decompressed(self, index: int) -> NDArray[np.unsignedinteger]:
         uid = self.format.transfer_syntax_uid
         try:
-            encoded = get_frame(self._encoded, index, number_of_frames=self.format.frames)
+            encoded = _one_of(self._encoded, index, self.format.frames)
         except UNREADABLE as exc:
             raise NotEligible("The compressed pixel data are not put together as DICOM has it.") from exc
         return self._codec.decode(encoded, plugin=_PLUGINS[uid], options=self._options())
@@ -171,6 +172,15 @@ class PixelFile:
             return value
         sign = 1 << (self.format.bits_allocated - 1)
         return ((value & (2 * sign - 1)) ^ sign) - sign
+
+
+def _one_of(encapsulated: bytes, index: int, frames: int) -> bytes:
+    """The stream of one frame. All fragments are those of a single frame, whatever its table of offsets says."""
+    if frames > 1:
+        return get_frame(encapsulated, index, number_of_frames=frames)
+    buffer = BytesIO(encapsulated)
+    parse_basic_offsets(buffer)
+    return b"".join(generate_fragments(buffer))
 
 
 def pixel_format(dataset: Dataset, transfer_syntax_uid: str) -> PixelFormat:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -80,6 +81,20 @@ def test_reads_lossless_compression_exactly(
     file = PixelFile(phantom.save_compressed(phantom.ct(values=values), tmp_path / "a.dcm", syntax), codec)
     np.testing.assert_array_equal(file.frame(0)[0], values)
     assert not file.lossy
+
+
+@pytest.mark.parametrize("offsets", [b"", bytes(4), b"\x99\0\0\0", bytes(4) + b"\x10\0\0\0"])
+def test_the_table_of_offsets_of_a_single_frame_may_say_what_it_likes(
+    tmp_path: Path, codec: Codec, offsets: bytes
+) -> None:
+    path = phantom.save_compressed(phantom.ct(values=UNSIGNED_12), tmp_path / "a.dcm", JPEGLSLossless)
+    ds = dcmread(path)
+    whole = encapsulate([get_frame(ds.PixelData, 0, number_of_frames=1)], has_bot=False, fragments_per_frame=3)
+    table = b"\xfe\xff\x00\xe0" + len(offsets).to_bytes(4, "little") + offsets
+    ds.PixelData = table + whole[8:]  # behind the empty table
+    ds["PixelData"].is_undefined_length = True
+    ds.save_as(path)
+    np.testing.assert_array_equal(PixelFile(path, codec).frame(0)[0], UNSIGNED_12)
 
 
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2K])
