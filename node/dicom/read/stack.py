@@ -22,6 +22,8 @@ _HU_TYPES = {"", "HU", "US"}
 """Rescale Types taken as HU: absent means so for CT (PS3.3 C.8.2.1.1.2); US (unspecified) is often written."""
 _ALONE = 3
 """A single image beside at least so many others of another size or angle is taken for an unlabelled localiser."""
+_MOST_ODD = 2
+"""Localisers of a scan: one from the front, one from the side."""
 
 
 def one_stack(frames: Sequence[Frame], fingerprint: Fingerprint) -> tuple[list[Frame], Plane, list[str]]:
@@ -80,7 +82,7 @@ def _demand_one_scan(frames: Sequence[Frame]) -> None:
 
 
 def _one_shape(frames: list[Frame], notes: list[str]) -> list[Frame]:
-    """All of one size, spacing and orientation; a single odd one beside several is left out."""
+    """All of one size, spacing and orientation; one or two odd ones beside several are left out."""
     groups: list[list[Frame]] = []
     for frame in frames:
         home = next((group for group in groups if _alike(group[0], frame)), None)
@@ -91,8 +93,9 @@ def _one_shape(frames: list[Frame], notes: list[str]) -> list[Frame]:
     if len(groups) == 1:
         return frames
     groups.sort(key=len, reverse=True)
-    if len(groups) == 2 and len(groups[1]) == 1 and len(groups[0]) >= _ALONE:
-        notes.append("One image of another size or angle was left out, probably a localiser.")
+    odd = len(groups) - 1
+    if odd <= _MOST_ODD and len(groups[1]) == 1 and len(groups[0]) >= _ALONE * odd:
+        notes.append(f"Images of another size or angle left out, probably localisers: {odd}.")
         return groups[0]
     first, second = groups[0][0], groups[1][0]
     if not _parallel(first, second):

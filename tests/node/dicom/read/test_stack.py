@@ -104,6 +104,16 @@ def test_leaves_out_a_single_odd_image_beside_several(odd: dict[str, object]) ->
     assert "left out" in notes[0]
 
 
+def test_leaves_out_two_odd_images_that_differ_as_two_localisers_do() -> None:
+    sagittal = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+    scouts = [at(9, orientation=CORONAL), at(8, orientation=sagittal)]
+    kept, _, notes = one_stack([*scouts, *(at(z) for z in range(6))], different)
+    assert order(kept) == list(range(6))
+    assert notes == ["Images of another size or angle left out, probably localisers: 2."]
+    with pytest.raises(NotEligible, match="two or more angles"):
+        one_stack([*scouts, *(at(z) for z in range(5))], different)
+
+
 def test_refuses_two_orientations() -> None:
     tilted = (1.0, 0.0, 0.0, 0.0, 0.99, -0.14)
     frames = [at(z) for z in range(5)] + [at(z, f"1.9{z}", orientation=tilted) for z in (6, 7)]
