@@ -243,6 +243,7 @@ MISTAKES: list[tuple[str, str, str, Mutation]] = [
     ("sex differs within the study", "entity", "sc", _set(PatientSex="M")),
     ("content item without value type", "srtree", "sr", _at("Long Axis", _set(ValueType=None))),
     ("number without concept", "hdread", "sr", _at("Volume", _set(ConceptNameCodeSequence=None))),
+    ("segment without the images it is of", "hdread", "sr", _without("Source series for segmentation")),
     ("segment sequence absent", "segread", "seg", _set(SegmentSequence=None)),
     ("content item of no known kind", "tid1500", "sr", _at("Long Axis", _set(ValueType=None))),
 ]

@@ -98,13 +98,21 @@ def hdread(case: Case) -> Iterator[Complaint]:
     for path, ds in case.produced.items():
         try:
             if ds.get("Modality") == "SR" and _is_measurement_report(ds):
-                hd.sr.srread(path).content.get_image_measurement_groups()
+                _read_groups(path)
             elif ds.get("Modality") == "SEG":
                 hd.seg.segread(path)
                 if _is_volume(path, ds):
                     hd.seg.segread(path).get_volume(combine_segments=False)
         except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, IndexError) as exc:
             yield Complaint("hdread", path.name, f"{type(exc).__name__}: {exc}")
+
+
+def _read_groups(path: Path) -> None:
+    """Groups of images, and of segments with the images that these are of (TID 1411, rows 7, 11 and 12)."""
+    content = hd.sr.srread(path).content
+    content.get_image_measurement_groups()
+    for group in content.get_volumetric_roi_measurement_groups():
+        _ = group.referenced_segment
 
 
 def strict(case: Case) -> Iterator[Complaint]:

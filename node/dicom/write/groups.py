@@ -71,7 +71,7 @@ def _of_series(entry: SeriesEntry, findings: Findings, source: SeriesSource, sta
     for place, lesion in enumerate(findings.lesions, start=1):
         groups.append(_lesion(place, lesion, findings, _place(entry, source, lesion.slice_index), stamp))
         if segmentation is not None:
-            groups.append(_lesion_volume(place, lesion, findings, segmentation, stamp))
+            groups.append(_lesion_volume(place, lesion, findings, segmentation, source, stamp))
     groups += [
         _of_slice(s, s.slice_index, entry, findings, source, stamp)
         for s in findings.scores
@@ -95,12 +95,15 @@ def _lesion(place: int, lesion: Lesion, findings: Findings, where: Place, stamp:
     return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
 
 
-def _lesion_volume(place: int, lesion: Lesion, findings: Findings, segmentation: ResultRef, stamp: Stamp) -> Any:
+def _lesion_volume(
+    place: int, lesion: Lesion, findings: Findings, segmentation: ResultRef, source: SeriesSource, stamp: Stamp
+) -> Any:
     items = _head(f"{BIDIRECTIONAL}:Lesion {place}", lesion.tracking_id, lesion, findings, stamp)
     items += [
         content.image(
             segmentation.sop_class_uid, segmentation.sop_instance_uid, name=codes.REFERENCED_SEGMENT, segment=place
         ),
+        content.uid_reference(codes.SEGMENTATION_SOURCE_SERIES, source.series_instance_uid),
         content.numeric(codes.VOLUME, _rounded(lesion.volume_mm3), codes.CUBIC_MILLIMETRE),
     ]
     return content.container(codes.MEASUREMENT_GROUP, items, template="1411")
