@@ -8,7 +8,16 @@ from collections.abc import Iterable, Sequence
 from models.contract import Analysis, Code, Findings, Lesion, Measurement, ModelIdentity, Score
 from node.dicom.write.objects import SeriesEntry, Stamp, StudyEntry
 
-_WARNINGS = ("not done", "withheld", "failed", "Not processed", "Not looked", "No analysis", "Poor images")
+_WARNINGS = (
+    "not done",
+    "withheld",
+    "failed",
+    "Not processed",
+    "Not looked",
+    "No analysis",
+    "Nothing was done",
+    "Poor images",
+)
 _MOST_RUNS = 6
 """Stretches of images that a sentence names; more are counted."""
 
@@ -34,8 +43,7 @@ def conclusion(study: StudyEntry) -> list[str]:
         sentences.append("Not looked for disease: no such analysis was run. This report says nothing about findings.")
     if poor := sum(len(score.poor) for entry in study.series if entry.findings for score in entry.findings.scores):
         sentences.append(f"{count(poor, 'image')} of poor quality: that nothing is marked there says little.")
-    processed = sum(entry.outcome == "processed" for entry in study.series)
-    if not processed and not failed:
+    if not failed and not any(map(_worked_on, study.series)):
         sentences.append(f"No analysis was suitable for any of the {_series(study.series)} received.")
     if failed:
         sentences.append(f"AI processing failed for {_series(failed)}. Read the images as received.")
@@ -68,10 +76,9 @@ def _nothing_found(study: StudyEntry) -> list[str]:
         for analysis in _searched(entry):
             if entry.findings and not entry.findings.lesions:
                 empty.setdefault((analysis.name, analysis.looks_for), []).append(entry)
-    all_of_it = not any(entry.findings.lesions for entry in study.series if entry.findings)
     sentences = []
     for (name, looks_for), entries in sorted(empty.items()):
-        where = "" if all_of_it else f" in {', '.join(map(_short_name, entries))}"
+        where = "" if len(entries) == len(study.series) else f" in {', '.join(map(_short_name, entries))}"
         sentences.append(f"{capital(name)} found nothing{where}. It looks only for {looks_for}.")
     return sentences
 
@@ -80,6 +87,13 @@ def _searched(entry: SeriesEntry) -> list[Analysis]:
     """The analyses that looked for something in this series, and came to their end."""
     analyses = entry.findings.analyses if entry.findings else ()
     return [analysis for analysis in analyses if analysis.looks_for and analysis.outcome == "done"]
+
+
+def _worked_on(entry: SeriesEntry) -> bool:
+    """Whether anything was done or tried: it may have come to a pipeline and suited none of its analyses."""
+    if entry.findings is None:
+        return entry.outcome == "processed"
+    return any(analysis.outcome != "not done" for analysis in entry.findings.analyses)
 
 
 def of_study(study: StudyEntry, stamp: Stamp) -> list[str]:
@@ -104,7 +118,8 @@ def of_series(entry: SeriesEntry, image_numbers: Sequence[int]) -> list[str]:
     if entry.outcome == "failed":
         sentences = [f"{name}: AI processing failed. {_stop(entry.reason)}"]
     else:
-        sentences = [f"{name}: processed. {_stop(entry.reason)}".strip()]
+        what = "processed" if _worked_on(entry) else "Nothing was done"
+        sentences = [f"{name}: {what}. {_stop(entry.reason)}".strip()]
     if entry.findings is not None:
         sentences += of_findings(entry.findings, image_numbers)
         sentences += [_stop(note) for note in entry.findings.notes]
@@ -237,8 +252,9 @@ def of_lesion(place: int, lesion: Lesion, image_numbers: Sequence[int]) -> str:
     side = f", {lesion.laterality[2].lower()}" if lesion.laterality else ""
     known = lesion.slice_index < len(image_numbers)
     where = f"image {image_numbers[lesion.slice_index]}" if known else f"slice {lesion.slice_index + 1}"
+    kind = "" if lesion.category[2] == "Lesion" else f"{lesion.category[2]}, "
     return (
-        f"Lesion {place}: {lesion.category[2]}, {lesion.site[2]}{side}, {where}. "
+        f"Lesion {place}: {kind}{lesion.site[2]}{side}, {where}. "
         f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm, {lesion.volume_mm3 / 1000:.2f} ml. "
         f"Score {lesion.score:.2f}, shown from {lesion.operating_point:.2f} on. "
         f"Seen in the {' and the '.join(lesion.seen_in)} images."

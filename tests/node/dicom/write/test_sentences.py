@@ -72,6 +72,32 @@ def test_lesions_are_counted_by_series_and_a_series_without_any_is_named(ct_run:
     ]
 
 
+def test_where_not_all_was_searched_it_is_said_what_was() -> None:
+    looked = Analysis("lesion detection", "done", "", made.MODEL, looks_for="lung nodules")
+    searched = _entry(findings=Findings("p", "1", (looked,)))
+    unfit = replace(_entry(findings=Findings("p", "1", (replace(looked, outcome="not done", reason="why"),))), number=4)
+    localiser = replace(_entry(outcome="not eligible", reason="Localiser only."), number=1)
+    for other in (unfit, localiser):
+        found_nothing, *_ = sentences.conclusion(StudyEntry((searched, other)))
+        assert found_nothing == "Lesion detection found nothing in series 3. It looks only for lung nodules."
+
+
+def test_a_series_that_suited_no_analysis_was_not_processed() -> None:
+    undone = Findings("p", "1", (Analysis("restoration", "not done", "No pixel size."),))
+    said = sentences.of_series(_entry(findings=undone), ())
+    assert said[0] == 'Series 3 "Chest B40f" (CT, 102 images, axial chest): Nothing was done.'
+    assert sentences.is_warning(said[0])
+    concluded = sentences.conclusion(StudyEntry((_entry(findings=undone),)))
+    assert "No analysis was suitable for any of the 1 series received." in concluded
+    withheld = replace(undone, analyses=(Analysis("restoration", "withheld", "It moved structure."),))
+    assert sentences.of_series(_entry(findings=withheld), ())[0].endswith("processed.")
+
+
+def test_a_lesion_of_no_known_kind_is_not_called_so_twice(ct_run: Any) -> None:
+    lesion = replace(ct_run.findings.lesions[0], category=("52988006", "SCT", "Lesion"))
+    assert sentences.of_lesion(1, lesion, ()).startswith("Lesion 1: Lung, left, slice 2. ")
+
+
 def test_a_denoiser_alone_makes_no_statement_about_disease() -> None:
     study = StudyEntry((_entry(findings=Findings("p", "1", (Analysis("AI denoising", "done"),))),))
     (sentence,) = sentences.conclusion(study)
