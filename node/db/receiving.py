@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from node.db import purging
 from node.db.lifecycle import RevisionState, before
 from node.db.tables import (
+    OPEN,
     AssociationRow,
     ConflictRow,
     InstanceRow,
@@ -42,7 +43,7 @@ def close_abandoned_associations(session: Session, *, receiver: str, at: dt.date
     """Associations of a receiver that was killed: it alone knew of their end."""
     rows = list(
         session.scalars(
-            select(AssociationRow).where(AssociationRow.outcome == "open", AssociationRow.receiver == receiver)
+            select(AssociationRow).where(AssociationRow.outcome == OPEN, AssociationRow.receiver == receiver)
         )
     )
     for row in rows:

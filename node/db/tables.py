@@ -44,6 +44,8 @@ class Utc(TypeDecorator[dt.datetime]):
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 Uid = String(64)
+OPEN = "open"
+"""The outcome of an association that has not ended."""
 
 
 class Row(DeclarativeBase):
@@ -93,7 +95,7 @@ class AssociationRow(Row):
     """Host and port of the receiver that holds it, to close what a killed receiver left open."""
     opened_at: Mapped[dt.datetime] = mapped_column(Utc, index=True)
     closed_at: Mapped[dt.datetime | None] = mapped_column(Utc)
-    outcome: Mapped[str] = mapped_column(String(32), default="open")
+    outcome: Mapped[str] = mapped_column(String(32), default=OPEN)
     stored: Mapped[int] = mapped_column(default=0)
     refused: Mapped[int] = mapped_column(default=0)
 

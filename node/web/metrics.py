@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from node.db.figures import Figures, Settled, figures, settle
 from node.db.session import Database
+from node.db.tables import OPEN
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -50,8 +51,12 @@ def _receiving(found: Figures) -> Iterator[Metric]:
         "pacsnode_associations", "Associations that others opened to us, by how they ended", labels=["outcome"]
     )
     for outcome, count in sorted(found.associations.items()):
-        associations.add_metric([outcome], count)
+        if outcome != OPEN:
+            associations.add_metric([outcome], count)
     yield associations
+    yield GaugeMetricFamily(
+        "pacsnode_associations_open", "Associations that others have with us now", value=found.associations.get(OPEN, 0)
+    )
     for name, text, value in (
         ("pacsnode_objects_received", "Objects kept, each once", found.objects_received),
         ("pacsnode_objects_refused", "C-STORE requests that were not answered with success", found.objects_refused),

@@ -1,6 +1,8 @@
 import dataclasses
 import datetime as dt
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,3 +68,18 @@ def test_a_changed_event_sealed_anew_still_shows_at_the_next_one() -> None:
     links = chained([Event(at, Action.JOB_STARTED), Event(at, Action.JOB_DONE)])
     forged = seal(Event(at, Action.JOB_FAILED), number=1, previous=GENESIS)
     assert "event 2 does not follow from event 1" in complaints([forged, links[1]], links[-1])
+
+
+@given(EVENTS)
+def test_a_last_event_that_is_not_the_one_of_the_head_shows(events: list[Event]) -> None:
+    links = chained(events)
+    other = dataclasses.replace(links[-1], digest=GENESIS)
+    assert complaints(links, other) == [
+        f"event {len(links)}, the last, is not the one that the head of the trail names"
+    ]
+
+
+@pytest.mark.parametrize("detail", [[], None, "x", {"a": float("nan")}, {"a": b"x"}])
+def test_what_could_never_have_been_sealed_is_a_change_and_no_crash(detail: Any) -> None:
+    [link] = chained([Event(dt.datetime(2026, 1, 1, tzinfo=dt.UTC), Action.JOB_STARTED)])
+    assert "event 1 was changed" in complaints([dataclasses.replace(link, detail=detail)], link)

@@ -67,3 +67,18 @@ def test_what_an_earlier_verify_printed_must_still_be_there(database: Database, 
     assert verify(database, expect=head).complaints == []
     assert verify(database, expect=chain.GENESIS).complaints == []
     assert verify(database, expect="0" * 64).complaints
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # PostgreSQL keeps nothing that is no JSON
+def test_details_that_are_no_json_any_more_are_said_and_not_thrown(database: Database, write: Write) -> None:
+    write()
+    with database.write() as session:
+        session.execute(text("UPDATE audit_event SET detail = '{' WHERE number = 1"))
+    assert verify(database).complaints == ["an event cannot be read: its details are not what was written"]
+
+
+def test_details_of_another_kind_are_a_change(database: Database, write: Write) -> None:
+    write()
+    with database.write() as session:
+        session.execute(text("UPDATE audit_event SET detail = '[1]' WHERE number = 1"))
+    assert verify(database).complaints == ["event 1 was changed"]

@@ -5,6 +5,7 @@ import math
 from prometheus_client.parser import text_string_to_metric_families
 
 from node.db import migrate
+from node.db.tables import AssociationRow
 from node.jobs.purge import Retention, Rules
 from seeded.rows import DELIVERED, after
 
@@ -41,6 +42,15 @@ def test_metrics_say_what_the_database_says(site) -> None:
     assert {key: found[key] for key in expected} == expected
     assert math.isclose(found["pacsnode_job_seconds_sum", "low_dose_ct", "processed"], 20, abs_tol=0.1)
     assert found["pacsnode_disk_free_bytes",] > 0
+
+
+def test_an_association_is_counted_once_it_has_ended_so_that_no_counter_falls(site) -> None:
+    with site.database.write() as session:
+        one = session.query(AssociationRow).first()
+        one.outcome, one.closed_at = "open", None
+    found = scrape(site)
+    assert (found["pacsnode_associations_open",], found["pacsnode_associations_total", "released"]) == (1, 3)
+    assert ("pacsnode_associations_total", "open") not in found
 
 
 def test_what_was_purged_adds_up(site) -> None:
