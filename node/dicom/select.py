@@ -91,6 +91,9 @@ _CALLED = (
 )
 _CALLED_REFORMAT = re.compile(rf"\b{_CALLED}")
 """In a series description: fewer words, since "3D", "IODINE" or "PERFUSION" are said of what was scanned for, too."""
+_CONE_BEAM = re.compile(r"\b(CBCT|CONE[ -]?BEAM|DYNA ?CT|XPER ?CT)\b")
+_CONE_BEAM_SCANNER = re.compile(r"\b(ON[ -]?BOARD IMAG\w*|OBI|XVI|CBCT)\b")
+"""A flat panel on a C-arm or a linear accelerator."""
 _MEANT_FOR = re.compile(
     r"\b(FOR|WITH|WO?|W/O|MIT|FUR|POUR|PARA|PER)\b[ /.]*"
     rf"((AX|AXIAL|COR|CORONAL|SAG|SAGITTAL|THICK|THIN|LUNG|3D)\W+)*({_CALLED}\W*)+"
@@ -240,6 +243,12 @@ def _by_what_it_shows(header: InstanceHeader) -> Verdict | None:
         return Role.DOSE_REPORT, None, "A dose or protocol page saved as an image."
     if _SCREEN.search(kind):
         return Role.SCREEN_SAVE, None, "A screen save, not a measured image."
+    if _is_ct(header) and _is_cone_beam(header):
+        return (
+            Role.CT,
+            None,
+            "A cone-beam CT: its values are no calibrated Hounsfield units, which the networks were trained on.",
+        )
     reason = reworked(header.image_type) if _is_ct(header) else _secondary(header.image_type)
     if reason:
         return Role.DERIVED, None, reason
@@ -358,6 +367,11 @@ def _side(header: InstanceHeader) -> str:
     """The view by Patient Orientation: rows of a frontal run left or right, those of a lateral to the front or back."""
     rows = "".join(header.patient_orientation[:1])[:1]
     return {"A": "LATERAL", "P": "LATERAL", "L": "FRONTAL", "R": "FRONTAL"}.get(rows, "")
+
+
+def _is_cone_beam(header: InstanceHeader) -> bool:
+    scanner = plain_words(header.manufacturer_model_name)
+    return bool(_CONE_BEAM.search(_all_text(header)) or _CONE_BEAM_SCANNER.search(scanner))
 
 
 def _is_ct(header: InstanceHeader) -> bool:

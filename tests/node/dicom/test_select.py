@@ -81,6 +81,22 @@ def test_takes_axial_ct(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        {"series_description": "CBCT Thorax"},
+        {"protocol_name": "Cone-Beam Pelvis"},
+        {"image_type": ("ORIGINAL", "PRIMARY", "AXIAL", "CBCT")},
+        {"series_description": "DynaCT Body"},
+        {"manufacturer_model_name": "On-Board Imager"},
+        {"manufacturer_model_name": "XVI"},
+    ],
+)
+def test_leaves_cone_beam_ct_whose_values_are_not_calibrated(values: dict[str, Any]) -> None:
+    assert fate(SLICE, **values) == (Role.CT, None)
+    assert "cone-beam" in judge(replace(SLICE, **values))[2]
+
+
+@pytest.mark.parametrize(
     ("values", "role"),
     [
         ({"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")}, Role.LOCALISER),
