@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from models.contract import ModelError
+from models.weights import write_whole
 
 OnProgress = Callable[[str, int, int, float], None]
 """Called with what is being done, steps done, steps in all, and the loss of late (NaN while data are made)."""
@@ -119,11 +121,34 @@ def smoothed_loss(before: float, loss: float, smoothing: float = SMOOTHING) -> f
 
 
 def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
-    """Whole or not at all: an interrupted run leaves the checkpoint before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    torch.save(dict(state), partial)
-    os.replace(partial, path)
+    """Whole or not at all: an interrupted run leaves the checkpoint before. raises OSError: no room too"""
+    content = io.BytesIO()  # torch's own writer tells of a full disk as of a defect
+    torch.save(dict(state), content)
+    write_whole(content.getbuffer(), path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `write_checkpoint` wrote, on the CPU: an optimiser's step counters on a GPU would make each step wait.
+
+    raises   ModelError     damaged, or no checkpoint
+    """
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{path} is no checkpoint, or damaged: begin afresh, or take it away") from error
+
+
+def hold_to(state: Mapping[str, Any], same: Mapping[str, object], length: Length) -> None:
+    """Whether a checkpoint may go on.
+
+    same     what it must share with this run
+    raises   ModelError     it is of another run, or has gone beyond this one's end
+    """
+    if others := [name for name, value in same.items() if state.get(name) != value]:
+        differs = " and another ".join(others)
+        raise ModelError(f"the checkpoint belongs to a run with another {differs}: begin afresh, or in another folder")
+    if state["step"] > length.steps:
+        raise ModelError(f"the checkpoint has {state['step']} steps behind it, more than the {length.steps} asked for")
 
 
 class TrainingRun(ABC, Generic[Network, Batch, Given]):
@@ -161,10 +186,13 @@ class TrainingRun(ABC, Generic[Network, Batch, Given]):
         """The remaining steps.
 
         workers     processes that make batches ahead (`batches`)
+        raises      ModelError     the loss is no longer a number; the checkpoint before stays
         """
         self.network.train()
         for batch in batches(store, self.training, first=self.step, workers=workers):
             loss = self._one_step(batch)
+            if not math.isfinite(loss):
+                raise ModelError(f"the loss is not finite after {self.step} steps")
             self.late_loss = smoothed_loss(self.late_loss, loss)
             self.step += 1
             report("training", self.step, self.training.steps, self.late_loss)
@@ -197,12 +225,10 @@ class TrainingRun(ABC, Generic[Network, Batch, Given]):
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
 
-        raises   ModelError     it is of another run or network
+        raises   ModelError     it is of another run or network, damaged, or has gone beyond this run's end
         """
-        # On the CPU: step counters of the optimiser would make each step on a GPU wait for it.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if others := [name for name, value in self._same.items() if state.get(name) != value]:
-            raise ModelError(f"the checkpoint belongs to a run with another {' and another '.join(others)}")
+        state = read_checkpoint(path)
+        hold_to(state, self._same, self.training)
         try:
             self.network.load_state_dict(state["network"])
             self.smoothed.load_state_dict(state["smoothed"])

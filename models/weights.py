@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import nn
 
 from models.contract import ModelError, ModelIdentity
@@ -108,11 +109,23 @@ def load_weights(network: nn.Module, card: Card, folder: Path = FOLDER) -> None:
 
 
 def save_weights(network: nn.Module, path: Path) -> str:
-    """Parameters as fp16 safetensors, constants as they are; the file's sha256 is returned."""
+    """Parameters as fp16 safetensors, constants as they are, whole or not at all; the file's sha256 is returned."""
     parameters = {name for name, _ in network.named_parameters()}
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in network.state_dict().items():
         kept = tensor.detach().cpu().contiguous()
         tensors[name] = kept.half() if name in parameters else kept
-    save_file(tensors, path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    content = save(tensors)
+    write_whole(content, path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_whole(content: bytes | memoryview, path: Path) -> None:
+    """All of it under this name, or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
