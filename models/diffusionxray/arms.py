@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.contract import FloatArray, ModelError
 from models.diffusionxray.config import CropConfig, DiffusionXRayConfig, NetworkConfig, Stage
 from models.diffusionxray.coverage import Sampler
 from models.diffusionxray.evaluate import Degrader, Method, at_steps
+from models.diffusionxray.facts import facts_of, fill, hold_to_stage, size_of
 from models.diffusionxray.model import FAST, Restorer, prepare
 from models.diffusionxray.munit_train import Translator
 from models.diffusionxray.network import RestorationUNet, build
@@ -28,7 +26,7 @@ from models.diffusionxray.run import RestoredPicture, restore
 from models.diffusionxray.samplers import Noise, dpm_solver
 from models.diffusionxray.schedule import cosine, even_steps
 from models.diffusionxray.tiles import padded, predictor
-from models.diffusionxray.train import FACTS, digest
+from models.diffusionxray.train import digest
 from models.simulation.degradation import (
     FAINT,
     bicubic_pair,
@@ -53,30 +51,21 @@ OnTensors = Callable[[Tensor, int], Tensor]
 """Clean pictures (B, 1, H, W) and a seed to degraded ones."""
 
 
-def facts_of(weights: Path) -> Mapping[str, Any]:
-    """What the training wrote beside its weights; nothing where it wrote nothing. raises ModelError"""
-    path = weights.with_name(FACTS)
-    try:
-        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ModelError(f"{path}: not the facts of a training") from error
-    return found
-
-
 def network_of(weights: Path, stage: Stage, device: torch.device = CPU) -> RestorationUNet:
     """One trained network, of the size that its facts tell. raises ModelError: other weights, other facts"""
     network = build(_size(facts_of(weights), stage))
-    _fill(network, weights)
+    fill(network, weights)
     return network.to(device).eval().requires_grad_(False)
 
 
 def restorer_of(weights: Path, device: torch.device) -> Restorer:
     """Both networks of one file, of the sizes that its facts tell. raises ModelError: other weights, other facts"""
     facts = facts_of(weights)
+    hold_to_stage(facts, RESTORER)
     both: tuple[Stage, Stage] = ("regressor", "refiner")
     sizes = {stage: _size(facts.get(stage, {}), stage) for stage in both}
     network = Restorer(replace(FAST, networks={**FAST.networks, **sizes}))
-    _fill(network, weights)
+    fill(network, weights)
     return prepare(network, device)
 
 
@@ -239,21 +228,5 @@ def _like(unit: FloatArray, canvas: Tensor) -> FloatArray:
 
 
 def _size(told: Mapping[str, Any], stage: Stage) -> NetworkConfig:
-    """The network of these facts; the shipped one where they tell nothing."""
-    sizes = told.get("network")
-    if sizes is None:
-        return FAST.networks[stage]
-    if told.get("stage", stage) != stage:
-        raise ModelError(f"a {stage} is wanted, and these are the weights of a {told['stage']}")
-    try:
-        known: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in sizes.items()}
-        return NetworkConfig(**known)
-    except (AttributeError, TypeError) as error:
-        raise ModelError(f"{FACTS} does not tell of the network of a {stage}") from error
-
-
-def _fill(network: nn.Module, weights: Path) -> None:
-    try:
-        network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{weights}: not the weights of this network") from error
+    """The network of these facts; the shipped one where they tell of none."""
+    return size_of(told, stage) if told.get("network") is not None else FAST.networks[stage]

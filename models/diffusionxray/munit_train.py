@@ -8,7 +8,6 @@ source: dossier 3.3
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,16 +15,24 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.contract import ModelError
+from models.diffusionxray.facts import FACTS, facts_for, fill, kept_up, write_facts
 from models.diffusionxray.munit import CriticPair, Critics, Domain, Munit, MunitConfig
-from models.training import OnProgress, batches, follow, smoothed_loss, write_checkpoint
+from models.training import (
+    OnProgress,
+    batches,
+    follow,
+    hold_to,
+    read_checkpoint,
+    smoothed_loss,
+    write_checkpoint,
+)
 from models.weights import save_weights
 
-FACTS = "training.json"
+STAGE = "munit"
 STYLES = 128
 """Of real degraded pictures, kept beside the weights."""
 CPU = torch.device("cpu")
@@ -183,7 +190,7 @@ class MunitRun:
         self.optimisers = {"munit": _adam(self.munit, training), "critics": _adam(self.critics, training)}
         self.step = 0
         self.late_loss = math.nan
-        self._same = {"seed": seed, "network": asdict(config)}
+        self._same = {"seed": seed, "network": asdict(config), "training": kept_up(training)}
 
     def fit(self, store: UnpairedStore, checkpoint: Path, report: OnProgress, *, workers: int = 0) -> None:
         """The remaining steps.
@@ -237,12 +244,10 @@ class MunitRun:
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
 
-        raises   ModelError     it is of another run or network
+        raises   ModelError     it is of another run or network, damaged, or has gone beyond this run's end
         """
-        # to the CPU first: Adam counts its steps there, and would wait for the device at each of them
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if others := [name for name, value in self._same.items() if state.get(name) != value]:
-            raise ModelError(f"the checkpoint belongs to a run with another {' and another '.join(others)}")
+        state = read_checkpoint(path)
+        hold_to(state, self._same, self.training)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.step, self.late_loss = state["step"], state["late_loss"]
@@ -266,17 +271,14 @@ class Translator:
     def read(cls, weights: Path) -> Translator:
         """From what a training left: the weights and, beside them, its facts.
 
-        raises   ModelError     the facts are missing, or the weights are those of another network
+        raises   ModelError     the facts are missing or another stage's, or the weights are those of another network
         """
-        facts = weights.parent / FACTS
-        if not facts.is_file():
-            raise ModelError(f"no {FACTS} beside the weights {weights.name}")
-        told = json.loads(facts.read_text(encoding="utf8"))
-        munit = Munit(MunitConfig(**told["network"]))
+        told = facts_for(weights, STAGE)
         try:
-            munit.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-        except RuntimeError as error:
-            raise ModelError(f"the weights {weights.name} do not fit the network of {FACTS}") from error
+            munit = Munit(MunitConfig(**told["network"]))
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{FACTS} does not tell of the network of a {STAGE}") from error
+        fill(munit, weights)
         return cls(munit, torch.tensor(told["styles"]) if told.get("styles") else None)
 
     @torch.inference_mode()
@@ -323,7 +325,8 @@ def train_munit(
     store    pictures of each domain that follow from the number of the step alone
     out      checkpoint and weights go here
     workers  processes that make batches ahead; the weights are the same with any number
-    raises   ModelError     the checkpoint is of another run; crops too small for the discriminators; a loss not finite
+    raises   ModelError     the checkpoint is of another run or has more steps; crops too small for the discriminators;
+                            a loss not finite
     """
     if training.crop_px < config.least_px or training.crop_px % config.multiple:
         raise ModelError(f"crops must be multiples of {config.multiple} pixels and at least {config.least_px}")
@@ -335,7 +338,7 @@ def train_munit(
     weights = out / "weights.safetensors"
     save_weights(run.smoothed, weights)
     facts = {
-        "stage": "munit",
+        "stage": STAGE,
         "seed": seed,
         "torch": torch.__version__,
         "device": device.type,
@@ -344,7 +347,7 @@ def train_munit(
         **asdict(training),
         "styles": [[round(number, 4) for number in style] for style in _styles(run.smoothed, store, training)],
     }
-    (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
+    write_facts(facts, weights)
     return weights
 
 

@@ -6,8 +6,10 @@ A mix names its parts and their shares, for instance {"physics": 0.6, "munit": 0
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from models.diffusionxray.data import Picture, quantised, unquantised
 from models.diffusionxray.stored import read_arrays, write_arrays
 from models.diffusionxray.train import Pairs
 from models.simulation.degradation import FAINT, bicubic_pair, degrade, draw_degradation
+from models.weights import write_whole
 
 PHYSICS, BICUBIC, IDENTITY = "physics", "bicubic", "identity"
 COMPUTED = (PHYSICS, BICUBIC, IDENTITY)
@@ -88,7 +91,7 @@ class MixedPairs:
         keep_coarse    degraded crops get the coarse structure of the clean ones: the network is to leave that alone
         raises   ModelError     a bank is missing or empty, or the shares are not positive
         """
-        if not mix or min(mix.values()) <= 0:
+        if not mix or not all(0 < share < math.inf for share in mix.values()):
             raise ModelError("a mix has positive shares")
         self._pictures, self._config, self._seed, self._keep_coarse = pictures, config, seed, keep_coarse
         self._names = sorted(mix)
@@ -161,16 +164,19 @@ def make_bank(
     *,
     count: int,
     seed: int,
+    made_by: Mapping[str, str],
     keep: Keep | None = None,
     on_progress: OnProgress | None = None,
-) -> int:
-    """Pairs by one degrader, on disk; those already there are kept. Returns how many are there.
+) -> tuple[int, int]:
+    """Pairs by one degrader, on disk; those already there are kept. Returns how many are there, and of how many crops.
 
-    count    crops that are degraded; fewer are kept where `keep` drops some
+    count    crops that are degraded, rounded up to whole batches; fewer are kept where `keep` drops some
+    made_by  which degrader it is: a bank holds the pairs of one
+    raises   ModelError     the bank holds pairs of another degrader, or of other crops
     """
-    out.mkdir(parents=True, exist_ok=True)
+    _of_one_maker(out, {**made_by, "seed": seed, "crops": asdict(config)})
     for start in range(0, count, config.together):
-        places = range(start, min(start + config.together, count))
+        places = range(start, start + config.together)
         done = out / f"{start:06d}.done"
         if not done.exists():
             rngs = [np.random.default_rng((seed, place)) for place in places]
@@ -183,15 +189,29 @@ def make_bank(
                     _write_pair(out / f"{place:06d}.npz", crop, lq[0].cpu().numpy())
             done.touch()
         if on_progress is not None:
-            on_progress(places[-1] + 1, count)
-    return len(list(out.glob("*.npz")))
+            on_progress(min(places[-1] + 1, count), count)
+    return len(list(out.glob("*.npz"))), len(list(out.glob("*.done"))) * config.together
+
+
+def _of_one_maker(bank: Path, told: Mapping[str, object]) -> None:
+    """Write who makes the pairs of a bank, or hold it to what is written there. raises ModelError"""
+    path, content = bank / "maker.json", (json.dumps(told, indent=1) + "\n").encode("utf8")
+    if not any(bank.glob("*.done")):
+        write_whole(content, path)
+    elif not path.is_file() or path.read_bytes() != content:
+        raise ModelError(
+            f"{bank} holds pairs of other weights, another seed or other crops: take the folder away, and they are made"
+            " anew"
+        )
 
 
 def read_bank(folder: Path | None, name: str) -> list[Path]:
     """The pairs of one bank in a fixed order. raises   ModelError   there are none"""
     found = sorted(folder.glob("*.npz")) if folder is not None else []
     if not found:
-        raise ModelError(f"no pairs of the degrader {name}: make them first")
+        raise ModelError(
+            f"no pairs of the degrader {name}: make them first, or mix {', '.join(COMPUTED)}, which need none"
+        )
     return found
 
 

@@ -14,30 +14,30 @@ source: dossier 4; SDEdit (arXiv 2108.01073); ILVR (arXiv 2108.02938)
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
 from models.contract import ModelError
 from models.diffusionxray.config import NetworkConfig, ScheduleConfig, TrainConfig
+from models.diffusionxray.facts import facts_for, fill, kept_up, size_of, write_facts
 from models.diffusionxray.network import RestorationUNet, build
 from models.diffusionxray.samplers import RANGE, Noise, Predict, dpm_solver
 from models.diffusionxray.schedule import Path, Schedule, cosine
-from models.diffusionxray.train import FACTS, optimiser_of
+from models.diffusionxray.train import optimiser_of
 from models.training import OnProgress, TrainingRun
 from models.weights import save_weights
 
 PRIOR = NetworkConfig(inputs=1, fold=2, width=32, mults=(1, 2, 4))
 """The prior that two cores can train."""
 
+STAGE = "prior"
 CPU = torch.device("cpu")
 
 
@@ -66,7 +66,7 @@ class PriorRun(TrainingRun[RestorationUNet, Degraded, TrainConfig]):
         seed: int,
         device: torch.device = CPU,
     ) -> None:
-        same = {"stage": "prior", "schedule": asdict(schedule)}
+        same = {"stage": STAGE, "schedule": asdict(schedule), "training": kept_up(training)}
         super().__init__(lambda: build(network), optimiser_of, training, seed=seed, device=device, same=same)
         self._schedule = cosine(schedule)
 
@@ -106,7 +106,7 @@ def train_prior(
     store    degraded pictures that follow from the number of the step alone
     out      checkpoint and weights go here
     workers  processes that make batches ahead
-    raises   ModelError     the checkpoint is of another run
+    raises   ModelError     the checkpoint is of another run or has more steps; a loss that is no number
     """
     schedule = ScheduleConfig()
     run = PriorRun(network, schedule, training, seed=seed, device=device)
@@ -117,7 +117,7 @@ def train_prior(
     weights = out / "weights.safetensors"
     save_weights(run.smoothed, weights)
     facts = {
-        "stage": "prior",
+        "stage": STAGE,
         "seed": seed,
         "torch": torch.__version__,
         "device": device.type,
@@ -126,25 +126,17 @@ def train_prior(
         "late_loss": run.late_loss,
         **asdict(training),
     }
-    (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
+    write_facts(facts, weights)
     return weights
 
 
 def read_prior(weights: File) -> RestorationUNet:
     """The prior, from what a training left: the weights and, beside them, its facts.
 
-    raises   ModelError     the facts are missing, or the weights are those of another network
+    raises   ModelError     the facts are missing or another stage's, or the weights are those of another network
     """
-    facts = weights.parent / FACTS
-    if not facts.is_file():
-        raise ModelError(f"no {FACTS} beside the weights {weights.name}")
-    told: dict[str, Any] = json.loads(facts.read_text(encoding="utf8"))["network"]
-    lists = {name: tuple(value) for name, value in told.items() if isinstance(value, list)}
-    network = build(NetworkConfig(**told | lists))
-    try:
-        network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-    except RuntimeError as error:
-        raise ModelError(f"the weights {weights.name} do not fit the network of {FACTS}") from error
+    network = build(size_of(facts_for(weights, STAGE), STAGE))
+    fill(network, weights)
     return network.eval().requires_grad_(False)
 
 

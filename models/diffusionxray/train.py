@@ -8,7 +8,6 @@ factors, sums in float32. That is a step of 12-bit images, and the regressor add
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,13 +19,12 @@ from torch import Tensor, nn
 
 from models.contract import ModelError
 from models.diffusionxray.config import TRAINING, DiffusionXRayConfig, Preset, Stage, TrainConfig
+from models.diffusionxray.facts import kept_up, write_facts
 from models.diffusionxray.losses import flow_loss, noise_loss, regression_loss
 from models.diffusionxray.network import RestorationUNet, build
 from models.diffusionxray.schedule import cosine
 from models.training import OnProgress, Store, TrainingRun
 from models.weights import save_weights
-
-FACTS = "training.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ class Run(TrainingRun[RestorationUNet, Pairs, TrainConfig]):
         same: Mapping[str, object] | None = None,
     ) -> None:
         network = config.networks[self.stage]
-        told = {"stage": self.stage, **(same or {})}
+        told = {"stage": self.stage, "training": kept_up(training), **(same or {})}
         super().__init__(lambda: build(network), optimiser_of, training, seed=seed, device=device, same=told)
 
     def loss(self, batch: Pairs) -> Tensor:
@@ -73,8 +71,17 @@ class DdpmRun(Run):
 
     stage = "ddpm"
 
-    def __init__(self, config: DiffusionXRayConfig, training: TrainConfig, *, seed: int, device: torch.device) -> None:
-        super().__init__(config, training, seed=seed, device=device, same={"schedule": asdict(config.schedule)})
+    def __init__(
+        self,
+        config: DiffusionXRayConfig,
+        training: TrainConfig,
+        *,
+        seed: int,
+        device: torch.device,
+        same: Mapping[str, object] | None = None,
+    ) -> None:
+        told = {"schedule": asdict(config.schedule), **(same or {})}
+        super().__init__(config, training, seed=seed, device=device, same=told)
         self._schedule = cosine(config.schedule)
 
     def error(self, clean: Tensor, degraded: Tensor, draws: torch.Generator) -> Tensor:
@@ -103,10 +110,11 @@ class RefinerRun(Run):
         seed: int,
         device: torch.device,
         regressor: RestorationUNet,
+        same: Mapping[str, object] | None = None,
     ) -> None:
         start_sd = config.sampling.flow_noise
-        same = {"regressor": digest(regressor), "start_sd": start_sd}
-        super().__init__(config, training, seed=seed, device=device, same=same)
+        told = {"regressor": digest(regressor), "start_sd": start_sd, **(same or {})}
+        super().__init__(config, training, seed=seed, device=device, same=told)
         self._regressor = regressor.to(device).eval().requires_grad_(False)
         self._start_sd = start_sd
 
@@ -124,6 +132,7 @@ def train(
     seed: int,
     regressor: RestorationUNet | None = None,
     training: TrainConfig | None = None,
+    learns_from: Mapping[str, object] | None = None,
     resume: bool = True,
     on_progress: OnProgress | None = None,
     workers: int = 0,
@@ -131,15 +140,18 @@ def train(
     """Train one network; the weights' file (fp16 safetensors) is returned, training.json beside it.
 
     store        pairs that follow from the number of the step alone
+    learns_from  what is to be known of the store: a checkpoint goes on with the same alone, and the facts tell it
     out          checkpoint and weights go here
     regressor    for the refiner, trained; for no other
     training     instead of the preset's
     workers      processes that make batches ahead
-    raises   ModelError     the checkpoint is of another run; a regressor too few or too many
+    raises   ModelError     the checkpoint is of another run or has more steps; a regressor too few or too many; a loss
+                            that is no number
     """
     training = training or TRAINING[preset]
     device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
-    run = _run_of(config, stage, training, seed=seed, device=device, regressor=regressor)
+    same = dict(learns_from or {})
+    run = _run_of(config, stage, training, seed=seed, device=device, regressor=regressor, same=same)
     checkpoint = out / "checkpoint.pt"
     if resume and checkpoint.exists():
         run.load(checkpoint)
@@ -155,8 +167,9 @@ def train(
         "network": asdict(config.networks[stage]),
         "regressor": None if regressor is None else digest(regressor),
         **asdict(training),
+        **same,
     }
-    (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
+    write_facts(facts, weights)
     return weights
 
 
@@ -181,10 +194,11 @@ def _run_of(
     seed: int,
     device: torch.device,
     regressor: RestorationUNet | None,
+    same: Mapping[str, object],
 ) -> Run:
     if (stage == "refiner") is (regressor is None):
         raise ModelError("the refiner is trained with a regressor, the other networks without one")
     if regressor is not None:
-        return RefinerRun(config, training, seed=seed, device=device, regressor=regressor)
+        return RefinerRun(config, training, seed=seed, device=device, regressor=regressor, same=same)
     plain: dict[Stage, type[DdpmRun] | type[RegressorRun]] = {"ddpm": DdpmRun, "regressor": RegressorRun}
-    return plain[stage](config, training, seed=seed, device=device)
+    return plain[stage](config, training, seed=seed, device=device, same=same)

@@ -77,6 +77,7 @@ def evaluate_diffusionxray(
     from models.diffusionxray import arms
     from models.diffusionxray.data import load_pictures
     from models.diffusionxray.evaluate import EvaluationConfig, arms_table, evaluate, most_changed, speed_table
+    from models.diffusionxray.facts import facts_of
     from models.diffusionxray.known import rays_in
     from models.diffusionxray.pairs import BICUBIC
     from models.evaluation.table import Measured
@@ -106,7 +107,7 @@ def evaluate_diffusionxray(
         tables.append(speed_table(methods, side_px=crop))
         shown = most_changed(next(iter(methods.values())), every, test, what=what, seed=seed)
         progress("speed and figure", 1, 1)
-        measured = Measured(hashlib.sha256(weights.read_bytes()).hexdigest(), arms.facts_of(weights), tuple(tables))
+        measured = Measured(hashlib.sha256(weights.read_bytes()).hexdigest(), facts_of(weights), tuple(tables))
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
     (out / "evaluation.json").write_text(measured.json(), encoding="utf8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from node.cli.words import err
-from node.errors import ConfigurationError
+from node.errors import ConfigurationError, Transient
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,9 @@ SEED: Any = typer.Option(1, "--seed", help="Same seed, data and preset: same wei
 STEPS: Any = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False)
 CASES: Any = typer.Option(None, "--cases", min=2, help="Drawn patients per family.", show_default=False)
 RESUME: Any = typer.Option(True, "--resume/--afresh", help="Go on from the checkpoint in --out.")
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Report(Protocol):
@@ -48,13 +52,24 @@ def progress_bar(what: str = "starting") -> Iterator[Report]:
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """What a network cannot do, as an error of what was asked. raises ConfigurationError"""
+    """What a network cannot do, as an error of what was asked; and a disk without room, as passing trouble.
+
+    raises   ConfigurationError, Transient
+    """
     from models.contract import ModelError
 
     try:
         yield
     except ModelError as exc:
         raise ConfigurationError(str(exc)) from exc
+    except (NotADirectoryError, FileExistsError) as exc:
+        raise ConfigurationError(f"{exc.filename}: a part of this path is a file") from exc
+    except OSError as exc:
+        if exc.errno not in _NO_ROOM:
+            raise
+        raise Transient(
+            f"no room to write ({exc.strerror}): what was finished before is whole, and the same command goes on there"
+        ) from exc
 
 
 def trainings_by_arm(said: Sequence[str], first: Mapping[str, Path]) -> dict[str, list[Path]]:

@@ -6,7 +6,7 @@ A run is one folder: pictures, the two degraders, their pairs, the networks, and
 from __future__ import annotations
 
 import dataclasses
-import json
+import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -160,16 +160,17 @@ def pairs(
 
     if unknown := set(by or []) - set(LEARNT):
         raise ConfigurationError(f"--by {', '.join(sorted(unknown))}: one of {', '.join(LEARNT)} is wanted")
-    for name in by or list(LEARNT):
+    for name in dict.fromkeys(by or LEARNT):
         weights = _trained(out, name, WEIGHTS)
         with in_words(), progress_bar() as progress:
             checked = Checked(LEARNT[name](weights, _device(preset)))
-            kept = make_bank(
+            kept, tried = make_bank(
                 checked, load_pictures(_pictures(out), split="train"), out / "pairs" / name, CropConfig(), count=count,
-                seed=seed, keep=checked.keep, on_progress=partial(progress, name),
+                seed=seed, made_by={"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}, keep=checked.keep,
+                on_progress=partial(progress, name),
             )  # fmt: skip
         dropped = ", ".join(f"{reason} {number}" for reason, number in sorted(checked.dropped.items())) or "none"
-        say(f"{name}: {kept} pairs of {count} crops; dropped now: {dropped}")
+        say(f"{name}: {kept} pairs of {tried} crops; dropped now: {dropped}")
 
 
 def regressor(
@@ -230,18 +231,17 @@ def bundle(
 ) -> None:
     """6. Regressor and refiner as one file of weights, with what is known of both."""
     from models.diffusionxray.arms import WEIGHTS, bundled
-    from models.diffusionxray.train import FACTS
+    from models.diffusionxray.facts import write_facts
     from models.weights import save_weights
 
     with in_words():
         both, facts = bundled(_trained(out, of, WEIGHTS), _trained(out, by, WEIGHTS))
-    folder = out / name
-    folder.mkdir(parents=True, exist_ok=True)
-    sha256 = save_weights(both, folder / WEIGHTS)
-    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
+        weights = out / name / WEIGHTS
+        sha256 = save_weights(both, weights)
+        write_facts(facts, weights)
     say(
-        f"weights: {folder / WEIGHTS}\nsha256: {sha256}\n"
-        f"measure them: pacsnode evaluate diffusionxray --data {out} --weights {folder / WEIGHTS} --out {out}"
+        f"weights: {weights}\nsha256: {sha256}\n"
+        f"measure them: pacsnode evaluate diffusionxray --data {out} --weights {weights} --out {out}"
     )
 
 
@@ -267,19 +267,16 @@ def _train(
     with in_words(), progress_bar() as progress:
         pictures = load_pictures(_pictures(out), split="train")
         store = MixedPairs(pictures, shares, out / "pairs", CropConfig(), seed=seed, keep_coarse=keep_coarse)
+        learns_from = {
+            "mix": dict(shares),
+            "keep_coarse": keep_coarse,
+            "patients": len({one.key for one in pictures}),
+            "pictures": len(pictures),
+        }
         weights = train(
-            FAST, stage, store, out / name, preset=preset, seed=seed, regressor=start, training=training, resume=resume,
-            on_progress=progress, workers=workers,
+            FAST, stage, store, out / name, preset=preset, seed=seed, regressor=start, training=training,
+            learns_from=learns_from, resume=resume, on_progress=progress, workers=workers,
         )  # fmt: skip
-    told = json.loads(weights.with_name("training.json").read_text(encoding="utf8"))
-    facts = {
-        **told,
-        "mix": dict(shares),
-        "keep_coarse": keep_coarse,
-        "patients": len({one.key for one in pictures}),
-        "pictures": len(pictures),
-    }
-    weights.with_name("training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     say(f"weights: {weights}")
 
 
@@ -309,6 +306,8 @@ def _shares(said: list[str] | None) -> dict[str, float]:
     shares: dict[str, float] = {}
     for one in said or []:
         name, _, share = one.partition("=")
+        if name in shares:
+            raise ConfigurationError(f"--mix {one}: {name} has its share already")
         try:
             shares[name] = float(share)
         except ValueError as exc:

@@ -17,7 +17,6 @@ from models.diffusionxray.arms import (
     LEARNT,
     bundled,
     degraders_of,
-    facts_of,
     methods_of,
     network_of,
     restorer_of,
@@ -25,6 +24,7 @@ from models.diffusionxray.arms import (
     unseen,
 )
 from models.diffusionxray.config import NetworkConfig
+from models.diffusionxray.facts import facts_of
 from models.diffusionxray.network import build
 from models.diffusionxray.train import digest
 from models.weights import save_weights

@@ -133,6 +133,12 @@ def test_refuses_the_checkpoint_of_another_run(tmp_path):
         MunitRun(SMALL, QUICK, seed=2).load(tmp_path / "c.pt")
     with pytest.raises(ModelError, match="another network"):
         MunitRun(replace(SMALL, mlp=32), QUICK, seed=1).load(tmp_path / "c.pt")
+    with pytest.raises(ModelError, match="another training"):
+        MunitRun(SMALL, replace(QUICK, weights=LossWeights(cycle=10)), seed=1).load(tmp_path / "c.pt")
+    MunitRun(SMALL, replace(QUICK, steps=9), seed=1).load(tmp_path / "c.pt")
+    (tmp_path / "c.pt").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"c\.pt is no checkpoint, or damaged"):
+        MunitRun(SMALL, QUICK, seed=1).load(tmp_path / "c.pt")
 
 
 class Says(nn.Module):
@@ -298,7 +304,13 @@ def test_weights_that_do_not_fit_their_facts_are_refused(tmp_path):
     facts = json.loads((tmp_path / "training.json").read_text())
     facts["network"]["blocks"] = 2
     (tmp_path / "training.json").write_text(json.dumps(facts))
-    with pytest.raises(ModelError, match="do not fit"):
+    with pytest.raises(ModelError, match="not the weights of this network"):
+        Translator.read(weights)
+    (tmp_path / "training.json").write_text(json.dumps(facts | {"stage": "prior"}))
+    with pytest.raises(ModelError, match="a munit is wanted"):
+        Translator.read(weights)
+    (tmp_path / "training.json").write_text(json.dumps(facts | {"network": {"colour": 1}}))
+    with pytest.raises(ModelError, match="does not tell of the network"):
         Translator.read(weights)
     (tmp_path / "training.json").unlink()
     with pytest.raises(ModelError, match=r"no training\.json"):

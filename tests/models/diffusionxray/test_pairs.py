@@ -23,6 +23,7 @@ from models.diffusionxray.pairs import (
 )
 
 CROPS = CropConfig(bank_px=64)
+BY = {"degrader": "brighter"}
 TRAINING = TrainConfig(steps=10, batch=3, crop_px=48)
 
 
@@ -79,7 +80,7 @@ def test_tones_keep_the_order_of_greys():
 
 
 def test_the_mix_is_as_asked_for(pictures, tmp_path):
-    make_bank(_brighter, pictures, tmp_path / "munit", CROPS, count=8, seed=1)
+    make_bank(_brighter, pictures, tmp_path / "munit", CROPS, count=8, seed=1, made_by=BY)
     store = MixedPairs(pictures, {"munit": 3, "bicubic": 1}, tmp_path, CROPS, seed=1)
     brighter = [
         float((pair.degraded - pair.clean)[k].mean()) > 0.1
@@ -127,15 +128,29 @@ def test_a_bank_is_made_once_goes_on_where_it_was_and_leaves_out_what_is_not_kep
         assert clean.shape == degraded.shape == (2, 1, 64, 64)
         return [True, False]
 
-    assert make_bank(degrader, pictures, bank, config, count=4, seed=1, keep=keep) == 2
-    assert make_bank(degrader, pictures, bank, config, count=6, seed=1, keep=keep) == 3
+    assert make_bank(degrader, pictures, bank, config, count=4, seed=1, made_by=BY, keep=keep) == (2, 4)
+    assert make_bank(degrader, pictures, bank, config, count=5, seed=1, made_by=BY, keep=keep) == (3, 6)
     assert asked == [1, 3, 5]
     whole = tmp_path / "whole"
-    make_bank(_brighter, pictures, whole, config, count=6, seed=1, keep=keep)
+    make_bank(_brighter, pictures, whole, config, count=6, seed=1, made_by=BY, keep=keep)
     for one, other in zip(read_bank(bank, "bank"), read_bank(whole, "whole"), strict=True):
         assert one.name == other.name
         for first, second in zip(read_pair(one), read_pair(other), strict=True):
             np.testing.assert_array_equal(first, second)
+
+
+def test_a_bank_holds_the_pairs_of_one_degrader(pictures, tmp_path):
+    """Trained on, a degrader is another one: its old pairs would pass for those of the new."""
+    make_bank(_brighter, pictures, tmp_path, CROPS, count=4, seed=1, made_by=BY)
+    make_bank(_brighter, pictures, tmp_path, CROPS, count=8, seed=1, made_by=BY)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for seed, by, crops in ((1, {"degrader": "another"}, CROPS), (2, BY, CROPS), (1, BY, replace(CROPS, gain=0.5))):
+        with pytest.raises(ModelError, match="take the folder away"):
+            make_bank(_brighter, pictures, tmp_path, crops, count=12, seed=seed, made_by=by)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "maker.json").unlink()
+    with pytest.raises(ModelError, match="take the folder away"):
+        make_bank(_brighter, pictures, tmp_path, CROPS, count=8, seed=1, made_by=BY)
 
 
 def test_coarse_structure_is_the_clean_ones_and_fine_structure_stays(pictures):
@@ -148,7 +163,7 @@ def test_coarse_structure_is_the_clean_ones_and_fine_structure_stays(pictures):
 
 
 def test_the_store_leaves_coarse_structure_alone_where_asked(pictures, tmp_path):
-    make_bank(_brighter, pictures, tmp_path / "munit", CROPS, count=4, seed=1)
+    make_bank(_brighter, pictures, tmp_path / "munit", CROPS, count=4, seed=1, made_by=BY)
     raw, kept = (
         MixedPairs(pictures, {"munit": 1}, tmp_path, CROPS, seed=1, keep_coarse=keep).batch(0, TRAINING)
         for keep in (False, True)
@@ -161,9 +176,9 @@ def test_the_store_leaves_coarse_structure_alone_where_asked(pictures, tmp_path)
 def test_what_cannot_be_mixed_is_refused(pictures, tmp_path):
     with pytest.raises(ModelError, match="degrader munit"):
         MixedPairs(pictures, {"munit": 1}, tmp_path, CROPS, seed=1)
-    for mix in ({}, {"physics": 0}):
+    for mix in ({}, {"physics": 0}, {"physics": np.nan}, {"physics": np.inf}):
         with pytest.raises(ModelError, match="positive"):
             MixedPairs(pictures, mix, None, CROPS, seed=1)
-    make_bank(_brighter, pictures, tmp_path / "munit", CROPS, count=1, seed=1)
+    make_bank(_brighter, pictures, tmp_path / "munit", CROPS, count=1, seed=1, made_by=BY)
     with pytest.raises(ModelError, match="larger than those"):
         MixedPairs(pictures, {"munit": 1}, tmp_path, CROPS, seed=1).batch(0, replace(TRAINING, crop_px=96))

@@ -255,6 +255,26 @@ def test_refuses_the_checkpoint_of_another_schedule(small, tmp_path):
         run_of(small, steps=50).load(tmp_path / "c.pt")
 
 
+def test_a_prior_goes_on_at_the_same_rates_alone(small, tmp_path):
+    train_prior(Stripes(), tmp_path, training=QUICK, seed=3, network=small)
+    with pytest.raises(ModelError, match="another training"):
+        train_prior(Stripes(), tmp_path, training=replace(QUICK, learning_rate=1e-3), seed=3, network=small)
+    train_prior(Stripes(), tmp_path, training=replace(QUICK, steps=7), seed=3, network=small)
+
+
+def test_weights_that_are_no_priors_are_refused(small, tmp_path):
+    weights = train_prior(Stripes(), tmp_path, training=replace(QUICK, steps=1), seed=3, network=small)
+    content = weights.read_bytes()
+    for damage in (b"", content[: len(content) // 2]):
+        weights.write_bytes(damage)
+        with pytest.raises(ModelError, match="not the weights of this network"):
+            read_prior(weights)
+    facts = tmp_path / "training.json"
+    facts.write_text(facts.read_text().replace('"prior"', '"regressor"'))
+    with pytest.raises(ModelError, match="a prior is wanted, and these are the weights of a regressor"):
+        read_prior(weights)
+
+
 def test_trains_to_weights_that_can_be_read_and_used(small, tmp_path):
     weights = train_prior(Stripes(), tmp_path, training=QUICK, seed=3, network=small)
     facts = json.loads((tmp_path / "training.json").read_text())

@@ -259,10 +259,11 @@ def test_pairs_that_lost_their_nodules_stay_out_of_the_bank_and_are_counted(tmp_
     field = fine + 30 * coarse
     pictures = [Picture("p", "made", (0.3 * field / field.std()).clip(-1, 0.8).astype(np.float32), 0.25)]
     erasing = Checked(lambda clean, _seed: torch.from_numpy(ndimage.gaussian_filter(clean.numpy(), (0, 0, 14, 14))))
-    assert make_bank(erasing, pictures, tmp_path / "lost", config, count=2, seed=0, keep=erasing.keep) == 0
+    how = {"count": 2, "seed": 0, "made_by": {}}
+    assert make_bank(erasing, pictures, tmp_path / "lost", config, **how, keep=erasing.keep) == (0, 2)
     assert sum(erasing.dropped.values()) == 2
     fair = Checked(lambda clean, seed: clean + noisy(seed, clean.shape, 0.02))
-    assert make_bank(fair, pictures, tmp_path / "kept", config, count=2, seed=0, keep=fair.keep) == 2
+    assert make_bank(fair, pictures, tmp_path / "kept", config, **how, keep=fair.keep) == (2, 2)
     assert not fair.dropped
     clean, degraded, _ = read_pair(read_bank(tmp_path / "kept", "fair")[0])
     assert (degraded - clean).std() == pytest.approx(0.02, rel=0.1)

@@ -160,6 +160,37 @@ def test_the_noise_loss_of_a_perfect_network_is_zero():
     assert float(loss) < 1e-4
 
 
+def test_the_losses_are_mean_absolute_errors_as_published():
+    """E|ε| of the answer 0; a squared error would be 1."""
+    schedule = cosine(ScheduleConfig(steps=100))
+    silent = noise_loss(lambda x, _time: 0 * x[:, :1], UNSEEN.clean, UNSEEN.degraded, schedule, torch.Generator())
+    assert float(silent) == pytest.approx((2 / np.pi) ** 0.5, rel=0.02)
+    off = torch.tensor([0.1, 0.5]).repeat(len(UNSEEN.clean) // 2)[:, None, None, None]
+    assert float(regression_loss(lambda _: UNSEEN.clean + off, UNSEEN.clean, UNSEEN.degraded)) == pytest.approx(0.3)
+
+
+def test_times_are_drawn_evenly_over_all_whole_steps():
+    schedule, seen = cosine(ScheduleConfig(steps=20)), []
+
+    def watching(x, time):
+        seen.extend(time.tolist())
+        return x[:, :1]
+
+    draws = torch.Generator().manual_seed(3)
+    for _ in range(40):
+        noise_loss(watching, UNSEEN.clean, UNSEEN.degraded, schedule, draws)
+    counts = np.bincount(np.array(seen, int), minlength=20)
+    assert len(counts) == 20
+    assert np.abs(counts - 128).max() < 5 * 128**0.5
+
+
+def test_a_flat_image_is_no_leak():
+    """Of collimation the degraded crop is the crop itself: nothing is in it that the state does not say as well."""
+    schedule, flat = cosine(ScheduleConfig(steps=100)), torch.full_like(UNSEEN.clean, -1.0)
+    loss = noise_loss(lambda x, _time: 0 * x[:, :1], flat, flat.clone(), schedule, torch.Generator().manual_seed(1))
+    assert float(loss) == pytest.approx((2 / np.pi) ** 0.5, rel=0.02)
+
+
 def test_the_flow_loss_of_a_still_network_is_what_is_left_to_move():
     left = float((UNSEEN.clean - UNSEEN.degraded).square().mean())
     for start_sd in (0.0, 0.5):
@@ -178,6 +209,32 @@ def test_trains_from_pairs_to_weights(config, tmp_path):
     assert facts["regressor"] == digest(regressor)
     assert facts["network"]["time_scale"] == 2000.0
     build(config.networks["refiner"]).load_state_dict({name: one.float() for name, one in load_file(weights).items()})
+
+
+def test_a_training_goes_on_with_the_same_pairs_and_rates_alone(config, tmp_path):
+    """Else its facts would tell of the last ones, and its weights be of both."""
+    told = {"mix": {"physics": 1.0}, "keep_coarse": True}
+
+    def taken_up(training=QUICK, learns_from=told, **how):
+        return train(
+            config, "regressor", Discs(), tmp_path, preset="cpu", seed=3, training=training, learns_from=learns_from,
+            **how,
+        )  # fmt: skip
+
+    weights = taken_up()
+    before = weights.read_bytes()
+    facts = json.loads((tmp_path / "training.json").read_text())
+    assert (facts["mix"], facts["keep_coarse"], facts["steps"]) == ({"physics": 1.0}, True, 6)
+    with pytest.raises(ModelError, match="another mix"):
+        taken_up(learns_from=told | {"mix": {"bicubic": 1.0}})
+    with pytest.raises(ModelError, match="another training"):
+        taken_up(replace(QUICK, batch=2))
+    with pytest.raises(ModelError, match="6 steps behind it"):
+        taken_up(replace(QUICK, steps=5))
+    assert weights.read_bytes() == before
+    taken_up(replace(QUICK, steps=7))
+    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 7
+    taken_up(learns_from=told | {"mix": {"bicubic": 1.0}}, resume=False)
 
 
 def test_a_regressor_is_for_the_refiner_alone(config, tmp_path):

@@ -139,7 +139,7 @@ def test_other_weights_and_a_folder_without_pictures_are_errors_in_words(
 ) -> None:
     for folder, file, words in (
         (tmp_path, weights, "no prepared pictures"),
-        (data, data / "regressor" / "weights.safetensors", "not the weights of this network"),
+        (data, data / "regressor" / "weights.safetensors", "a restorer is wanted"),
     ):
         done = run("evaluate", "diffusionxray", "--data", folder, "--weights", file, "--out", tmp_path / "out")
         assert done.exit_code == 2

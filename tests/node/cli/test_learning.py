@@ -1,9 +1,11 @@
+import errno
 from pathlib import Path
 
 import pytest
 
-from node.cli.learning import arm_files, trainings_by_arm
-from node.errors import ConfigurationError
+from models.contract import ModelError
+from node.cli.learning import arm_files, in_words, trainings_by_arm
+from node.errors import ConfigurationError, Transient
 
 
 @pytest.fixture
@@ -51,3 +53,22 @@ def test_trainings_may_join_the_arm_that_is_there_first(files: tuple[Path, Path]
     assert trainings_by_arm([f"new={one}", f"first={other}"], {"first": one}) == {"first": [one, other], "new": [one]}
     with pytest.raises(ConfigurationError, match="already one of the arm's trainings"):
         trainings_by_arm([f"first={one}"], {"first": one})
+
+
+def test_what_a_network_cannot_do_and_a_path_through_a_file_are_errors_of_what_was_asked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^no pictures$"), in_words():
+        raise ModelError("no pictures")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="a part of this path is a file"), in_words():
+        (tmp_path / "file" / "below").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_disk_without_room_is_passing_trouble(number: int) -> None:
+    with pytest.raises(Transient, match=r"no room to write .* goes on there"), in_words():
+        raise OSError(number, "no room")
+
+
+def test_another_error_of_the_system_is_not_explained_away() -> None:
+    with pytest.raises(FileNotFoundError), in_words():
+        raise FileNotFoundError(errno.ENOENT, "gone")

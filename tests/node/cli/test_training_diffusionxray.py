@@ -56,7 +56,11 @@ def test_from_pictures_to_one_file_of_weights(run: Run, out: Path) -> None:
         told(run(*command, step, "--out", out, "--steps", "1"))
     # with one step of training it is noise: all that is known is that what was made was judged and counted
     said = told(run(*command, "pairs", "--out", out, "--by", "munit", "--count", "1"))
-    assert "pairs of 1 crops; dropped now:" in said
+    assert "pairs of 4 crops; dropped now:" in said
+    told(run(*command, "munit", "--out", out, "--steps", "2"))
+    done = run(*command, "pairs", "--out", out, "--by", "munit", "--count", "1")
+    assert done.exit_code == 2
+    assert "pairs of other weights" in " ".join(done.output.split())
     shares = ("--mix", "physics=1")
     told(run(*command, "regressor", "--out", out, "--steps", "1", "--workers", "1", *shares))
     told(run(*command, "refiner", "--out", out, "--steps", "1", *shares))
@@ -129,6 +133,8 @@ def test_shares_are_numbers() -> None:
     assert _shares(["physics=0.5", "munit=2"]) == {"physics": 0.5, "munit": 2.0}
     with pytest.raises(ConfigurationError, match="NAME=SHARE"):
         _shares(["physics"])
+    with pytest.raises(ConfigurationError, match="its share already"):
+        _shares(["physics=1", "physics=2"])
 
 
 def volume(affine: np.ndarray, padding: np.ndarray | None = None) -> Volume:
