@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +150,29 @@ def test_a_mistyped_setting_is_said_on_standard_error_and_its_value_is_not(
     assert json.loads(result.stdout)
     tried = json.loads(run("check", "--no-models", "--json").stdout)["tried"]
     assert [one["found"] for one in tried if one["what"] == "settings"] == [result.stderr.strip()]
+
+
+def examples() -> list[str]:
+    """Commands as help and documents show them, without what stands behind them in a list."""
+    root = Path(__file__).parents[3]
+    shown = []
+    for source in sorted((root / "node/cli").glob("*.py")):
+        whole_lines = re.sub(r"\\\\\n +", "", source.read_text(encoding="utf8"))
+        shown += re.findall(r"^ +(pacsnode (?:\S| (?! ))*)", whole_lines, re.MULTILINE)
+    for document in ("README.md", "deploy/README.md"):
+        shown += re.findall(r"`(pacsnode [^`\n…]*)`", (root / document).read_text(encoding="utf8"))
+    return sorted({one for one in shown if one != "pacsnode study"})
+
+
+@pytest.mark.parametrize("example", examples())
+def test_an_example_is_a_command_with_options_that_there_are(example: str) -> None:
+    command = typer.main.get_command(app)
+    context = command.make_context("pacsnode", shlex.split(example)[1:])
+    try:
+        while rest := [*context._protected_args, *context.args]:
+            name, command, rest = context.command.resolve_command(context, rest)
+            context = command.make_context(name, rest, parent=context)
+        assert context.parent is not None
+    except Exception as exc:
+        if "does not exist" not in str(getattr(exc, "message", "")):  # files of the reader's own
+            raise
