@@ -228,7 +228,7 @@ def _of_peer(
     wanted: list[str] | None,
     move_to: Destination | None,
 ) -> dict[str, Opened]:
-    """Studies that may hold marks: those whose modalities say so, and those whose peer does not say."""
+    """Studies that may hold marks: those whose modalities say so, whose peer does not say, or that were named."""
     from node.dicom.marks.shelf import DOCUMENT_MODALITIES, PeerShelf
     from node.dicom.retrieve import find_studies
 
@@ -236,7 +236,7 @@ def _of_peer(
         match
         for uid in wanted or [""]
         for match in find_studies(settings, peer, dates=dates, patient_ids=patients or [""], study_instance_uid=uid)
-        if not match.modalities or set(match.modalities) & set(DOCUMENT_MODALITIES)
+        if uid or not match.modalities or set(match.modalities) & set(DOCUMENT_MODALITIES)
     ]
 
     def opened(uid: str) -> Opened:
@@ -312,6 +312,8 @@ def _report(
     )
     if said["objects_not_sent"]:
         remark(f"{said['objects_not_sent']} objects could not be sent by the peer")
+    if said["possibly_noisy"]:
+        remark(f"{said['possibly_noisy']} rows are possibly noisy (flat, dark, slender); no training takes them")
     if said["neighbours_left_out"]:
         remark(f"{said['neighbours_left_out']} slices beside key slices are not usable and were left out")
     remark(f"{kept_apart} ties numbers to patients: keep it apart from {out}, and safe")

@@ -18,8 +18,12 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models.contract import Code, ModelError
 from models.deeplesion.table import (
@@ -32,6 +36,7 @@ from models.deeplesion.table import (
     diameters_of,
     image_path,
     merge_boxes,
+    read_image,
     read_table,
     write_image,
     write_table,
@@ -58,6 +63,12 @@ _IMAGES = "Images_png"
 _LESION_COLUMNS = ("File_name", "Lesion", "Observer", "Finding", "Site")
 _LESION_DIGITS = 16
 _UNFINISHED = ".new"
+_MOST_SLENDER = 8.0
+"""Long over short axis; 1.0 to 4.0 in 19 real marks."""
+_AIR_HU = -970.0
+"""Mean over the box, margin and all: lung that is blown up is above, the air beside the patient below."""
+_LEAST_SPREAD_HU = 3.0
+"""Standard deviation over the box: no scanner's noise is so weak."""
 _CODES = {
     "SCT": r"\d{6,18}",
     "SRT": r"[A-Z]{1,2}-[0-9A-F]{4,6}",
@@ -151,6 +162,7 @@ class TrainingSet:
                 try:
                     row = self._row(mark, patient, number, study.study_uid, Split(self.mapping.share(patient_id)))
                     self._write_images(mark, row, codec, images)
+                    row = replace(row, noisy=_odd(row, read_image(self.out / _IMAGES / image_path(row.file_name))))
                 except NotEligible as exc:
                     reason = f"the image is not usable: {exc.reason}"
                     refusals.append(Refusal(mark.about.document_uid, reason, "", mark.image.instance_uid))
@@ -217,6 +229,7 @@ class TrainingSet:
             "neighbours_left_out": sum(study.get("neighbours_left_out", 0) for study in studies),
             "objects_not_sent": sum(study["not_sent"] for study in studies),
             "origins": dict(origins.most_common()),
+            "possibly_noisy": sum(row.noisy for row in self.rows),
             "splits": {split.name.lower(): sum(row.split == split for row in self.rows) for split in Split},
             "refused": dict(refused.most_common()),
             "note": NOTE,
@@ -329,6 +342,17 @@ def _once(marks: Sequence[Mark], refusals: list[Refusal]) -> list[Mark]:
                 mark = marks[of_image[repeat]]
                 refusals.append(Refusal(mark.about.document_uid, AGAIN, "", mark.image.instance_uid))
     return [mark for i, mark in enumerate(marks) if i in kept]
+
+
+def _odd(row: LesionRow, hu: NDArray[np.int32]) -> bool:
+    """Whether a mark is unlike a lesion's: too slender, on nothing but air, or on no structure at all.
+
+    J18 looked at boxes of odd area, aspect, mean or spread by hand; here they are marked as possibly noisy.
+    """
+    x1, y1, x2, y2 = (round(value) for value in row.box_px)
+    inside = hu[max(0, y1) : y2 + 1, max(0, x1) : x2 + 1]
+    long_mm, short_mm = row.diameters_mm
+    return bool(long_mm > _MOST_SLENDER * short_mm or inside.mean() < _AIR_HU or inside.std() < _LEAST_SPREAD_HU)
 
 
 def _sync(path: Path) -> None:

@@ -74,7 +74,7 @@ class Destination:
 def find_studies(
     settings: Settings, peer: Peer, *, dates: str = "", patient_ids: Sequence[str] = ("",), study_instance_uid: str = ""
 ) -> list[FoundStudy]:
-    """Studies of these patients ("" any), each once.
+    """Studies of these patients ("" any), each once; what a peer brings beyond what was asked for is left out.
 
     dates   "20250101-20250131", open at either side; "" any
     raises  NoCommonContext where the peer offers no C-FIND; Transient, Permanent
@@ -89,8 +89,9 @@ def find_studies(
             keys.PatientID = patient_id
             keys.ModalitiesInStudy = ""
             for match in find(association, peer, keys):
-                uid = text(match, 0x0020000D)
-                if valid_uid(uid):
+                uid, patient = text(match, 0x0020000D), text(match, 0x00100020)
+                asked_for = study_instance_uid in ("", uid) and (not patient_id or patient in ("", patient_id))
+                if valid_uid(uid) and asked_for:
                     found[uid] = FoundStudy(uid, tuple(word.upper() for word in texts(match, 0x00080061)))
     return list(found.values())
 

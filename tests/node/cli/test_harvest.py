@@ -159,6 +159,25 @@ def test_of_codes_only_what_a_public_scheme_can_hold_is_kept(
     assert (line["Site"], row.lesion_type) == (kept, kind)
 
 
+@pytest.mark.parametrize("kind", ["slender", "air", "flat"])
+def test_a_mark_that_is_unlike_a_lesions_is_possibly_noisy(kind: str, run: Any, tmp_path: Path) -> None:
+    scanned = marks.scan(tmp_path / "export")
+    points = [(90, 60), (150, 60), (120, 58), (120, 62)] if kind == "slender" else marks.centred()
+    stored = phantom.stored_values(2, marks.SHAPE)
+    if kind == "air":
+        stored = stored % 50
+    elif kind == "flat":
+        stored[:] = 1030
+    scanned.key.PixelData = stored.tobytes()
+    phantom.save(scanned.key, scanned.paths[1])
+    good = marks.gsps(scanned.headers[3], marks.axes(marks.centred()), uid="1.2.3.11.2")
+    for number, state in enumerate((marks.gsps(scanned.key, marks.axes(points)), good)):
+        phantom.save(state, tmp_path / "export" / f"pr-{number}.dcm")
+    said = json.loads(run("harvest", "--folder", tmp_path / "export", "--out", tmp_path / "set", "--json").stdout)
+    assert said["possibly_noisy"] == 1
+    assert {row.key_slice: row.noisy for row in read_table(tmp_path / "set" / "DL_info.csv")} == {4: True, 2: False}
+
+
 def test_two_boxes_on_one_lesion_are_one_row(run: Any, tmp_path: Path) -> None:
     scanned = marks.scan(tmp_path / "export")
     moved = [(x + 1, y) for x, y in marks.centred()]

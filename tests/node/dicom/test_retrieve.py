@@ -255,6 +255,23 @@ def test_studies_of_several_patients_each_once() -> None:
     assert found == [FoundStudy("1.1", ("CT", "SR")), FoundStudy("1.2", ("CT",)), FoundStudy("1.3", ())]
 
 
+def test_what_a_peer_brings_beyond_what_was_asked_for_is_left_out() -> None:
+    """Some answer with all that they have; the list of patients may be that of those who agreed."""
+
+    def on_find(_: Any) -> Iterator[Any]:
+        for uid, patient in (("1.1", "A"), ("1.2", "B"), ("1.3", "")):
+            match = Dataset()
+            match.StudyInstanceUID, match.PatientID = uid, patient
+            yield 0xFF00, match
+        yield 0x0000, None
+
+    with pynetdicom_scp([(FIND, [EXPLICIT])], [(evt.EVT_C_FIND, on_find)]) as peer:
+        of_patient = find_studies(SETTINGS, peer, patient_ids=["A"])
+        of_uid = find_studies(SETTINGS, peer, study_instance_uid="1.2")
+    assert [study.study_instance_uid for study in of_patient] == ["1.1", "1.3"]
+    assert [study.study_instance_uid for study in of_uid] == ["1.2"]
+
+
 def test_objects_of_a_series_with_their_classes() -> None:
     def on_find(event: Any) -> Iterator[Any]:
         keys = event.identifier
