@@ -2,6 +2,8 @@
 
 PYTHONPATH=.:tests python -m bench.agree_with_catsim      where gecatsim is installed beside this project; minutes
 
+It writes CatSim's numbers to catsim.json, against which tests/models/simulation/test_dose.py holds this simulator.
+
 Both scan the same solids of water with the same fan, 70 keV, the same photons per ray, electronic noise and optical
 crosstalk. The sinograms of both go through the same reconstruction, which test_projection.py proves against closed
 forms. Not compared here: spectrum, beam hardening, bowtie, focal spot, scatter.
@@ -10,8 +12,9 @@ forms. Not compared here: spectrum, beam hardening, bowtie, focal spot, scatter.
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +50,7 @@ KEV, GAIN, ELECTRONIC_E, CROSSTALK = 70.0, 15.0, 5000.0, 0.01
 FAN = FanBeam(views=500, channels=900, pitch_mm=1.0, source_mm=540, detector_mm=950, channel_offset=0.25)
 SIDE, SPACING_MM = 256, 0.8
 REPEATS = 6
+RECORD = Path(__file__).with_name("catsim.json")
 
 
 def catsim_lines(discs: list[Disc], folder: Path, *, seed: int) -> tuple[Tensor, float, float]:
@@ -140,25 +144,59 @@ def _ppm(discs: list[Disc]) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Read:
+    """What is read of several scans of one phantom.
+
+    places          (mean, standard deviation over the scans), HU, at each of `PLACES`
+    peak_per_mm     frequency of the greatest noise power
+    """
+
+    photons: float
+    places: list[tuple[float, float]]
+    peak_per_mm: float
+
+
+def read(images: Tensor, name: str, photons: float) -> Read:
+    """Of scans (B, SIDE, SIDE), HU."""
+    spots = [images[:, inside(place)] for place in PLACES[name]]
+    places = [(float(spot.mean()), float(spot.std(0).square().mean().sqrt())) for spot in spots]
+    return Read(photons, places, spectrum_peak(images - images.mean(0)))
+
+
+def catsim(name: str) -> Read:
+    """CatSim's scans."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        scans = [catsim_lines(PHANTOMS[name], Path(folder), seed=seed) for seed in range(REPEATS)]
+    _, photons, water = scans[0]
+    # CatSim counts channels the other way round, and its x and y both point against ours.
+    lines = torch.cat([lines for lines, _, _ in scans]).flip(-1) * (MU_WATER_PER_MM / water)
+    return read(reconstruct(lines, replace(FAN, channel_offset=-FAN.channel_offset)).flip(1, 2), name, photons)
+
+
+def own(name: str, photons: float) -> Read:
+    """This project's."""
+    return read(reconstruct(own_lines(PHANTOMS[name], photons)), name, photons)
+
+
+def recorded() -> dict[str, Read]:
+    """What CatSim said when it was last asked."""
+    return {name: Read(**values) for name, values in json.loads(RECORD.read_text(encoding="utf8")).items()}
+
+
 def main() -> None:
+    """Ask CatSim, compare, and keep its answers for the test that has no CatSim."""
     torch.set_num_threads(1)
-    print("photons per ray and attenuation of water are CatSim's; HU: CatSim, here; ratio: here over CatSim")
-    for name, discs in PHANTOMS.items():
-        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-            scans = [catsim_lines(discs, Path(folder), seed=seed) for seed in range(REPEATS)]
-        _, photons, water = scans[0]
-        # CatSim counts channels the other way round, and its x and y both point against ours.
-        lines = torch.cat([lines for lines, _, _ in scans]).flip(-1) * (MU_WATER_PER_MM / water)
-        theirs = reconstruct(lines, replace(FAN, channel_offset=-FAN.channel_offset)).flip(1, 2)
-        ours = reconstruct(own_lines(discs, photons))
-        print(f"{name}: {photons:.0f} photons per ray, water {water:.5f} /mm")
-        for place in PLACES[name]:
-            spot = inside(place)
-            a, b = theirs[:, spot], ours[:, spot]
-            sd = [float(part.std(0).square().mean().sqrt()) for part in (a, b)]
-            print(f"  at {place!s:16} mean {a.mean():8.1f} {b.mean():8.1f} HU   noise {sd[0]:6.1f} {sd[1]:6.1f} HU   "
-                  f"ratio {sd[1] / sd[0]:.3f}")  # fmt: skip
-        peaks = [spectrum_peak(images - images.mean(0)) for images in (theirs, ours)]
+    print("photons per ray are CatSim's; HU: CatSim, here; ratio: here over CatSim")
+    theirs = {name: catsim(name) for name in PHANTOMS}
+    RECORD.write_text(json.dumps({name: asdict(one) for name, one in theirs.items()}, indent=1) + "\n", encoding="utf8")
+    for name, their in theirs.items():
+        ours = own(name, their.photons)
+        print(f"{name}: {their.photons:.0f} photons per ray")
+        for place, (mean, sd), (own_mean, own_sd) in zip(PLACES[name], their.places, ours.places, strict=True):
+            print(f"  at {place!s:16} mean {mean:8.1f} {own_mean:8.1f} HU   noise {sd:6.1f} {own_sd:6.1f} HU   "
+                  f"ratio {own_sd / sd:.3f}")  # fmt: skip
+        peaks = their.peak_per_mm, ours.peak_per_mm
         print(f"  noise power: peak at {peaks[0]:.3f} {peaks[1]:.3f} /mm   ratio {peaks[1] / peaks[0]:.3f}")
 
 
