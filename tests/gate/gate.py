@@ -26,6 +26,7 @@ CHECKS: dict[str, Check] = {
     "iod": tools.iod,
     "entity": tools.entity,
     "srtree": tools.srtree,
+    "ps": tools.ps,
     "tid1500": tools.tid1500,
     "segread": tools.segread,
     "strict": tools.strict,
@@ -42,7 +43,7 @@ OWN = ("identity", "refs", "derived", "segmentation", "codes", "layout", "values
 """Checks that start no program: milliseconds per object."""
 
 
-PROGRAMS = {"iod": "dciodvfy", "entity": "dcentvfy", "srtree": "dsrdump"}
+PROGRAMS = {"iod": "dciodvfy", "entity": "dcentvfy", "srtree": "dsrdump", "ps": "dcmpschk"}
 """Not from a Python package: dicom3tools and dcmtk of the system."""
 
 

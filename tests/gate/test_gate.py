@@ -148,6 +148,11 @@ def _axes_on_nothing(ds: Any) -> None:
     ds.GraphicAnnotationSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID = "2.25.123"
 
 
+def _two_windows(ds: Any) -> None:
+    for item in ds.SoftcopyVOILUTSequence:
+        item.WindowCenter, item.WindowWidth = [40, -600], [400, 1500]
+
+
 def _segment_without_tracking(ds: Any) -> None:
     del ds.SegmentSequence[0].TrackingUID
 
@@ -234,6 +239,7 @@ MISTAKES: list[tuple[str, str, str, Mutation]] = [
     ("axes drawn on nothing", "refs", "gsps", _axes_on_nothing),
     # seen by outside tools
     ("displayed area absent", "iod", "gsps", _set(DisplayedAreaSelectionSequence=None)),
+    ("two windows in one presentation state", "ps", "gsps", _two_windows),
     ("Implicit VR", "strict", "sc", _implicit),
     ("pixel data too short", "strict", "derived", lambda ds: setattr(ds, "PixelData", ds.PixelData[:-100])),
     ("date that is none", "strict", "derived", _set(ContentDate="20261399")),

@@ -66,6 +66,14 @@ def srtree(case: Case) -> Iterator[Complaint]:
             yield Complaint("srtree", path.name, "; ".join(bad) or f"exit {status}")
 
 
+def ps(case: Case) -> Iterator[Complaint]:
+    """DCMTK can apply every presentation state. The program says so in words only."""
+    for path, _ in case.of_modality("PR"):
+        _, said = run("dcmpschk", path)
+        if "Test passed." not in said:
+            yield Complaint("ps", path.name, "; ".join(_bad_lines(said)) or said.strip()[-200:])
+
+
 def tid1500(case: Case) -> Iterator[Complaint]:
     """dcmqi reads every measurement report, every group of it, and finds nothing strange."""
     for path, ds in case.of_modality("SR"):

@@ -56,6 +56,20 @@ def voi(header: Any) -> Any | None:
     return item if len(item) else None
 
 
+def one_view(item: Any) -> Any:
+    """The first window, else the first table: a presentation state has no others to choose, and DCMTK takes none."""
+    view = Dataset()
+    if "WindowCenter" not in item:
+        view.VOILUTSequence = item.VOILUTSequence[:1]
+        return view
+    for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
+        if keyword in item:
+            setattr(view, keyword, _values(item, keyword)[0])
+    if "VOILUTFunction" in item:
+        view.VOILUTFunction = item.VOILUTFunction
+    return view
+
+
 def _add_windows(item: Any, header: Any) -> None:
     """Centres with their widths, as far as there is one for each; explanations only where each window has one."""
     centres, widths = _values(header, "WindowCenter"), _values(header, "WindowWidth")

@@ -184,7 +184,8 @@ def _set_values(ds: Any, marked: Sequence[Marked], source: SeriesSource) -> None
         ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = rescale
     shown: list[tuple[Any, list[SourceRef]]] = []
     for ref in refs:
-        voi = display.voi(source.frame(ref))
+        stated = display.voi(source.frame(ref))
+        voi = None if stated is None else display.one_view(stated)
         alike = next((together for item, together in shown if item == voi), None)
         if alike is not None:
             alike.append(ref)

@@ -62,7 +62,7 @@ def test_window_and_rescale_are_those_of_the_images(ct_run: Any, read_back: Any)
     ds = read_back(states(ct_run)[0])
     assert (ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType) == (1, -1024, "HU")
     (window,) = ds.SoftcopyVOILUTSequence
-    assert (list(window.WindowCenter), list(window.WindowWidth)) == ([40, -600], [400, 1500])
+    assert (window.WindowCenter, window.WindowWidth) == (40, 400), "the first of two: a state shows in one way"
     (area,) = ds.DisplayedAreaSelectionSequence
     assert (list(area.DisplayedAreaTopLeftHandCorner), list(area.DisplayedAreaBottomRightHandCorner)) == (
         [1, 1],
@@ -129,18 +129,21 @@ def test_marked_images_of_different_windows_keep_their_own(tmp_path: Path, read_
     written = write_images(findings, volume, SeriesSource.load(paths), made.stamp())
     [state] = [read_back(result) for result in written if result.kind == "gsps"]
     one, other = state.SoftcopyVOILUTSequence
-    assert (list(one.WindowWidth), other.WindowWidth) == ([400, 1500], 700)
+    assert (one.WindowWidth, other.WindowWidth) == (400, 700)
     for item, lesion in ((one, first), (other, second)):
         [image] = item.ReferencedImageSequence
         assert image.ReferencedSOPInstanceUID == volume.sources[lesion.slice_index].instance_uid
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
-def test_a_table_for_display_stays_beside_the_window(syntax: str, run_of: Any, read_back: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("windows", [{}, {"WindowCenter": None, "WindowWidth": None}])
+def test_a_table_for_display_is_taken_where_there_is_no_window(
+    windows: Any, syntax: str, run_of: Any, read_back: Any, tmp_path: Path
+) -> None:
     table = pydicom.Dataset()
     table.add_new("LUTDescriptor", "US", [4096, 0, 16])
     table.add_new("LUTData", "OW", (16 * np.arange(4096, dtype="<u2")).tobytes())
-    [path] = made.radiograph(tmp_path / "in", VOILUTSequence=[table])
+    [path] = made.radiograph(tmp_path / "in", VOILUTSequence=[table], **windows)
     ds = pydicom.dcmread(path)
     ds.file_meta.TransferSyntaxUID = syntax
     pydicom.dcmwrite(
@@ -148,8 +151,12 @@ def test_a_table_for_display_stays_beside_the_window(syntax: str, run_of: Any, r
     )
     run = run_of([path], lesions=1)
     [item] = read_back(states(run)[0]).SoftcopyVOILUTSequence
-    assert (item.WindowCenter, item.WindowWidth) == (2000, 3000)
-    assert item.VOILUTSequence[0].LUTData == table.LUTData
+    if windows:
+        assert item.VOILUTSequence[0].LUTData == table.LUTData
+        assert "WindowCenter" not in item
+    else:
+        assert (item.WindowCenter, item.WindowWidth) == (2000, 3000)
+        assert "VOILUTSequence" not in item
     assert complaints(made.keep(tmp_path / "out", states(run)), run.paths) == []
 
 
