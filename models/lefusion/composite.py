@@ -58,6 +58,23 @@ def composite(healthy: FloatArray, change: FloatArray) -> FloatArray:
     return np.where(change == 0, healthy, healthy + change).astype(np.float32)
 
 
+def settled(
+    region: FloatArray, change: FloatArray, soft: FloatArray, interpolated: FloatArray, *, most_hu: float
+) -> FloatArray:
+    """Part of a volume with a difference added, bit for bit the same where that is 0.
+
+    A difference from the interpolated crop leaves in the lesion what interpolation took from the volume: its finest
+    noise, which is wanted, but of a vessel or wall that the lesion replaces half an edge too, which is not.
+
+    region          float32 of the volume, HU; the others of the same shape, by `on_volume`: the difference, the soft
+                    mask, and the healthy crop
+    most_hu         more than this is no noise
+    """
+    fine = region - interpolated
+    structure = fine - fine.clip(-most_hu, most_hu)
+    return composite(region, np.where(change == 0, 0, change - soft * structure).astype(np.float32))
+
+
 def crop_at(
     volume: FloatArray, spacing_zyx_mm: Vector, centre_mm: Vector, shape_zyx: tuple[int, int, int]
 ) -> FloatArray:
@@ -93,33 +110,32 @@ def first_mm(centre_mm: Vector, shape_zyx: tuple[int, int, int]) -> NDArray[np.f
     return first
 
 
-def add_to(
-    volume: FloatArray, spacing_zyx_mm: Vector, change: FloatArray, centre_mm: Vector
-) -> tuple[slice, slice, slice] | None:
-    """Add a difference on the crop's grid to the volume, in place; the box that it may have touched, None where none.
+def on_volume(
+    change: FloatArray, volume_shape: tuple[int, ...], spacing_zyx_mm: Vector, centre_mm: Vector
+) -> tuple[tuple[slice, slice, slice], FloatArray]:
+    """What is on the crop's grid, on that of the volume: a box, and the values there.
 
-    Voxels that the difference does not reach keep their bits. Thick slices get the mean over their thickness.
+    Thick slices get the mean over their thickness; in the plane, and beyond the crop, it is interpolated and 0.
 
-    change      (D, H, W), HU, 1 mm, as of a crop with its middle at centre_mm
+    change      (D, H, W), voxels of 1 mm, as of a crop with its middle at centre_mm
+    raises      ModelError      they do not meet
     """
-    first = first_mm(centre_mm, change.shape)
     box, places = [], []
-    for axis, (start, count, step) in enumerate(zip(first, change.shape, spacing_zyx_mm, strict=True)):
+    firsts = first_mm(centre_mm, (change.shape[0], change.shape[1], change.shape[2]))
+    for axis, (start, count, step) in enumerate(zip(firsts, change.shape, spacing_zyx_mm, strict=True)):
         pieces = max(1, _ceil(step / FINEST_STEP_MM)) if axis == 0 else 1
         inner = ((np.arange(pieces) + 0.5) / pieces - 0.5) * step
         low = max(0, _ceil((start - 1 - step / 2) / step))
-        high = min(volume.shape[axis], int((start + count + step / 2) / step) + 1)
+        high = min(volume_shape[axis], int((start + count + step / 2) / step) + 1)
         if low >= high:
-            return None
+            raise ModelError("a crop that does not meet its volume")
         box.append(slice(low, high))
         places.append(((np.arange(low, high) * step)[:, None] + inner).ravel() - start)
     grid = np.meshgrid(*places, indexing="ij")
     fine = ndimage.map_coordinates(change, grid, order=1, mode="constant", cval=0.0, output=np.float32)
-    part = (box[0], box[1], box[2])
-    region = volume[part]
-    added = fine.reshape(region.shape[0], -1, *region.shape[1:]).mean(1)
-    volume[part] = composite(region, added)
-    return part
+    sides = [part.stop - part.start for part in box]
+    values: FloatArray = fine.reshape(sides[0], -1, *sides[1:]).mean(1)
+    return (box[0], box[1], box[2]), values
 
 
 def _ceil(value: float) -> int:

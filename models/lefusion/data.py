@@ -162,6 +162,12 @@ def condition_of(hu: FloatArray, masks: Sequence[BoolArray]) -> Histogram:
     return np.concatenate([histogram(hu, mask) if mask.any() else none for mask in masks])
 
 
+def histograms_of(regions: Sequence[LesionCrop], *, classes: Classes, most: int = 96) -> FloatArray:
+    """Conditions of some of them, evenly, (n, classes · bins): what a trained network can be asked for."""
+    some = regions[:: -(-len(regions) // most)]
+    return np.stack([condition_of(region.hu, region.masks(classes)) for region in some])
+
+
 class CropStore:
     """Batches of the texture network. What a batch holds follows from seed and step alone."""
 

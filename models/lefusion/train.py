@@ -114,7 +114,7 @@ def read_trained(folder: Path, stage: Stage, device: torch.device = CPU) -> Trai
 
     facts_file, weights = folder / FACTS, folder / WEIGHTS
     if not facts_file.is_file() or not weights.is_file():
-        raise ModelError(f"no trained {stage} network in {folder}")
+        raise ModelError(f"no trained {stage} network in {folder}: `pacsnode train lefusion {stage}` makes one")
     facts: dict[str, Any] = json.loads(facts_file.read_text(encoding="utf8"))
     if facts.get("stage") != stage:
         raise ModelError(f"{folder} holds a network of another stage ({facts.get('stage')}, {stage} is wanted)")

@@ -11,7 +11,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from node.cli import audit, busy, check, demo, harvest, peers, processes, purge, quality, send, studies, training
+from node.cli import (
+    audit,
+    busy,
+    check,
+    demo,
+    harvest,
+    peers,
+    processes,
+    purge,
+    quality,
+    send,
+    studies,
+    synthesise,
+    training,
+)
 from node.cli import home as homes
 from node.cli.words import BROKEN, EXIT_CODES, LATER, WRONG, complain, exit_code_of, remark
 from node.errors import NodeError
@@ -131,6 +145,7 @@ quality.register(app)
 check.register(app)
 training.register(app)
 harvest.register(app)
+synthesise.register(app)
 demo.register(app)
 
 

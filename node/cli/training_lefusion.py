@@ -96,7 +96,8 @@ def texture(
 ) -> None:
     """2. What is inside of a given mask, from noise, in keeping with the surroundings and with a histogram."""
     from models.lefusion.config import TRAINING
-    from models.lefusion.data import SHAPES, CropStore, load_crops
+    from models.lefusion.data import SHAPES, CropStore, histograms_of, load_crops
+    from models.lefusion.synthesis import write_histograms
     from models.lefusion.train import network_for, train
 
     training = dataclasses.replace(TRAINING["texture"][preset], focus=focus)
@@ -115,6 +116,7 @@ def texture(
             CropStore(regions, classes=2 if joint else 1, seed=seed), out / name, training=training, seed=seed,
             facts=facts, resume=resume, on_progress=progress, device=device_of(preset), workers=workers,
         )  # fmt: skip
+        write_histograms(histograms_of(regions, classes=2 if joint else 1), weights.parent)
     say(f"weights: {weights}")
 
 

@@ -2,16 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from models.contract import ModelError
 from models.lefusion.composite import (
     COLLAR_VOXELS,
-    add_to,
     composite,
     crop_at,
     difference,
     first_mm,
     mask_at,
+    on_volume,
+    settled,
     soft_edge,
 )
 
@@ -96,23 +98,32 @@ def test_a_mask_is_cut_as_its_image_is():
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.75, 0.75), (5.0, 0.9, 0.6)])
 def test_a_difference_arrives_at_its_place_and_whole(spacing):
     shape = tuple(int(np.ceil(60 / step)) for step in spacing)
-    volume = healthy(shape=shape)
-    before = volume.copy()
     centre = (31.0, 25.5, 33.2)
     change = np.where(blob(), np.float32(400), np.float32(0))
-    box = add_to(volume, spacing, change, centre)
-    added = volume.astype(np.float64) - before
-    assert box is not None
-    outside = np.ones(shape, bool)
-    outside[box] = False
-    assert np.array_equal(volume[outside], before[outside])
+    placed = on_volume(change, shape, spacing, centre)
+    added = np.zeros(shape)
+    added[placed[0]] = placed[1]
     assert added.sum() * np.prod(spacing) == pytest.approx(change.sum(), rel=0.03)
     places = np.indices(shape).reshape(3, -1) * np.array(spacing)[:, None]
     found = (places * added.ravel()).sum(1) / added.sum()
     assert found == pytest.approx(np.array(centre), abs=0.25)
 
 
-def test_a_difference_beyond_the_volume_is_none():
-    volume = healthy()
-    assert add_to(volume, (1.0, 1.0, 1.0), np.ones(SHAPE, np.float32), (100.0, 5.0, 5.0)) is None
-    assert np.array_equal(volume, healthy())
+def test_a_difference_beyond_the_volume_is_refused():
+    with pytest.raises(ModelError, match="does not meet"):
+        on_volume(np.ones(SHAPE, np.float32), SHAPE, (1.0, 1.0, 1.0), (100.0, 5.0, 5.0))
+
+
+def test_noise_stays_on_a_lesion_and_the_edge_of_what_it_replaced_does_not():
+    region = np.full(SHAPE, -850, np.float32)
+    region[:, 12:] = 40
+    region += np.random.default_rng(1).normal(0, 10, SHAPE).astype(np.float32)
+    interpolated = gaussian_filter(region, 1.0)
+    soft = soft_edge(blob(radius=6), 0.8)
+    change = soft * (50 - interpolated)
+    after = settled(region, change, soft, interpolated, most_hu=60.0)
+    inside = blob(radius=4)
+    assert np.abs(after[inside] - 50).max() <= 65
+    assert np.abs((region + change)[inside] - 50).max() > 150
+    assert after[inside].std() > 5
+    assert np.array_equal(after[soft == 0], region[soft == 0])
