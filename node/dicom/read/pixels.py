@@ -76,7 +76,7 @@ class PixelFile:
     def __init__(self, path: Path, codec: Codec) -> None:
         self._codec = codec
         try:
-            self.dataset = parse(path)
+            self.dataset = parse(path, stop_at=_PIXEL_DATA + 1)  # what some writers fill files up with is not read
         except NotUnderstood as exc:
             raise NotEligible(exc.reason) from exc
         self.format = pixel_format(self.dataset, transfer_syntax(self.dataset))
@@ -191,6 +191,8 @@ def pixel_format(dataset: Dataset, transfer_syntax_uid: str) -> PixelFormat:
     high_bit = integer(dataset, 0x00280102)
     photometric = text(dataset, 0x00280004).upper()
     samples = integer(dataset, 0x00280002) or 1
+    if samples == 1 and not photometric:
+        raise NotEligible("The header does not say what the pixels mean (no photometric interpretation).")
     if samples != 1 or photometric not in {"MONOCHROME1", "MONOCHROME2"}:
         raise NotEligible("A colour image; only greyscale images carry measured values.")
     if rows < 1 or columns < 1 or rows * columns > _LARGEST_FRAME_PX:

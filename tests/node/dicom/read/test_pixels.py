@@ -73,6 +73,13 @@ def test_reads_uncompressed_pixels(tmp_path: Path, syntax: str, values: NDArray[
     np.testing.assert_array_equal(frame(phantom.ct(values=values), tmp_path, syntax), values)
 
 
+@pytest.mark.parametrize("rest", [b"\xff" * 8, b"\xff" * 1000, bytes(512), b"\r\n"], ids=["8", "many", "zeros", "line"])
+def test_what_a_file_is_filled_up_with_is_not_read(tmp_path: Path, rest: bytes) -> None:
+    path = phantom.save(phantom.ct(values=UNSIGNED_12), tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes() + rest)
+    np.testing.assert_array_equal(PixelFile(path, UNUSED).frame(0)[0], UNSIGNED_12)
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 @pytest.mark.parametrize("values", [UNSIGNED_12, SIGNED_16, EIGHT], ids=["unsigned", "signed", "eight"])
 def test_reads_lossless_compression_exactly(
@@ -230,6 +237,7 @@ def test_refuses_twelve_bit_jpeg_in_words(tmp_path: Path) -> None:
     [
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "colour"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour"),
+        ({"PhotometricInterpretation": phantom.REMOVED}, "what the pixels mean"),
         ({"Rows": 0}, "rows and columns"),
         ({"BitsAllocated": 12}, "Pixels of"),
         ({"BitsStored": 17}, "Pixels of"),
