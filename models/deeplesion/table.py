@@ -32,6 +32,8 @@ Sex = Literal["F", "M", ""]
 MARGIN_PX = 5.0
 """Pixels, not millimetres, whatever the spacing."""
 MERGE_OVERLAP = 0.6
+_COMPRESS_LEVEL = 1
+"""Of PNG: ten times as fast as the usual 6, and 7 % larger."""
 FIRST_PIXEL = 1
 """What the file calls the first column and row; in memory it is 0."""
 STORED_OFFSET = 32768
@@ -230,7 +232,7 @@ def write_image(path: Path, hu: NDArray[np.generic]) -> None:
     raises   ModelError     as `stored_values`
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(stored_values(hu)).save(path)
+    Image.fromarray(stored_values(hu)).save(path, compress_level=_COMPRESS_LEVEL)
 
 
 def windowed(hu: NDArray[np.generic], low: float, high: float) -> FloatArray:

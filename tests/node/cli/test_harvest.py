@@ -308,7 +308,7 @@ def locked(folder: Path) -> Iterator[None]:
 def test_images_that_a_killed_harvest_left_do_not_become_somebody_elses(export: Path, tmp_path: Path) -> None:
     """Nothing of it was saved, so its number of the patient is given again."""
     (first,) = shelves(export)
-    other = other_study(tmp_path / "other")
+    other = other_study(tmp_path / "other", slices=7)
     with Codec() as codec:
         killed = training_set(tmp_path)
         killed.mapping.save()
@@ -318,7 +318,8 @@ def test_images_that_a_killed_harvest_left_do_not_become_somebody_elses(export: 
     (row,) = made.rows
     assert row.patient == 1
     image = read_image(tmp_path / "set" / "Images_png" / image_path(row.file_name))
-    assert np.array_equal(image, phantom.stored_values(15, marks.SHAPE).astype(int) + 7 - 1024)
+    assert np.array_equal(image, phantom.stored_values(4, marks.SHAPE).astype(int) + 7 - 1024)
+    assert len(list((tmp_path / "set").rglob("*.png"))) == 7
 
 
 def test_a_save_that_was_cut_off_between_its_files_is_ended(export: Path, tmp_path: Path) -> None:
