@@ -34,6 +34,29 @@ def disk(node: Node) -> Tried:
     )
 
 
+def files(node: Node) -> Iterator[Tried]:
+    """Whether the archive is the one of this database: a disk may not be mounted, a home may be another's."""
+    from node.db import receiving
+
+    with node.database.read() as session:
+        groups = receiving.first_and_last_held(session)
+    lacking = [f"{which} {len(paths)}" for which, paths in groups if not any(_holds(node, path) for path in paths)]
+    if lacking:
+        yield Tried(
+            "files",
+            "fault",
+            f"of {' and '.join(lacking)} received objects that are to be here none is in {node.archive.root}",
+            "see that its disk is mounted, and that all processes of this database share this folder",
+        )
+
+
+def _holds(node: Node, path: str) -> bool:
+    try:
+        return node.archive.holds(path)
+    except OSError:
+        return False
+
+
 def retention(node: Node) -> Iterator[Tried]:
     """What the policy would free now. Near the watermark a note, whatever it is."""
     from node.jobs.purge import Rules, verdicts

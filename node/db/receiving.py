@@ -206,6 +206,16 @@ def kept_about_then(session: Session, row: InstanceRow) -> Sequence[InstanceRow]
     return [*session.scalars(of_revision), *session.scalars(before)]
 
 
+def first_and_last_held(session: Session) -> list[tuple[str, Sequence[str]]]:
+    """("the first", paths) and ("the last", paths) of what is to be in the archive; empty where nothing is."""
+    held = select(InstanceRow.path).where(InstanceRow.purged_at.is_(None)).limit(_ABOUT_THEN)
+    found = [
+        ("the first", session.scalars(held.order_by(InstanceRow.id)).all()),
+        ("the last", session.scalars(held.order_by(InstanceRow.id.desc())).all()),
+    ]
+    return [(which, paths) for which, paths in found if paths]
+
+
 def content_of(session: Session, study_instance_uid: str) -> tuple[int, set[str], set[str]]:
     """(images, modalities, series descriptions) that a study has so far, for content rules."""
     images = session.scalar(

@@ -2,15 +2,16 @@
 
 import datetime as dt
 import json
+from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from node.archive import Archive
 from node.cli.check import Tried
 from node.db import purging
 from node.db.session import Database
-from node.db.tables import PurgeRow
+from node.db.tables import InstanceRow, PurgeRow
 from node.jobs.record import now
 from seeded.rows import DELIVERED
 
@@ -31,6 +32,21 @@ def test_disk_use_is_said_with_the_watermark(run, seeded: Database, near: None) 
     disk = tried(run, "disk")
     assert disk.verdict == "ok"
     assert "85.0 % used, watermark 90 %" in disk.found
+
+
+def test_an_archive_that_is_not_the_one_of_the_database_is_a_fault(run, seeded: Database, home: Path) -> None:
+    told = tried(run, "files")
+    assert told.verdict == "fault"
+    assert "of the first 10 and the last 10 received objects that are to be here none is in" in told.found
+    with seeded.read() as session:
+        newest = session.scalars(select(InstanceRow.path).order_by(InstanceRow.id.desc())).first()
+    (home / "archive" / str(newest)).parent.mkdir(parents=True, exist_ok=True)
+    (home / "archive" / str(newest)).touch()
+    assert "files:" not in run("check", "--no-models").stdout
+
+
+def test_a_node_that_holds_nothing_lacks_nothing(run, empty: Database) -> None:
+    assert "files:" not in run("check", "--no-models").stdout
 
 
 def test_that_no_policy_is_set_is_a_note_only_near_the_watermark(
