@@ -54,7 +54,7 @@ def interleaved(frames: Sequence[Frame], plane: Plane) -> Scans | None:
 def by_order(places: Sequence[Sequence[Frame]]) -> Scans | None:
     """Scans that share places, by the order in which their images came: scan after scan, or place by place.
 
-    What is not read must share at least half of its places with what is. None where no order tells them apart.
+    None where no order tells them apart.
 
     places      frames by distance along the normal
     """
@@ -65,7 +65,7 @@ def by_order(places: Sequence[Sequence[Frame]]) -> Scans | None:
         came = np.argsort(known)
         turns = _rounds(spots[came], count) if words == ACQUISITION_TIME else []  # else perhaps sorted by somebody
         for scans in (_runs(spots[came]), turns):
-            if len(set(known)) == len(known) and max(scans, default=0) == count - 1 and _shared(spots[came], scans):
+            if len(set(known)) == len(known) and max(scans, default=0) == count - 1:
                 groups: dict[str, list[Frame]] = defaultdict(list)
                 for index, scan in zip(came, scans, strict=True):
                     groups[str(scan)].append(frames[index])
@@ -89,12 +89,6 @@ def _rounds(spots: NDArray[np.int64], count: int) -> list[int]:
     turns = [spots[turn::count] for turn in range(count)]
     together = all(len(turn) == len(turns[0]) and (turn == turns[0]).all() for turn in turns)
     return [index % count for index in range(len(spots))] if together else []
-
-
-def _shared(spots: NDArray[np.int64], scans: Sequence[int]) -> bool:
-    places = [set(spots[np.array(scans) == scan].tolist()) for scan in sorted(set(scans))]
-    most = max(places, key=len)
-    return all(2 * len(one & most) >= len(one) for one in places)
 
 
 def grouped(frames: Sequence[Frame], number: int) -> dict[str, list[Frame]]:

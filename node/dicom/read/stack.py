@@ -22,6 +22,9 @@ _HU_TYPES = {"", "HU", "US"}
 """Rescale Types taken as HU: absent means so for CT (PS3.3 C.8.2.1.1.2); US (unspecified) is often written."""
 _ALONE = 3
 """A single image beside at least so many others of another size or angle is taken for an unlabelled localiser."""
+_MOST_PARTS = 3
+_LEAST_OF_PART = 3
+"""Slices: fewer overlap by chance."""
 _MOST_ODD = 2
 """Localisers of a scan: one from the front, one from the side."""
 
@@ -161,17 +164,61 @@ def _without_copies(place: list[Frame], fingerprint: Fingerprint) -> list[Frame]
 def _one_phase(frames: list[Frame], plane: Plane, places: Sequence[Sequence[Frame]], notes: list[str]) -> list[Frame]:
     """The most complete phase, where one attribute tells them apart: no place twice in one, half of all in the best.
 
-    Where none does, the order in which the images came may.
+    Where none does, the order in which the images came may. Parts of one scan that overlap are joined instead.
     """
     for number, (words, _) in enumerate(frames[0].phases):
         phases = grouped(frames, number)
         if len(phases) < 2 or any(len(_by_position(phase, plane)) < len(phase) for phase in phases.values()):
             continue
+        if joined := _joined(words, phases, places, notes):
+            return joined
         if 2 * max(map(len, phases.values())) >= len(places):
             return _most_complete(words, phases, plane, notes)
     if scans := by_order(places):
-        return _most_complete(*scans, plane, notes)
+        if joined := _joined(*scans, places, notes):
+            return joined
+        if _of_one_region(scans[1], places):
+            return _most_complete(*scans, plane, notes)
     raise NotEligible("Different images at the same position, and nothing in the headers says which belong together.")
+
+
+def _joined(
+    words: str, parts: Mapping[str, list[Frame]], places: Sequence[Sequence[Frame]], notes: list[str]
+) -> list[Frame]:
+    """Parts of one scan that share places at their ends, as chest and abdomen; [] where they are phases of one region.
+
+    Of two images at one place that of the larger part counts.
+    """
+    place_of = _numbered(places)
+    ordered = sorted((parts[value] for value in sorted(parts, key=_in_order)), key=len, reverse=True)
+    if len(parts) > _MOST_PARTS or len(ordered[-1]) < _LEAST_OF_PART:
+        return []
+    kept: dict[int, Frame] = {}
+    for part in ordered:
+        own = {place_of[frame.order]: frame for frame in part}
+        new = own.keys() - kept.keys()
+        beyond = not kept or (new and (min(new) > max(kept) or max(new) < min(kept)))
+        if not beyond or 2 * len(new) < len(own):
+            return []
+        kept |= {number: own[number] for number in new}
+    notes.append(
+        f"{len(parts)} parts of one scan overlap, told apart by {words}; they were joined, and of two images at one "
+        f"place one is read ({len(kept)} of {len(place_of)} images)."
+    )
+    return [kept[number] for number in sorted(kept)]
+
+
+def _of_one_region(phases: Mapping[str, list[Frame]], places: Sequence[Sequence[Frame]]) -> bool:
+    """Whether each shares more than half of its places with the most complete one."""
+    place_of = _numbered(places)
+    covered = [{place_of[frame.order] for frame in phase} for phase in phases.values()]
+    most = max(covered, key=len)
+    return all(2 * len(one & most) > len(one) for one in covered)
+
+
+def _numbered(places: Sequence[Sequence[Frame]]) -> dict[tuple[str, int], int]:
+    """The place of each frame, by the frame's `order`."""
+    return {frame.order: number for number, place in enumerate(places) for frame in place}
 
 
 def _most_complete(words: str, phases: Mapping[str, list[Frame]], plane: Plane, notes: list[str]) -> list[Frame]:
