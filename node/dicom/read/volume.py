@@ -13,7 +13,8 @@ from models.contract import Acquisition, BoolArray, FloatArray, Volume
 from node.dicom.read.brightness import alternation_hu
 from node.dicom.read.codec import Codec
 from node.dicom.read.frames import Frame, described, frames_of
-from node.dicom.read.geometry import Plane, evenly_spaced, place
+from node.dicom.read.geometry import Plane, distances, evenly_spaced, place
+from node.dicom.read.interleaved import OVERLAP
 from node.dicom.read.pixels import IntArray, PixelFile
 from node.dicom.read.stack import one_stack
 from node.errors import NotEligible
@@ -53,9 +54,11 @@ def _read_volume(paths: Sequence[Path], codec: Codec, on_progress: Progress | No
         raise NotEligible("The series is too large to be held in memory as one volume.")
     voxels, padding, value_notes = _voxels(kept, codec, on_progress)
     if step_hu := _alternation_hu(kept, plane, voxels):
-        notes.append(_of_two_phases(step_hu, len(kept)))
-        kept, voxels = kept[::2], voxels[::2].copy()  # no view, which would hold the other half in memory
-        padding = None if padding is None else padding[::2].copy()
+        overlap = _overlap(kept, plane)
+        notes.append(_of_two_phases(step_hu, len(kept)) if overlap else _of_uneven_brightness(step_hu))
+        if overlap:
+            kept, voxels = kept[::2], voxels[::2].copy()  # no view, which would hold the other half in memory
+            padding = None if padding is None else padding[::2].copy()
     origins = np.array([frame.position for frame in kept], dtype=np.float64)  # (Z, 3)
     spacing = (kept[0].spacing[0], kept[0].spacing[1])
     thickness = kept[0].slice_thickness_mm or kept[0].spacing_between_slices_mm
@@ -80,11 +83,25 @@ def _alternation_hu(frames: Sequence[Frame], plane: Plane, voxels: FloatArray) -
     return alternation_hu(voxels) if evenly_spaced(plane, positions) else 0.0
 
 
+def _overlap(frames: Sequence[Frame], plane: Plane) -> bool:
+    """Whether every second slice alone would be a scan without gaps, as far as the headers say how thick slices are."""
+    steps = np.diff(distances(plane, np.array([frame.position for frame in frames], dtype=np.float64)))
+    stated = [frame.slice_thickness_mm for frame in frames if frame.slice_thickness_mm]
+    return bool(stated) and float(np.median(stated)) >= OVERLAP * 2 * float(np.median(steps))
+
+
 def _of_two_phases(step_hu: float, slices: int) -> str:
     return (
         f"Soft tissue differs by {step_hu:.0f} HU from each slice to the next and back, as in two contrast phases that "
         "lie between each other, though nothing in the headers says so; that of the first slice is read "
         f"({(slices + 1) // 2} of {slices} images)."
+    )
+
+
+def _of_uneven_brightness(step_hu: float) -> str:
+    return (
+        f"Soft tissue differs by {step_hu:.0f} HU from each slice to the next and back. All slices were read as one "
+        "scan, since nothing says that they overlap; they may be of two contrast phases."
     )
 
 

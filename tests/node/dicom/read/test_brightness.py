@@ -58,3 +58,15 @@ def test_of_two_phases_slice_by_slice_that_no_header_tells_apart_one_is_read(tmp
     [note] = volume.notes
     assert "two contrast phases" in note
     assert "(7 of 13 images)" in note
+
+
+@pytest.mark.parametrize("thickness", [2.5, None])
+def test_no_slice_is_left_out_for_its_brightness_where_slices_do_not_overlap(
+    thickness: float | None, tmp_path: Path
+) -> None:
+    stored = (scan(13, 40) + 1024).astype(np.uint16)
+    images = [phantom.ct(n + 1, values, SliceThickness=thickness) for n, values in enumerate(stored)]
+    volume = read_volume(phantom.save_series(images, tmp_path))
+    assert len(volume.voxels) == 13
+    [note] = volume.notes
+    assert "All slices were read as one scan" in note
