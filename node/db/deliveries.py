@@ -126,6 +126,18 @@ def move(session: Session, row: DeliveryRow, after: DeliveryState, **values: Any
     return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
+def hasten(session: Session, peer_aet: str, *, at: dt.datetime) -> None:
+    """All that waits for this peer is due: it is back, and what has waited longest need not wait longest from now."""
+    session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.peer_aet == peer_aet, DeliveryRow.state == DeliveryState.WAITING, DeliveryRow.not_before > at
+        )
+        .values(not_before=at)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def to_prove(session: Session, *, revision_id: int, peer_aet: str, now: dt.datetime) -> Sequence[DeliveryRow]:
     """Sent, and not yet known to be stored."""
     return session.scalars(

@@ -93,5 +93,9 @@ def note_failure(session: Session, aet: str, *, limit: int, open_until: dt.datet
     return True
 
 
-def note_success(session: Session, aet: str) -> None:
-    session.execute(update(PeerRow).where(PeerRow.aet == aet, PeerRow.failures > 0).values(failures=0, open_until=None))
+def note_success(session: Session, aet: str) -> bool:
+    """True where it had failed before."""
+    failed = session.execute(
+        update(PeerRow).where(PeerRow.aet == aet, PeerRow.failures > 0).values(failures=0, open_until=None)
+    )
+    return bool(failed.rowcount)  # type: ignore[attr-defined]

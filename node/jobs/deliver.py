@@ -256,7 +256,8 @@ class Deliverer:
 
     def _note_peer(self, session: Session, peer: Peer, error: NodeError | None) -> None:
         if error is None:
-            peers.note_success(session, peer.aet)
+            if peers.note_success(session, peer.aet):
+                deliveries.hasten(session, peer.aet, at=now())
             return
         until = now() + dt.timedelta(seconds=self.settings.breaker_open_s)
         if peers.note_failure(session, peer.aet, limit=self.settings.breaker_failures, open_until=until):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from time import monotonic
 
 from node.audit.events import FAILED_FOR_NOW, Action
 from node.db import deliveries, receiving, work
@@ -24,6 +25,8 @@ from node.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_TELL_AGAIN_S = 60.0
+
 
 class Clock:
     """One tick after another until told to stop."""
@@ -36,14 +39,35 @@ class Clock:
         self._waker = waker
         self._housekeeping = housekeeping
         self._actor = actor
+        self._trouble = ""
+        """What the last tick failed of."""
+        self._told = 0.0
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 self.tick()
-            except Exception:
-                log.exception("tick failed; the next one tries again")
+            except Exception as exc:  # noqa: BLE001  (entry point: the clock goes on, whatever broke)
+                self._failed(exc)
+            else:
+                self._succeeded()
             stop.wait(self._settings.clock_interval_s)
+
+    def _failed(self, exc: Exception) -> None:
+        """With its traceback the first time only: an outage of hours must not push all else out of the log."""
+        kind = type(exc).__name__
+        if kind != self._trouble:
+            log.exception("tick failed; the next one tries again")
+        elif monotonic() - self._told > _TELL_AGAIN_S:
+            log.error("ticks still fail (%s)", kind)
+        else:
+            return
+        self._trouble, self._told = kind, monotonic()
+
+    def _succeeded(self) -> None:
+        if self._trouble:
+            log.info("ticks succeed again")
+        self._trouble = ""
 
     def tick(self) -> None:
         """All that time brings about, once."""

@@ -350,6 +350,23 @@ def test_a_peer_that_stays_away_is_tried_less_and_less_often(
     assert waits == pytest.approx([4000, 4000, 8000, 16_000, 32_000, 50_000], abs=500)
 
 
+def test_all_that_waits_for_a_peer_is_due_once_it_is_back(
+    settings: Settings, database: Database, archive: Archive, pacs: StandIn, revision_id: int
+) -> None:
+    patient = settings.model_copy(update={"retry_first_s": 4000.0, "retry_most_s": 4000.0})
+    deliverer = Deliverer(patient, database, archive, "test")
+    deliverer.deliver(revision_id, pacs.aet)
+    assert all(row.not_before > now() for row in rows(database))
+    with database.write() as session:
+        session.get_one(DeliveryRow, rows(database)[0].id).not_before = now()
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    assert {row.state for row in rows(database)} - {"waiting"}
+    assert rows(database)[1].not_before <= now()
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: states(database) == ["committed", "committed"])
+
+
 def objects_deferred(database: Database) -> list[int]:
     with database.read() as session:
         details = session.scalars(select(AuditEventRow.detail).where(AuditEventRow.action == "delivery.deferred"))
