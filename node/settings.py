@@ -181,7 +181,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(_in_words("settings", exc)) from exc
 
 
-_OF_COMPOSE = frozenset({"IMAGE", "SECRETS", "SITE"})
+_OF_COMPOSE = frozenset({"IMAGE", "SECRETS", "SITE", "TLS"})
 """What deploy/compose reads, besides settings."""
 
 

@@ -176,6 +176,29 @@ def test_the_receiver_in_the_hosts_network_still_finds_and_is_found(compose: dic
     assert set(services["postgres"]["networks"]) <= set(compose["networks"]) | set(changed["networks"])
 
 
+def test_any_setting_can_be_given_in_a_file_that_need_not_be_there(ours: dict[str, dict[str, Any]]) -> None:
+    for name, service in ours.items():
+        assert service["env_file"] == [{"path": "settings.env", "required": False}], name
+    assert "`settings.env`" in README
+
+
+def test_tls_reaches_who_listens_and_who_sends_and_its_files_may_be_renewed(compose: dict[str, Any]) -> None:
+    changed = yaml.safe_load((COMPOSE.parent / "tls.yaml").read_text(encoding="utf8"))
+    receiver, deliver = changed["services"].pop("receiver"), changed["services"].pop("deliver")
+    assert changed["services"] == {}
+    assert {"receiver", "deliver"} <= set(compose["services"])
+    paths = {f"PACSNODE_TLS_{name}" for name in ("CERTIFICATE", "KEY", "AUTHORITIES")}
+    for service in (receiver, deliver):
+        [mount] = service["volumes"]
+        assert (mount["type"], mount["read_only"], mount["bind"]) == ("bind", True, {"create_host_path": False})
+        assert {Path(service["environment"][name]).parent for name in paths} == {Path(mount["target"])}
+    assert "PACSNODE_TLS_PORT" not in deliver["environment"]
+    assert receiver["ports"][0].endswith(f":{receiver['environment']['PACSNODE_TLS_PORT']}")
+    for name in {**receiver["environment"], **deliver["environment"]}:
+        assert name.removeprefix("PACSNODE_").lower() in Settings.model_fields
+    assert "tls.yaml" in README
+
+
 def test_services_of_ours_run_without_rights_and_are_watched(ours: dict[str, dict[str, Any]]) -> None:
     for name, service in ours.items():
         assert service["read_only"] is True, name

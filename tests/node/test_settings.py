@@ -154,6 +154,8 @@ def test_a_name_like_none_is_said_alone() -> None:
 
 def test_every_name_that_is_read_is_known() -> None:
     root = Path(__file__).parents[2]
-    compose = (root / "deploy/compose/compose.yaml").read_text(encoding="utf8")
-    names = set(re.findall(r"PACSNODE_[A-Z_]+", compose)) | {f"PACSNODE_{n.upper()}" for n in Settings.model_fields}
+    compose = " ".join(file.read_text(encoding="utf8") for file in (root / "deploy/compose").glob("*.yaml"))
+    names = set(re.findall(r"PACSNODE_[A-Z_]*[A-Z]", compose)) - {"PACSNODE_NAME"} | {
+        f"PACSNODE_{n.upper()}" for n in Settings.model_fields
+    }
     assert unknown_names(names | {"pacsnode_port", "PACSNODES", "HOME"}) == []
