@@ -1,6 +1,7 @@
 """Cases with lesions of known place, size and contrast: drawn patients of several families, and real chests.
 
-The anthropomorphic families are for training. FORBILD and MIRD are for tests: other anatomy, other lesion generator.
+The anthropomorphic families are for training. FORBILD, MIRD and XCIST's spline surfaces are for tests: other anatomy,
+other lesion generator.
 source: simulation dossier 4 and 5
 """
 
@@ -13,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from models.contract import FloatArray, ModelError
-from models.simulation.lesions import Category, Plan, PlantedLesion, plant
+from models.simulation.lesions import Category, Plan, PlantedLesion, apart, plant
 from models.simulation.lungs import find_lungs, plan_nodule, point_spread_mm
 from models.simulation.phantom import blur
 from models.simulation.scenes import (
@@ -23,11 +24,14 @@ from models.simulation.scenes import (
     forbild_abdomen_scene,
     mird_scene,
     plant_lesions,
+    spline_scene,
     thorax_scene,
 )
 from models.simulation.shapes import Grid
 
-Family = Literal["anthropomorphic-chest", "anthropomorphic-abdomen", "forbild-thorax", "forbild-abdomen", "mird"]
+Family = Literal[
+    "anthropomorphic-chest", "anthropomorphic-abdomen", "forbild-thorax", "forbild-abdomen", "mird", "spline-chest"
+]
 
 __all__ = ["Case", "Category", "Family", "PlantedLesion", "draw_case", "plant_in"]
 
@@ -41,6 +45,7 @@ SCENES: Mapping[Family, Callable[[Grid, np.random.Generator], Scene]] = {
     "forbild-thorax": thorax_scene,
     "forbild-abdomen": forbild_abdomen_scene,
     "mird": mird_scene,
+    "spline-chest": spline_scene,
 }
 
 
@@ -98,7 +103,7 @@ def plant_in(
         if len(planted) == lesions:
             break
         plan = plan_nodule(lungs, plans, rng=rng, blur_mm=blur_mm)
-        done = None if plan is None else plant(image, grid, plan, smoothing_mm=NOISE_SMOOTHING_MM)
+        done = None if plan is None else plant(image, grid, apart(plan, planted), smoothing_mm=NOISE_SMOOTHING_MM)
         if plan is not None and done is not None:
             plans.append(plan)
             planted.append(done)

@@ -7,7 +7,7 @@ on, `lobulated` for the families kept for tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -178,6 +178,16 @@ def overlaps(centre: Point, diameter_mm: float, others: Sequence[Plan], gap_mm: 
         float(np.linalg.norm(centre - other.centre)) < (diameter_mm + other.diameter_mm) / 2 + gap_mm
         for other in others
     )
+
+
+def apart(plan: Plan, planted: Sequence[PlantedLesion]) -> Plan:
+    """The plan without the room that other lesions fill: lobes and spicules reach beyond the sphere of `overlaps`."""
+    if not planted:
+        return plan
+    host = plan.host.copy()
+    for lesion in planted:
+        host[lesion.box] &= ~lesion.mask
+    return replace(plan, host=host)
 
 
 def drawn(quantiles: Sequence[tuple[float, float]], rng: np.random.Generator) -> float:

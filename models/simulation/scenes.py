@@ -5,14 +5,14 @@ source: simulation dossier 4.4 and 5; what is not in it (diameters outside liver
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from models.contract import BoolArray, FloatArray
-from models.simulation import forbild, mird
+from models.simulation import forbild, mird, nurbs
 from models.simulation.abdomen import draw_abdomen
 from models.simulation.canvas import Tissue
 from models.simulation.lesions import (
@@ -21,6 +21,7 @@ from models.simulation.lesions import (
     Fill,
     Plan,
     PlantedLesion,
+    apart,
     drawn,
     ellipsoid,
     lobulated,
@@ -147,11 +148,17 @@ def mird_scene(grid: Grid, rng: np.random.Generator) -> Scene:
     return _solid_scene(grid, mird.trunk(), _pose(rng, (0.92, 1.05), (-30, 190)), wanted)
 
 
+def spline_scene(grid: Grid, rng: np.random.Generator) -> Scene:
+    """XCIST's adult male at the height of the lungs."""
+    wanted: dict[Category, float] = {"lung": 0.8, "soft tissue": 0.2}
+    return _solid_scene(grid, nurbs.chest(), _pose(rng, (0.8, 0.92), (-60, 60)), wanted)
+
+
 def _pose(rng: np.random.Generator, scale: tuple[float, float], level_mm: tuple[float, float]) -> Pose:
     return Pose(float(rng.uniform(*scale)), float(rng.uniform(*level_mm)), float(rng.uniform(-6, 6)))
 
 
-def _solid_scene(grid: Grid, solids: list[Solid], pose: Pose, wanted: dict[Category, float]) -> Scene:
+def _solid_scene(grid: Grid, solids: Sequence[Solid], pose: Pose, wanted: dict[Category, float]) -> Scene:
     """Solids have no texture: what is seen in them is a lesion, an edge or noise."""
     voxels, labels = voxelise(grid, solids, pose)
 
@@ -185,7 +192,7 @@ def plant_lesions(scene: Scene, count: int, rng: np.random.Generator) -> tuple[P
         for _ in range(TRIES):
             category = names[int(rng.choice(len(names), p=odds / odds.sum()))]
             plan = _plan(scene, category, plans, rng)
-            done = None if plan is None else plant(scene.voxels, scene.grid, plan, grain=scene.grain)
+            done = None if plan is None else plant(scene.voxels, scene.grid, apart(plan, planted), grain=scene.grain)
             if plan is not None and done is not None:
                 plans.append(plan)
                 planted.append(done)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.simulation.lesions import Plan, drawn, ellipsoid, lobulated, overlaps, plant
+from models.simulation.lesions import Plan, apart, drawn, ellipsoid, lobulated, overlaps, plant
 from models.simulation.shapes import Grid
 
 GRID = Grid((33, 49, 49), (1.0, 0.8, 0.8))
@@ -83,6 +83,16 @@ def test_what_sticks_out_of_its_host_is_cut_and_too_little_is_not_planted(tissue
     host[:, :, 18:] = False
     assert plant(tissue, GRID, plan_of(SHAPES["ellipsoid"](2), host=host)) is None
     assert np.array_equal(tissue, untouched)
+
+
+def test_lesions_that_would_share_voxels_share_none(tissue):
+    first = plant(tissue, GRID, plan_of(SHAPES["spiculated"](3)))
+    near = plan_of(SHAPES["spiculated"](4), centre=np.array([0.3, 1.0, 7.0]))
+    for plan, most in ((near, 2), (apart(near, [first]), 1)):
+        filled = np.zeros(tissue.shape, int)
+        for lesion in (first, plant(tissue.copy(), GRID, plan)):
+            filled[lesion.box] += lesion.mask
+        assert filled.max() == most
 
 
 def test_draws_by_published_quantiles():
