@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from node.cli.learning import Report, arm_files, in_words, progress_bar
-from node.cli.words import say
+from node.cli.learning import arm_files, in_words, progress_bar
+from node.cli.words import remark
 
 if TYPE_CHECKING:
     import torch
 
-    from models.diffusionxray.data import Picture
-    from models.diffusionxray.evaluate import Degrader, EvaluationConfig, Method, Shown
-    from models.diffusionxray.model import Restorer
-    from models.evaluation.table import Table
+    from models.diffusionxray.evaluate import Shown
+    from models.evaluation.table import Measured, Table
 
-_MAIN = "restorer"
-_SAMPLED = 24
-"""Drawn chests whose intervals are measured under each way of exposing them."""
-_CHEST_PX = 128
+_STEPS = (1, 2, 4, 8)
 
 
 def register(evaluate: typer.Typer) -> None:
@@ -74,158 +69,55 @@ def evaluate_diffusionxray(
         --arm bicubic=./run/bicubic/weights.safetensors --arm learnt=./run/munit-1/weights.safetensors \\
         --arm learnt=./run/munit-2/weights.safetensors --out ./compared
     """
-    from models.diffusionxray import arms
-    from models.diffusionxray.data import load_pictures
-    from models.diffusionxray.evaluate import EvaluationConfig, arms_table, evaluate, most_changed, speed_table
-    from models.diffusionxray.facts import facts_of
-    from models.diffusionxray.known import rays_in
-    from models.diffusionxray.pairs import BICUBIC
-    from models.evaluation.table import Measured
+    from models.diffusionxray.comparison import RESTORER, Comparison
+    from models.diffusionxray.evaluate import EvaluationConfig
+    from models.weights import write_whole
 
-    files = arm_files(arm or [], taken=(_MAIN,))
+    files = arm_files(arm or [], taken=(RESTORER,))
     what = EvaluationConfig(crop_px=crop, most=most)
     with in_words(), progress_bar() as progress:
-        restorer = arms.restorer_of(weights, _device())
-        methods, trainings = _methods(restorer, files, step or [1, 2, 4, 8])
-        degraders = arms.degraders_of(data, _device())
-        test, validation = (load_pictures(data / "pictures", split=split) for split in ("test", "validation"))
-        every = {**degraders, arms.UNSEEN: arms.unseen}
-        found = evaluate(methods, every, test, validation, what=what, seed=seed, on_progress=progress)
-        tables = [*found.tables]
-        if len(trainings) > 1:
-            tables.append(arms_table(found.values, trainings))
-        tables += _audit(dict(list(methods.items())[:2]), every, data / "cases", cases, seed, progress)
-        tables += _intervals(restorer, degraders, (validation, test), what, seed, progress)
-        rays = rays_in(data / "rays", chests, on_progress=partial(progress, "drawing chests for other physics"))
-        tables += _other_physics(restorer, dict(list(methods.items())[:1]), rays, seed, progress)
-        if trainings:
-            known = {
-                name: one for name, one in degraders.items() if name == BICUBIC or name.startswith(tuple(arms.LEARNT))
-            }
-            tables += _arms_on_chests(methods, trainings, known, rays, validation, seed, progress)
-        progress("speed and figure", 0, 1)
-        tables.append(speed_table(methods, side_px=crop))
-        shown = most_changed(next(iter(methods.values())), every, test, what=what, seed=seed)
-        progress("speed and figure", 1, 1)
-        measured = Measured(hashlib.sha256(weights.read_bytes()).hexdigest(), facts_of(weights), tuple(tables))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
-    (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
-    draw(shown, out / "pictures.png")
+        out.mkdir(parents=True, exist_ok=True)  # what cannot be is said before hours of work
+        compared = Comparison.of(
+            data,
+            weights,
+            files,
+            steps=step or _STEPS,
+            what=what,
+            seed=seed,
+            device=_device(),
+            report=progress,
+            say=remark,
+        )
+        parts = (
+            compared.restoration,
+            partial(compared.nodules, data / "cases", cases),
+            compared.intervals,
+            partial(compared.on_chests, data / "rays", chests),
+            compared.speed,
+        )
+        measured = _measured(parts, weights, out / "evaluation.unfinished.md")
+        shown = compared.most_changed()
     typer.echo(measured.json() if as_json else measured.markdown())
+    with in_words():
+        write_whole(measured.markdown().encode("utf8"), out / "evaluation.md")
+        write_whole(measured.json().encode("utf8"), out / "evaluation.json")
+        draw(shown, out / "pictures.png")
 
 
-def _methods(
-    restorer: Restorer, files: Mapping[str, Mapping[str, Path]], steps: Sequence[int]
-) -> tuple[dict[str, Method], dict[str, list[str]]]:
-    """The restorer as it ships first, then its regressor, other steps, and the other arms; and the methods of each arm.
+def _measured(parts: Sequence[Callable[[], tuple[Table, ...]]], weights: Path, so_far: Path) -> Measured:
+    """All tables, one part after the other; `so_far` has those of the parts that are done until all are."""
+    from models.diffusionxray.facts import facts_of
+    from models.evaluation.table import Measured
+    from models.weights import write_whole
 
-    raises   ModelError
-    """
-    from models.diffusionxray.arms import methods_of, restorer_methods
-
-    sampling = restorer.config.sampling
-    ships = sampling.returned_steps
-    order = list(dict.fromkeys([ships, 0, sampling.flow_steps, *steps]))
-    methods = restorer_methods(_MAIN, restorer, order)
-    trainings: dict[str, list[str]] = {}
-    for name, several in files.items():
-        for label, file in several.items():
-            found = methods_of(label, file, _device(), steps=(ships, 0))
-            methods.update(found)
-            for method in found:
-                trainings.setdefault(name + method.removeprefix(label), []).append(method)
-    return methods, trainings
-
-
-def _audit(
-    methods: Mapping[str, Method],
-    degraders: Mapping[str, Degrader],
-    folder: Path,
-    count: int,
-    seed: int,
-    progress: Report,
-) -> tuple[Table, ...]:
-    """Nodules of known truth; a third as many chests more, and four at least, are for the detector to be set on."""
-    from models.diffusionxray.audit import audit
-    from models.diffusionxray.known import cases_in
-
-    if not count:
-        return ()
-    extra = max(4, count // 3)
-    known = cases_in(folder, count + extra, on_progress=partial(progress, "drawing chests"))
-    setting = [(case.absent, case.spacing_mm) for case in known[count:]]
-    return audit(methods, degraders, known[:count], setting, seed=seed, on_progress=progress)
-
-
-def _other_physics(
-    restorer: Restorer, methods: Mapping[str, Method], rays: Sequence[Path], seed: int, progress: Report
-) -> tuple[Table, ...]:
-    """Drawn chests exposed in several ways; intervals of the first of them, as each takes several samples."""
-    from models.diffusionxray.arms import sampler_of
-    from models.diffusionxray.shifted import shifted, shifted_intervals
-
-    if not rays:
-        return ()
-    return (
-        shifted(methods, rays, seed=seed, on_progress=progress),
-        shifted_intervals(
-            sampler_of(restorer), rays[:_SAMPLED], restorer.config.guard, seed=seed, on_progress=progress
-        ),
-    )
-
-
-def _arms_on_chests(
-    methods: Mapping[str, Method],
-    trainings: Mapping[str, Sequence[str]],
-    degraders: Mapping[str, Degrader],
-    rays: Sequence[Path],
-    validation: Sequence[Picture],
-    seed: int,
-    progress: Report,
-) -> tuple[Table, ...]:
-    """Every arm on drawn chests under the degradations that arms are trained on: many patients, truth free of noise."""
-    from models.diffusionxray.evaluate import EvaluationConfig, arms_table, evaluate, restoration_table
-    from models.diffusionxray.known import chest_pictures
-
-    if not rays:
-        return ()
-    wanted = [next(iter(methods)), *(name for names in trainings.values() for name in names)]
-    what = EvaluationConfig(crop_px=_CHEST_PX, most=len(rays), filters=())
-    found = evaluate(
-        {name: methods[name] for name in wanted}, degraders, chest_pictures(rays), validation, what=what, seed=seed,
-        on_progress=lambda doing, done, total: progress(f"drawn chests, {doing}", done, total),
-    )  # fmt: skip
-    told = restoration_table(found.values, {}, of="drawn chests")
-    return (told, arms_table(found.values, trainings, on="drawn chests")) if len(trainings) > 1 else (told,)
-
-
-def _intervals(
-    restorer: Restorer,
-    degraders: Mapping[str, Degrader],
-    pictures: tuple[Sequence[Picture], Sequence[Picture]],
-    what: EvaluationConfig,
-    seed: int,
-    progress: Report,
-) -> tuple[Table, ...]:
-    """Intervals calibrated on validation and held to test pictures, under what adds noise and is in the shipped mix."""
-    from models.diffusionxray.arms import NOISELESS, UNSEEN, sampler_of, unseen
-    from models.diffusionxray.coverage import coverage
-    from models.diffusionxray.pairs import MIX
-
-    guard = restorer.config.guard
-    wanted = math.ceil(round(1 / guard.alpha, 9)) - 1
-    validation, test = pictures
-    if (patients := len({one.key for one in validation})) < wanted or what.most < wanted:
-        say(f"no intervals: {patients} validation patients, {min(patients, what.most)} used, {wanted} are wanted")
-        return ()
-    known = {name: one for name, one in degraders.items() if name in MIX and name not in NOISELESS}
-    found = coverage(
-        sampler_of(restorer), known, {UNSEEN: unseen}, validation, test, guard, what=what, seed=seed,
-        on_progress=progress,
-    )  # fmt: skip
-    say(f"widening that holds: {found.widening:.4g}")
-    return found.tables
+    sha256, facts = hashlib.sha256(weights.read_bytes()).hexdigest(), facts_of(weights)
+    measured = Measured(sha256, facts, ())
+    for part in parts:
+        measured = Measured(sha256, facts, (*measured.tables, *part()))
+        with suppress(OSError):  # a full disk is no reason to stop measuring
+            write_whole(measured.markdown().encode("utf8"), so_far)
+    so_far.unlink(missing_ok=True)
+    return measured
 
 
 def _device() -> torch.device:

@@ -92,6 +92,8 @@ def test_everything_is_measured_written_and_drawn(run: Run, data: Path, weights:
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert json.loads(done.stdout) == content
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluation.md", "evaluation.json", "pictures.png"}
     titles = [table["title"] for table in content["tables"]]
     assert titles[0].startswith("Restoration of degraded pictures")
     assert titles[1] == "Paired difference: restorer, regressor alone minus the method"
@@ -144,3 +146,32 @@ def test_other_weights_and_a_folder_without_pictures_are_errors_in_words(
         done = run("evaluate", "diffusionxray", "--data", folder, "--weights", file, "--out", tmp_path / "out")
         assert done.exit_code == 2
         assert words in " ".join(done.output.split())
+
+
+def test_an_evaluation_that_ends_early_leaves_the_tables_it_had(
+    run: Run, data: Path, weights: Path, tmp_path: Path
+) -> None:
+    case = next((data / "cases").iterdir())
+    case.write_bytes(b"")
+    done = run(
+        "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
+        "--steps", "4", "--pictures", "1", "--crop", "64", "--cases", "2", "--chests", "0",
+    )  # fmt: skip
+    assert done.exit_code == 2
+    assert f"{case.name} is not a case of known truth" in " ".join(done.output.split())
+    (left,) = (tmp_path / "out").iterdir()
+    assert left.name == "evaluation.unfinished.md"
+    assert "Restoration of degraded pictures" in left.read_text()
+
+
+def test_numbers_for_which_there_is_no_room_are_shown_all_the_same(
+    run: Run, data: Path, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "evaluation.md").mkdir()
+    done = run(
+        "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
+        "--steps", "4", "--pictures", "1", "--crop", "64", "--cases", "0", "--chests", "0",
+    )  # fmt: skip
+    assert done.exit_code != 0
+    assert "### Restoration of degraded pictures" in done.output
