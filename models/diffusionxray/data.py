@@ -16,10 +16,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from models.contract import FloatArray, ModelError
-from models.diffusionxray.scale import scale_of
+from models.contract import FloatArray, ModelError, Radiograph
+from models.diffusionxray.domain import LEAST_LEVELS, MOST_ANISOTROPY
+from models.diffusionxray.scale import scale_of, scale_of_radiograph
 from models.diffusionxray.stored import read_arrays, write_arrays
 
 Domain = Literal["hq", "lq"]
@@ -32,6 +33,11 @@ SHARES: tuple[tuple[Split, int], ...] = (("test", 20), ("validation", 32))
 """Of 100 patients: the first 20 are for the evaluation, the next 12 for validation, the others for training."""
 _KEY = re.compile(r"patient\D?\d+|(?=[a-f]*\d)[0-9a-f]{6,}", re.IGNORECASE)
 LEAST_SIDE_PX = 256
+GREY_MODES = ("L", "I;16", "I;16B", "I", "F")
+COLOUR_STEP, COLOUR_SHARE = 8, 0.01
+"""By so many grey levels the channels of a pixel differ that has a colour, and of so many pixels an image that has."""
+LeftOut = Callable[[str, str], None]
+"""Called with a file and why it is left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,28 +83,60 @@ def load_pictures(folder: Path, *, domain: Domain = "hq", split: Split | None = 
 
 
 def prepare_images(
-    folder: Path, out: Path, *, spacing_mm: float, split: Split | None = None, on_progress: OnProgress | None = None
+    folder: Path,
+    out: Path,
+    *,
+    spacing_mm: float,
+    split: Split | None = None,
+    left_out: LeftOut | None = None,
+    on_progress: OnProgress | None = None,
 ) -> int:
     """Grey PNG or JPEG radiographs of a folder, bright = dense; how many were written.
 
     spacing_mm      of a pixel; such files do not say it
     split           of all of them, where the whole collection is kept for one use; else by patient
-    raises   ModelError     none can be read
+    left_out        told which file is none, and why
+    raises   ModelError     there is not one
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg"})
+    written = 0
     for done, path in enumerate(files, start=1):
-        pixels, step = _grey(path)
-        # a grey level stands for all values that were rounded to it: without this, networks learn to see steps
-        rng = np.random.default_rng(zlib.crc32(path.name.encode()))
-        spread = pixels + rng.uniform(-step / 2, step / 2, pixels.shape).astype(np.float32)
-        unit = scale_of(pixels).unit(spread, (float(spread.min()), float(spread.max())))
-        key = patient_of(path.relative_to(folder))
-        save_picture(Picture(key, folder.name, unit, spacing_mm, "hq", split or split_of(key)), out)
+        name = path.relative_to(folder)
+        try:
+            pixels = _grey(path)
+            spread = _spread(pixels, 1.0, path.name)
+            unit = scale_of(pixels).unit(spread, _range(spread))
+        except ModelError as error:
+            if left_out is not None:
+                left_out(str(name), str(error))
+            continue
+        key = patient_of(name)
+        collection = folder.resolve().name
+        save_picture(Picture(key, collection, unit, spacing_mm, "hq", split or split_of(key)), out)
+        written += 1
         if on_progress is not None:
             on_progress(done, len(files))
-    if not files:
-        raise ModelError(f"no PNG or JPEG radiographs in {folder.name}")
-    return len(files)
+    if not written:
+        raise ModelError(f"no PNG or JPEG radiographs in {folder}")
+    return written
+
+
+def picture_of(radiograph: Radiograph, key: str, collection: str, split: Split | None = None) -> Picture:
+    """A radiograph with a header as a picture of high quality, its grey levels spread as those of image files are.
+
+    key             stands for the patient      split       None: by patient
+    raises   ModelError     no pixel size, pixels that are not square, or one grey value
+    """
+    if radiograph.spacing_yx_mm is None:
+        raise ModelError("the header does not say how large a pixel is")
+    down, across = radiograph.spacing_yx_mm
+    if abs(down - across) > MOST_ANISOTROPY * across:
+        raise ModelError("pixels are not square")
+    if min(radiograph.pixels.shape) < LEAST_SIDE_PX:
+        raise ModelError(f"fewer than {LEAST_SIDE_PX} pixels a side")
+    spread = _spread(radiograph.pixels, radiograph.value_step, radiograph.source.instance_uid)
+    unit = scale_of_radiograph(radiograph).unit(spread, _range(spread))
+    return Picture(key, collection, unit, across, "hq", split or split_of(key))
 
 
 def patient_of(path: Path) -> str:
@@ -125,17 +163,33 @@ def unquantised(levels: NDArray[np.uint16]) -> FloatArray:
     return unit
 
 
-def _grey(path: Path) -> tuple[FloatArray, float]:
-    """Pixels float32 (Y, X), and the step between grey levels. raises ModelError"""
+def _spread(pixels: FloatArray, step: float, name: str) -> FloatArray:
+    """A grey level stands for all values that were rounded to it: without this, networks learn to see steps."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return pixels + rng.uniform(-step / 2, step / 2, pixels.shape).astype(np.float32)
+
+
+def _range(pixels: FloatArray) -> tuple[float, float]:
+    return float(pixels.min()), float(pixels.max())
+
+
+def _grey(path: Path) -> FloatArray:
+    """Pixels float32 (Y, X) in whole grey levels. raises ModelError: no radiograph"""
     try:
         with Image.open(path) as image:
-            grey = image if image.mode in {"L", "I;16", "I", "F"} else image.convert("L")
-            pixels = np.asarray(grey, dtype=np.float32)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ModelError(f"{path.name} is not an image that can be read") from error
+            grey = image.mode in GREY_MODES
+            pixels = np.asarray(image if grey else image.convert("RGB"), dtype=np.float32)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ModelError("not an image that can be read") from error
+    if not grey:
+        if (np.ptp(pixels, axis=2) > COLOUR_STEP).mean() > COLOUR_SHARE:
+            raise ModelError("in colour")
+        pixels = pixels.mean(2)
     if min(pixels.shape) < LEAST_SIDE_PX:
-        raise ModelError(f"{path.name} has fewer than {LEAST_SIDE_PX} pixels a side")
-    return pixels, 1.0
+        raise ModelError(f"fewer than {LEAST_SIDE_PX} pixels a side")
+    if len(np.unique(pixels)) < LEAST_LEVELS:
+        raise ModelError(f"fewer than {LEAST_LEVELS} grey levels")
+    return pixels
 
 
 def _loaded(path: Path, domain: Domain) -> Picture:

@@ -52,12 +52,26 @@ MARGIN = 0.1
 
 def unfit(radiograph: Radiograph) -> str:
     """Why this radiograph is not restored, in sentences for the reader; "" where it may be."""
-    reason = _by_header(radiograph) or _by_grid(radiograph) or _by_values(radiograph)
+    reason = unfit_by_header(radiograph) or _by_grid(radiograph) or _by_values(radiograph)
     if reason:
         return reason
     area = metal_cm2(radiograph)
     if area >= LEAST_METAL_CM2:
         return f"It shows {area:.0f} cm² of very dense material with sharp edges, such as an implant."
+    return ""
+
+
+def unfit_by_header(radiograph: Radiograph) -> str:
+    """The same by what the header says of view, age and values: no picture to learn from either."""
+    view, age = radiograph.view.upper(), radiograph.acquisition.patient_age_years
+    if view not in FRONTAL:
+        return f"It was made for frontal views (PA or AP), and this one is {view}."
+    if age is not None and age < LEAST_AGE_YEARS:
+        return f"It was made for adults, and the patient is younger than {LEAST_AGE_YEARS:g} years."
+    if not radiograph.for_presentation and radiograph.intensity not in ("LOG", "DISP"):
+        linear = radiograph.intensity == "LIN"
+        how = "are linear in exposure" if linear else "have no stated relation to exposure"
+        return f"It was made for values that follow tissue, and those of this image for processing {how}."
     return ""
 
 
@@ -160,19 +174,6 @@ def _jump(
     ring = (away > DENSE_RING_MM[0]) & (away <= DENSE_RING_MM[1])
     around = picture[wide]
     return float(around[patch].mean() - np.median(around[ring])) if ring.any() else 0.0
-
-
-def _by_header(radiograph: Radiograph) -> str:
-    view, age = radiograph.view.upper(), radiograph.acquisition.patient_age_years
-    if view not in FRONTAL:
-        return f"It was made for frontal views (PA or AP), and this one is {view}."
-    if age is not None and age < LEAST_AGE_YEARS:
-        return f"It was made for adults, and the patient is younger than {LEAST_AGE_YEARS:g} years."
-    if not radiograph.for_presentation and radiograph.intensity not in ("LOG", "DISP"):
-        linear = radiograph.intensity == "LIN"
-        how = "are linear in exposure" if linear else "have no stated relation to exposure"
-        return f"It was made for values that follow tissue, and those of this image for processing {how}."
-    return ""
 
 
 def _by_grid(radiograph: Radiograph) -> str:

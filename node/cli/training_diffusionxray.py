@@ -6,6 +6,7 @@ A run is one folder: pictures, the two degraders, their pairs, the networks, and
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from node.cli.learning import PRESET, RESUME, SEED, STEPS, in_words, progress_bar
-from node.cli.words import say
+from node.cli.words import remark, say
 from node.errors import ConfigurationError, NotEligible, NotUnderstood
 
 if TYPE_CHECKING:
@@ -73,7 +74,10 @@ def prepare(
         None, "--images", exists=True, file_okay=False, help="Radiographs as PNG or JPEG, bright = dense (repeatable)."
     ),
     spacing: float | None = typer.Option(
-        None, "--spacing", min=0.01, help="Of their pixels, mm; such files do not say it.", show_default=False
+        None, "--spacing", min=0.01, max=2.0, help="Of their pixels, mm; such files do not say it.", show_default=False
+    ),
+    dicom: list[Path] | None = typer.Option(
+        None, "--dicom", exists=True, file_okay=False, help="Chest radiographs as DICOM files, CR or DX (repeatable)."
     ),
     split: Literal["train", "validation", "test"] | None = typer.Option(
         None, "--split", help="Of all these images. Without it: by patient.", show_default=False
@@ -87,23 +91,33 @@ def prepare(
     """1. Pictures of both domains: radiographs and drawn ones (high quality), DRRs of CT (low quality)."""
     from models.diffusionxray.data import prepare_images
     from models.diffusionxray.known import prepare_drawn
+    from node.cli.training_radiographs import prepare_radiographs
 
     if images and spacing is None:
         raise ConfigurationError("--images: --spacing says how large a pixel is, and the files do not")
-    if not images and not ct and not drawn:
-        raise ConfigurationError("nothing to prepare: one of --images, --ct and --drawn is wanted")
+    if not images and not dicom and not ct and not drawn:
+        raise ConfigurationError("nothing to prepare: one of --images, --dicom, --ct and --drawn is wanted")
     folder = _pictures(out)
     with in_words(), progress_bar() as progress:
         for source in images or []:
             count = prepare_images(
-                source, folder, spacing_mm=spacing or 0.0, split=split,
+                source, folder, spacing_mm=spacing or 0.0, split=split, left_out=_left_out,
                 on_progress=partial(progress, source.name),
             )  # fmt: skip
+            say(f"{source.name}: {count} radiographs")
+        for source in dicom or []:
+            count = prepare_radiographs(
+                source, folder, split=split, left_out=_left_out, on_progress=partial(progress, source.name)
+            )
             say(f"{source.name}: {count} radiographs")
         for source in ct or []:
             say(f"{source.name}: {_prepare_drrs(source, folder)} DRRs")
         prepare_drawn(folder, range(drawn), on_progress=partial(progress, "drawn chests"))
     say(f"pictures: {folder}")
+
+
+def _left_out(file: str, why: str) -> None:
+    remark(f"{file}: left out, {why}")
 
 
 def munit(
@@ -322,23 +336,30 @@ def _device(preset: str) -> torch.device:
 
 
 def _prepare_drrs(folder: Path, out: Path) -> int:
-    """A DRR of each patient's longest series; patients already there are passed over. How many are there."""
+    """A DRR of each patient's longest series; patients already there are passed over. How many are there.
+
+    raises   ConfigurationError     not one
+    """
     from models.diffusionxray.data import Picture, save_picture, split_of
     from models.simulation.radiograph_cases import drr_case
     from node.dicom.read.volume import read_volume
 
+    collection = folder.resolve().name
+    known = f"*/{glob.escape(collection)}"
     for key, paths in _longest_series(folder):
-        if any((out / "lq").glob(f"*/{folder.name}-{key}-*.npz")):
+        if any((out / "lq").glob(f"{known}-{key}-*.npz")):
             continue
         try:
             volume = read_volume(paths)
             voxels = _upright(volume)
         except NotEligible as exc:
-            say(f"{paths[0].parent.name}: left out. {exc.reason}")
+            _left_out(f"patient {key}", exc.reason)
             continue
         made = drr_case(voxels, volume.spacing_zyx_mm)
-        save_picture(Picture(key, folder.name, made.low, made.spacing_mm, "lq", split_of(key)), out)
-    return len(list((out / "lq").glob(f"*/{folder.name}-*.npz")))
+        save_picture(Picture(key, collection, made.low, made.spacing_mm, "lq", split_of(key)), out)
+    if not (there := len(list((out / "lq").glob(f"{known}-*.npz")))):
+        raise ConfigurationError(f"{folder}: no axial CT series of {_LEAST_SLICES} images or more")
+    return there
 
 
 def _longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:

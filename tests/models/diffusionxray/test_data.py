@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.contract import ModelError
+from models.contract import ModelError, Radiograph, SourceRef
 from models.diffusionxray.data import (
     MOST,
     Picture,
     load_pictures,
     patient_of,
+    picture_of,
     prepare_images,
     quantised,
     save_picture,
@@ -116,14 +117,93 @@ def test_shares_of_the_splits_are_as_stated():
     assert splits.count("validation") / 5000 == pytest.approx(0.12, abs=0.02)
 
 
-def test_what_is_no_radiograph_is_refused_by_name(tmp_path):
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.png").write_bytes(b"not an image")
-    with pytest.raises(ModelError, match=r"a\.png"):
-        prepare_images(tmp_path / "broken", tmp_path / "out", spacing_mm=0.4)
-    _write(tmp_path / "small", "b.png", _chest(1, side=100))
-    with pytest.raises(ModelError, match="fewer than 256"):
-        prepare_images(tmp_path / "small", tmp_path / "out", spacing_mm=0.4)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match="no PNG"):
-        prepare_images(tmp_path / "empty", tmp_path / "out", spacing_mm=0.4)
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"not an image", "not an image that can be read"),
+        (b"", "not an image that can be read"),
+        ("half", "not an image that can be read"),
+        ("small", "fewer than 256 pixels a side"),
+        ("flat", "fewer than 64 grey levels"),
+        ("mask", "fewer than 64 grey levels"),
+        ("colour", "in colour"),
+    ],
+)
+def test_what_is_no_radiograph_is_left_out_with_the_reason_and_the_rest_is_taken(tmp_path, content, why):
+    folder, chest = tmp_path / "cxr", _chest(1)
+    _write(folder, "00000001.png", chest)
+    path = folder / "00000002.png"
+    grey = np.asarray(Image.open(folder / "00000001.png"))
+    made = {
+        "small": grey[:200],
+        "flat": np.full_like(grey, 77),
+        "mask": grey > 128,
+        "colour": np.stack([grey, grey[::-1], grey.T], -1),
+    }
+    if content in made:
+        Image.fromarray(made[content]).save(path)
+    else:
+        path.write_bytes((folder / "00000001.png").read_bytes()[:20_000] if content == "half" else content)
+    left_out = []
+    how = {"spacing_mm": 0.4, "left_out": lambda *told: left_out.append(told)}
+    assert prepare_images(folder, tmp_path / "out", **how) == 1
+    assert left_out == [("00000002.png", why)]
+    (folder / "00000001.png").unlink()
+    with pytest.raises(ModelError, match=r"no PNG or JPEG radiographs in .*cxr"):
+        prepare_images(folder, tmp_path / "out", **how)
+
+
+def test_an_image_is_the_same_however_its_grey_levels_are_stored(tmp_path):
+    """Eight bits, sixteen, three equal channels, a palette: the same picture but for the rounding."""
+    chest = _chest(1)
+    share = (chest - chest.min()) / np.ptp(chest)
+    grey = Image.fromarray(np.rint(share * 255).astype(np.uint8))
+    stored = {
+        "eight": grey,
+        "sixteen": Image.fromarray(np.rint(share * 65535).astype(np.uint16)),
+        "channels": grey.convert("RGB"),
+        "palette": grey.convert("P"),
+        "seen_through": grey.convert("LA"),
+    }
+    units = {}
+    for name, image in stored.items():
+        (tmp_path / name).mkdir()
+        image.save(tmp_path / name / "00000001.png")
+        prepare_images(tmp_path / name, tmp_path / "out" / name, spacing_mm=0.4)
+        (picture,) = load_pictures(tmp_path / "out" / name)
+        units[name] = picture.unit
+    for unit in units.values():
+        np.testing.assert_allclose(unit, units["eight"], atol=1.5 * 2 / 255 / 0.7)
+    assert len(np.unique(units["sixteen"] - units["eight"])) > 1000
+
+
+def radiograph(pixels: np.ndarray, **given) -> Radiograph:
+    how = {"value_range": (0.0, 4095.0), "source": SourceRef("1.2.3"), "spacing_yx_mm": (0.2, 0.2)} | given
+    return Radiograph(np.rint(pixels).astype(np.float32), **how)
+
+
+def test_a_radiograph_becomes_a_picture_on_the_scale_of_its_own_greys():
+    chest = _chest(1)
+    pixels = 500 + 3000 * (chest - chest.min()) / np.ptp(chest)
+    one = picture_of(radiograph(pixels), "p1", "site")
+    assert (one.key, one.collection, one.spacing_mm, one.domain, one.split) == ("p1", "site", 0.2, "hq", split_of("p1"))
+    assert (np.abs(one.unit) <= 1).mean() > 0.95
+    assert len(np.unique(one.unit)) > 0.5 * one.unit.size
+    softer = picture_of(radiograph(pixels / 2 + 100), "p1", "site", "test")
+    assert softer.split == "test"
+    np.testing.assert_allclose(softer.unit, one.unit, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"spacing_yx_mm": None}, "how large a pixel is"),
+        ({"spacing_yx_mm": (0.2, 0.3)}, "not square"),
+        ({"pixels": np.full((300, 300), 7.0)}, "the same value"),
+        ({"pixels": _chest(1, side=200) + 500}, "fewer than 256 pixels"),
+    ],
+)
+def test_a_radiograph_that_is_no_picture_is_refused_with_the_reason(given, why):
+    pixels = given.get("pixels", _chest(1) + 500)
+    with pytest.raises(ModelError, match=why):
+        picture_of(radiograph(pixels, **{name: value for name, value in given.items() if name != "pixels"}), "p", "s")

@@ -123,7 +123,12 @@ def test_images_become_pictures_of_their_split(run: Run, tmp_path: Path) -> None
 
 def test_what_to_prepare_must_be_said(run: Run, tmp_path: Path) -> None:
     (tmp_path / "cxr").mkdir()
-    for arguments, words in ((("--images", tmp_path / "cxr"), "how large a pixel is"), ((), "nothing to prepare")):
+    for arguments, words in (
+        (("--images", tmp_path / "cxr"), "how large a pixel is"),
+        ((), "nothing to prepare"),
+        (("--ct", tmp_path / "cxr"), "no axial CT series of 20 images or more"),
+        (("--images", tmp_path / "cxr", "--spacing", "200"), "--spacing"),
+    ):
         done = run("train", "diffusionxray", "prepare", *arguments, "--out", tmp_path / "run")
         assert done.exit_code == 2
         assert words in " ".join(done.output.split())
