@@ -40,6 +40,8 @@ def make_marked_samples(
 ) -> list[Path]:
     """One sample per marked key slice, in `out`/<split of the table>/; rows that are possibly noisy are left out.
 
+    Samples of an earlier time are kept, unless the set has grown since: another image, or more marks on it.
+
     folder   DL_info.csv and Images_png/
     raises   ModelError     table or a key slice missing or damaged
     """
@@ -50,13 +52,20 @@ def make_marked_samples(
     made = []
     for done, (name, on_slice) in enumerate(sorted(rows.items())):
         target = out / FOLDERS[on_slice[0].split] / f"{FAMILY}.{Path(name).stem}-00.npz"
-        if not target.exists():
+        if not _is_current(target, folder / IMAGES / image_path(name), len(on_slice)):
             target.parent.mkdir(parents=True, exist_ok=True)
             save_sample(target, marked_sample(folder, on_slice, config))
         made.append(target)
         if on_progress is not None:
             on_progress(done + 1, len(rows))
     return made
+
+
+def _is_current(sample: Path, image: Path, lesions: int) -> bool:
+    if not sample.exists() or (image.exists() and image.stat().st_mtime_ns > sample.stat().st_mtime_ns):
+        return False
+    with np.load(sample) as arrays:
+        return len(arrays["boxes"]) == lesions
 
 
 def marked_sample(folder: Path, rows: Sequence[LesionRow], config: DeepLesionConfig) -> Sample:

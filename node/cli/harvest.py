@@ -171,7 +171,7 @@ def _harvest_one(made: TrainingSet, opened: Opened, codec: Codec, fetched: Path 
         except (NoCommonContext, ConfigurationError):
             raise
         except NodeError as exc:
-            return exc
+            return type(exc)(f"study {shelf.study_uid}: {exc.reason}")
         except Exception as exc:  # noqa: BLE001  (one study that breaks us must not stop all those behind it)
             where = "".join(traceback.format_tb(exc.__traceback__))
             err.print(f"{where}{type(exc).__name__}", markup=False)  # its text may hold values of the study

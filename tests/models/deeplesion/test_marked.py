@@ -118,6 +118,18 @@ def test_a_table_becomes_samples_by_its_split_without_noisy_rows(folder, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in made} == again
 
 
+def test_samples_of_a_set_that_has_grown_are_made_anew(folder, tmp_path):
+    write_table(folder / "DL_info.csv", [row()])
+    (path,) = make_marked_samples(folder, tmp_path / "out", CONFIG)
+    moved = tuple((x + 40, y + 30) for x, y in POINTS)
+    write_table(folder / "DL_info.csv", [row(), row(points_px=moved, box_px=box_of(moved))])
+    assert make_marked_samples(folder, tmp_path / "out", CONFIG) == [path]
+    assert len(load_sample(path).boxes) == 2
+    write_image(folder / "Images_png" / image_path(row().file_name), np.full((100, 120), 77, np.int32))
+    make_marked_samples(folder, tmp_path / "out", CONFIG)
+    assert (load_sample(path).hu[1] == 77).any()
+
+
 def test_an_uncategorised_lesion_is_a_target_of_an_unknown_kind(folder, tmp_path):
     write_table(folder / "DL_info.csv", [row(lesion_type=LesionType.UNLABELLED)])
     files = make_marked_samples(folder, tmp_path / "out", CONFIG)

@@ -264,6 +264,7 @@ def test_a_study_that_fails_is_left_and_those_behind_it_are_taken(
     (trouble,) = harvest_all(made, todo, {"kind": "folder"})
     assert len(made) == 2
     assert isinstance(trouble, PeerBusy if isinstance(error, PeerBusy) else AnalysisFailed)
+    assert "1.2.9.9" in trouble.reason
     assert (made.has(good.study_uid), made.has("1.2.9.9")) == (True, False)
 
 
