@@ -5,6 +5,7 @@ images.py         all images of one run            derived.py        CT, CR, DX 
 segmentation.py   lesions as SEG                   presentation.py   their axes as GSPS
 copies.py         what highdicom reads             display.py        windows that can be used
 capture.py        summary page; page.py draws it   maps.py          numbers per pixel, in colour
+lesions.py        lesions as pictures
 report.py         the SR of a study revision       groups.py, evidence.py, content.py   its parts
 sentences.py      what it says in words            headers.py, charset.py, codes.py, tables.py   shared by all
 """

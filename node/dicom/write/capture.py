@@ -51,16 +51,8 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
     panels = _panels(findings, grid, numbers) if burnt != "YES" else []
     always = [stamp.note, _NO_PICTURES] if burnt == "YES" else [stamp.note]
     lines = [*(page.Line(text, "warning") for text in always), *summary_lines(findings, grid.notes, numbers)]
-    number = header.get("SeriesNumber")
-    name = " ".join(str(header.get("SeriesDescription", "") or "").split())
     images = source.part.name if source.part else sentences.count(len(refs), "image")
-    made_at = headers.local_time(header, stamp)
-    subtitle = (
-        f"Series {'without number' if number in (None, '') else number}, {name or 'no description'}, "
-        f"{images}. {findings.pipeline} {findings.version}, "
-        f"revision {stamp.revision}, {made_at:%Y-%m-%d %H:%M} {made_at:%z}"
-    )
-    pixels = page.summary(TITLE, subtitle, panels, lines, _strip(findings, numbers))
+    pixels = page.summary(TITLE, subtitle(images, findings, source, stamp), panels, lines, _strip(findings, numbers))
     page_of_series = Page(
         sop_instance_uid=uids.instance_uid(origin, "summary", source.index),
         series_instance_uid=uids.series_uid(origin, "summary"),
@@ -72,6 +64,18 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
         burned_in=burnt if panels else "NO",
     )
     return capture(pixels, page_of_series, header, stamp)
+
+
+def subtitle(what: str, findings: Findings, source: SeriesSource, stamp: Stamp) -> str:
+    """Of which series a page is, by what and when it was made."""
+    number = source.first.get("SeriesNumber")
+    name = " ".join(str(source.first.get("SeriesDescription", "") or "").split())
+    made_at = headers.local_time(source.first, stamp)
+    return (
+        f"Series {'without number' if number in (None, '') else number}, {name or 'no description'}, "
+        f"{what}. {findings.pipeline} {findings.version}, "
+        f"revision {stamp.revision}, {made_at:%Y-%m-%d %H:%M} {made_at:%z}"
+    )
 
 
 def summary_lines(findings: Findings, notes: Sequence[str], numbers: Sequence[int]) -> list[page.Line]:

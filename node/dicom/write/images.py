@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from models.contract import Findings, Radiograph, Volume
-from node.dicom.write import capture, derived, maps
+from node.dicom.write import capture, derived, lesions, maps
 from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.presentation import lesion_presentations
 from node.dicom.write.segmentation import lesion_segmentation
@@ -22,7 +22,9 @@ _MISSING = {
 def write_images(
     findings: Findings, grid: Volume | Radiograph, source: SeriesSource, stamp: Stamp
 ) -> Iterator[Produced]:
-    """Derived images, for lesions a segmentation and presentation states, maps, a summary page, one object at a time.
+    """Derived images, for lesions a segmentation and presentation states, maps, a summary page, lesions as pictures.
+
+    One object at a time.
 
     Where headers do not allow a segmentation or presentation states, only these are left out (see `noted`).
     Raises AnalysisFailed where the findings do not lie on the grid, or grid and headers do not belong together.
@@ -45,6 +47,8 @@ def write_images(
     if findings.maps:
         yield from maps.map_pages(findings, grid, source, stamp)
     yield capture.summary_page(findings, grid, source, stamp)
+    if isinstance(grid, Volume):
+        yield from lesions.lesion_pages(findings, grid, source, stamp)
 
 
 def noted(findings: Findings, kinds: Collection[str]) -> Findings:

@@ -29,6 +29,9 @@ _MARGIN: Final = 30
 _PANEL: Final = 360
 _LARGE_PANEL: Final = 520
 _PANEL_TOP: Final = 112
+_ROW: Final = _PANEL + 66
+_IN_A_ROW: Final = 3
+MOST_SMALL_PANELS: Final = 6
 _BAR_WIDTH: Final = 14
 _WHOLE_FROM: Final = 10.0
 _STRIP: Final = 150
@@ -55,6 +58,7 @@ class Panel:
     aspect          height of a pixel over its width
     window          (value drawn in the first colour, value drawn in the last)
     colours         at even steps between; grey levels where none are given
+    axes            lines drawn on it, ((x, y), (x, y)) with pixel centres at whole numbers
     """
 
     title: str
@@ -63,6 +67,7 @@ class Panel:
     window: tuple[float, float]
     unit: str
     colours: tuple[Colour, ...] = ((0, 0, 0), (255, 255, 255))
+    axes: tuple[tuple[tuple[float, float], tuple[float, float]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def summary(
     for number, panel in enumerate(panels[:3]):
         _draw_panel(picture, draw, panel, _MARGIN + number * (_PANEL + 30))
     if panels:
-        top += _PANEL + 66
+        top += _ROW
     if strip is not None:
         _draw_strip(draw, strip, top)
         top += _STRIP
@@ -117,6 +122,20 @@ def map_page(title: str, subtitle: str, panels: Sequence[Panel], lines: Sequence
     for number, panel in enumerate(panels[:2]):
         _draw_panel(picture, draw, panel, _MARGIN + number * (WIDTH - _MARGIN) // 2, _LARGE_PANEL)
     _draw_lines(draw, lines, _PANEL_TOP + _LARGE_PANEL + 66, HEIGHT - _MARGIN)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def small_panels(title: str, subtitle: str, panels: Sequence[Panel], lines: Sequence[Line]) -> NDArray[np.uint8]:
+    """uint8 (900 or more, 1200, 3): title, up to six panels in rows of three, the words that fit."""
+    rows = max(1, -(-len(panels) // _IN_A_ROW))
+    height = HEIGHT + (rows - 1) * _ROW
+    picture = Picture.new("RGB", (WIDTH, height), _BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    _head(draw, title, subtitle)
+    for number, panel in enumerate(panels[:MOST_SMALL_PANELS]):
+        row, column = divmod(number, _IN_A_ROW)
+        _draw_panel(picture, draw, panel, _MARGIN + column * (_PANEL + 30), top=_PANEL_TOP + row * _ROW)
+    _draw_lines(draw, lines, _PANEL_TOP + rows * _ROW, height - _MARGIN)
     return np.asarray(picture, dtype=np.uint8)
 
 
@@ -137,7 +156,15 @@ def _head(draw: ImageDraw.ImageDraw, title: str, subtitle: str) -> None:
     draw.text((_MARGIN, 66), _fit(draw, subtitle, _font(19), WIDTH - 2 * _MARGIN), font=_font(19), fill=_QUIET)
 
 
-def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel, left: int, side: int = _PANEL) -> None:
+def _draw_panel(
+    picture: Picture.Image,
+    draw: ImageDraw.ImageDraw,
+    panel: Panel,
+    left: int,
+    side: int = _PANEL,
+    *,
+    top: int = _PANEL_TOP,
+) -> None:
     low, high = panel.window
     grey = np.clip((panel.pixels - low) / (high - low), 0.0, 1.0) * 255.0
     small = Picture.fromarray(np.rint(grey).astype(np.uint8))
@@ -146,22 +173,27 @@ def _draw_panel(picture: Picture.Image, draw: ImageDraw.ImageDraw, panel: Panel,
     scale = min(room / columns, side / (rows * panel.aspect))
     size = max(1, round(columns * scale)), max(1, round(rows * panel.aspect * scale))
     small = small.resize(size, Picture.Resampling.BOX if scale < 1 else Picture.Resampling.BICUBIC)
-    picture.paste(_coloured(small, panel.colours), (left, _PANEL_TOP))
+    picture.paste(_coloured(small, panel.colours), (left, top))
+    for axis in panel.axes:
+        across, down = size[0] / columns, size[1] / rows
+        ends = [(left + (x + 0.5) * across, top + (y + 0.5) * down) for x, y in axis]
+        draw.line(ends, fill=_BACKGROUND, width=4)
+        draw.line(ends, fill=_WARNING, width=2)
     ramp = np.repeat(np.linspace(255, 0, size[1]).astype(np.uint8)[:, None], _BAR_WIDTH, axis=1)
     bar = left + size[0] + 8
-    picture.paste(_coloured(Picture.fromarray(ramp), panel.colours), (bar, _PANEL_TOP))
+    picture.paste(_coloured(Picture.fromarray(ramp), panel.colours), (bar, top))
     font = _font(14)
     unit = f" {panel.unit}" if panel.unit else ""
     for text, y, anchor in (
-        (f"{_number(high, panel)}{unit}", _PANEL_TOP + 2, "ra"),
-        (f"{_number(low, panel)}{unit}", _PANEL_TOP + size[1] - 2, "rd"),
+        (f"{_number(high, panel)}{unit}", top + 2, "ra"),
+        (f"{_number(low, panel)}{unit}", top + size[1] - 2, "rd"),
     ):
         draw.text((bar - 4, y), text, font=font, fill=_INK, anchor=anchor, stroke_width=2, stroke_fill=_BACKGROUND)
     centre, width = (low + high) / 2, high - low
     title = _fit(draw, panel.title, _font(17, bold=True), side)
-    draw.text((left, _PANEL_TOP + side + 8), title, font=_font(17, bold=True), fill=_INK)
+    draw.text((left, top + side + 8), title, font=_font(17, bold=True), fill=_INK)
     window = f"window centre {_number(centre, panel)}{unit}, width {_number(width, panel)}{unit}"
-    draw.text((left, _PANEL_TOP + side + 30), window, font=font, fill=_QUIET)
+    draw.text((left, top + side + 30), window, font=font, fill=_QUIET)
 
 
 def _number(value: float, panel: Panel) -> str:

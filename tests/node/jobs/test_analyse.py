@@ -56,5 +56,5 @@ def test_a_segmentation_that_cannot_be_written_is_missing_alone_and_noted(
     with database.read() as session:
         kinds = [row.kind for row in session.scalars(select(ResultRow))]
         [finding] = session.scalars(select(FindingRow)).all()
-    assert sorted(kinds) == ["derived", "derived", "derived", "gsps", "sc"]
+    assert sorted(kinds) == ["derived", "derived", "derived", "gsps", "sc", "sc"]
     assert any("no segmentation" in note for note in finding.body["findings"]["notes"])

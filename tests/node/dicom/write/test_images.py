@@ -16,7 +16,11 @@ from node.dicom.read import read_volume
 from node.dicom.write import SeriesSource, write_images
 from node.errors import AnalysisFailed
 
-JAPANESE = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
+JAPANESE = {
+    "SpecificCharacterSet": ["", "ISO 2022 IR 87"],
+    "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "ReferringPhysicianName": "Suzuki^Hanako=鈴木^花子",
+}
 UTF8 = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Иванов^Пётр", "StudyDescription": "Грудная клетка →"}
 ABSENT = ("AccessionNumber", "StudyID", "ReferringPhysicianName", "PatientBirthDate", "PatientSex", "StudyTime")
 
@@ -65,7 +69,7 @@ def words(report: Any) -> str:
 def _nothing_is_lost(run: made.Run, folder: Path) -> None:
     """Every result is there, valid where it is not a copy of the fault itself, and refers to what is there."""
     derived = ["derived"] * len(run.grid.sources)
-    assert [result.kind for result in run.images] == [*derived, "seg", "gsps", "sc"]
+    assert [result.kind for result in run.images] == [*derived, "seg", "gsps", "sc", "sc"]
     checks = ("segread", "hdread", "refs", "segmentation", "codes", "layout", "values")
     assert complaints(made.keep(folder / "all", run.results), run.paths, checks=checks) == []
     of_lesions = [result for result in run.images if result.kind in ("seg", "gsps")]
@@ -93,7 +97,7 @@ def test_a_volume_of_two_multi_frame_images_names_frames_of_both(run_of: Any, re
     paths = made.enhanced_ct(tmp_path / "upper", slices=2)
     paths += quirks.plant(lower, made.enhanced_ct(tmp_path / "lower", slices=2))
     run = run_of(paths, lesions=1)  # on slices 1 and 2: the last of the one image and the first of the other
-    assert [result.kind for result in run.images] == ["derived"] * 4 + ["seg", "gsps", "sc"]
+    assert [result.kind for result in run.images] == ["derived"] * 4 + ["seg", "gsps", "sc", "sc"]
     segmentation = read_back(run.images[4])
     assert len(segmentation.SourceImageSequence) == 2
     named = [
@@ -130,7 +134,7 @@ def test_what_the_library_refuses_is_left_out_alone_and_said(
     monkeypatch.setattr(f"highdicom.{library}", refuse)
     run = run_of(made.ct_series(tmp_path / "in"), lesions=2)
     left = [each for each in ("seg", "gsps") if each != kind]
-    assert [result.kind for result in run.images] == ["derived"] * 5 + left + ["sc"]
+    assert [result.kind for result in run.images] == ["derived"] * 5 + left + ["sc", "sc"]
     assert note in words(read_back(run.reports[0]))
     assert any(note in line for line in run.findings.notes)
     assert "this header" in caplog.text
@@ -158,7 +162,7 @@ def test_what_it_says_of_a_result_is_what_the_file_says(ct_run: Any, read_back: 
         assert ds.SOPClassUID == result.sop_class_uid
         assert ds.SeriesInstanceUID == result.series_instance_uid
         assert ds.file_meta.TransferSyntaxUID == result.transfer_syntax_uid
-    assert [r.kind for r in ct_run.images] == ["derived"] * 5 + ["seg", "gsps", "sc"]
+    assert [r.kind for r in ct_run.images] == ["derived"] * 5 + ["seg", "gsps", "sc", "sc"]
     assert ct_run.images[2].label == "AI denoised 3/5"
     groups = [result.group for result in ct_run.images]
     assert len(set(groups)) == len(groups)
