@@ -8,21 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.datadict import dictionary_has_tag, dictionary_VM
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from models.contract import SourceRef
-from node.dicom.elements import text
-from node.dicom.header import LOSSY_TRANSFER_SYNTAXES
+from node.dicom.elements import UNREADABLE, parse, text
+from node.dicom.header import LOSSY_TRANSFER_SYNTAXES, PER_FRAME_FUNCTIONAL_GROUPS
 from node.dicom.write.headers import PATIENT_GROUPS, STUDY_KEYWORDS
 from node.errors import AnalysisFailed, NotUnderstood
 
 _FIRST_COUNTS = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "FL", "FD", "CS", "UI", "DA", "TM", "DT", "AS"})
 _WORDS = frozenset({"LO", "SH"})
 """Free text of one value, in which a backslash is a slip of the pen."""
+_SOP_INSTANCE_UID = 0x00080018
+_UIDS = (0x00080016, _SOP_INSTANCE_UID, 0x0020000D, 0x0020000E)
+"""SOP Class, SOP Instance, Study and Series Instance UID."""
+_PIXEL_DATA = 0x7FE00008
+"""Float Pixel Data: the lowest of the three pixel data tags."""
 _TIMES = ((0x0008002A, 8), (0x00080032, 0), (0x00080033, 0))
 """Acquisition DateTime, Acquisition Time and Content Time, and where in them the hour begins."""
 _IDENTITY = (
@@ -181,17 +184,29 @@ def _time_of(header: Any) -> str:
 
 
 def _read(path: Path) -> Any:
+    """All that comes before the pixels; of a file that breaks off in the frames' groups, what comes before those."""
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, OSError, EOFError) as exc:
+        header = _parsed(path)
+    except OSError as exc:
         raise NotUnderstood(f"a source file cannot be read again ({type(exc).__name__})") from exc
-    if not header.get("SOPInstanceUID"):
+    identity = {tag: text(header, tag) for tag in _UIDS}
+    if not identity[_SOP_INSTANCE_UID]:
         raise NotUnderstood("a source file has no SOP Instance UID")
-    syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
-    if syntax in LOSSY_TRANSFER_SYNTAXES:
-        header.LossyImageCompression = "01"
+    lossy = text(header.file_meta, 0x00020010) in LOSSY_TRANSFER_SYNTAXES
     _keep_readable(header)
+    for tag, uid in identity.items():
+        if uid and tag not in header:
+            header.add_new(tag, "UI", uid)  # its VR was not one, or not that of a UID
+    if lossy:
+        header.LossyImageCompression = "01"
     return header
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return parse(path, stop_at=_PIXEL_DATA)
+    except NotUnderstood:
+        return parse(path, stop_at=PER_FRAME_FUNCTIONAL_GROUPS)  # as far as it was read when it was taken
 
 
 def _keep_readable(dataset: Any) -> None:
@@ -199,7 +214,7 @@ def _keep_readable(dataset: Any) -> None:
     for tag in list(dataset.keys()):
         try:
             element = None if tag.is_private else dataset[tag]
-        except (ValueError, TypeError, OverflowError, NotImplementedError, BytesLengthException):
+        except (*UNREADABLE, OSError):  # from memory here: no disk can fail
             element = None
         if element is None or not _says_numbers(element):
             del dataset[tag]

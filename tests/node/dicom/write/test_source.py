@@ -7,6 +7,7 @@ import pytest
 
 from gate import made
 from models.contract import SourceRef
+from node.dicom.header import read_header
 from node.dicom.write import SeriesSource
 from node.errors import AnalysisFailed, NotUnderstood
 
@@ -61,6 +62,27 @@ def test_of_several_values_where_one_belongs_none_becomes_a_list_in_words(tmp_pa
     assert header.FrameOfReferenceUID == "1.2.3"
     assert (list(header.PatientID), list(header.AccessionNumber)) == (["1", "2"], ["3", "3"]), "whose it is stays"
     assert len(header.ImageType) == 3
+
+
+def test_what_was_taken_can_be_told_of_whatever_its_elements_claim_to_be(tmp_path: Path) -> None:
+    [path] = made.ct_series(tmp_path, slices=1)
+    data, uid = path.read_bytes(), f"{made.ROOT}.2.3.1"
+    element = b"\x08\x00\x18\x00UI"
+    assert data.count(element) == 1
+    path.write_bytes(data.replace(element, element[:-2] + b"U\\"))
+    assert read_header(path).sop_instance_uid == uid
+    source = SeriesSource.load([path])
+    assert source.headers.keys() == {uid}
+    assert source.first.SOPInstanceUID == uid
+
+
+def test_a_file_that_breaks_off_in_the_groups_of_its_frames_can_be_told_of(tmp_path: Path) -> None:
+    [path] = made.enhanced_ct(tmp_path)
+    data = path.read_bytes()
+    groups = data.index(b"\x00\x52\x30\x92SQ")
+    path.write_bytes(data[: groups + 8] + b"\xff\xff\xff\xff" + b"\x01" * 100)  # no item where one must begin
+    assert read_header(path).frames == 4
+    assert SeriesSource.load([path]).first.PatientID == "P-17"
 
 
 def test_refuses_what_is_not_dicom(tmp_path: Path) -> None:
