@@ -73,6 +73,10 @@ def by_highdicom(image: Any, others: list[Any], *, in_space: bool = False) -> An
         measurements=measured,
         finding_type=codes.SCT.Mass,
     )
+    return report_by_highdicom(groups, others)
+
+
+def report_by_highdicom(group: Any, others: list[Any]) -> Any:
     content = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(
             observer_person_context=hd.sr.ObserverContext(
@@ -81,7 +85,7 @@ def by_highdicom(image: Any, others: list[Any], *, in_space: bool = False) -> An
             )
         ),
         procedure_reported=Code("77477000", "SCT", "CT"),
-        imaging_measurements=[groups],
+        imaging_measurements=[group],
     )
     return hd.sr.Comprehensive3DSR(
         evidence=others,
@@ -105,6 +109,34 @@ def test_a_report_by_highdicom_gives_the_box_of_the_table(in_space: bool, tmp_pa
     assert mark.about.tracking_uid == "2.25.77"
     assert (mark.about.finding or ("",))[0] == "4147007"
     assert (mark.about.observer, mark.about.institution) == ("person", "General Hospital")
+
+
+@pytest.mark.parametrize("in_space", [False, True], ids=["SCOORD", "SCOORD3D"])
+def test_axes_of_a_region_by_highdicom_are_measured_on_it(in_space: bool, tmp_path: Path, harvest: Any) -> None:
+    """TID 1410: it has no place for coordinates of single measurements."""
+    paths = made.ct_series(tmp_path / "ct", shape=marks.SHAPE)
+    headers = [pydicom.dcmread(path) for path in paths]
+    image = headers[2]
+    between_rows, between_columns = (float(value) for value in image.PixelSpacing)
+    kite = [(20.0, 50.0), (25.0, 45.0), (40.0, 50.0), (25.0, 55.0), (20.0, 50.0)]
+    if in_space:
+        region: Any = hd.sr.ImageRegion3D(
+            hd.sr.GraphicTypeValues3D.POLYGON,
+            np.array(in_patient(image, kite)),
+            frame_of_reference_uid=image.FrameOfReferenceUID,
+        )
+    else:
+        source = hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID)
+        region = hd.sr.ImageRegion(hd.sr.GraphicTypeValues.POLYLINE, np.array(kite) + 0.5, source_image=source)
+    axes = {codes.SCT.LongAxis: 20 * between_columns, codes.SCT.ShortAxis: 10 * between_rows}
+    group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid="2.25.77", identifier="one"),
+        referenced_region=region,
+        measurements=[hd.sr.Measurement(name=name, value=mm, unit=codes.UCUM.Millimeter) for name, mm in axes.items()],
+    )
+    mark = only(harvest(Scan(paths, headers), report_by_highdicom(group, headers)))
+    assert (mark.about.origin, mark.image.instance_uid) == (Origin.PLANAR, image.SOPInstanceUID)
+    assert (mark.long_mm, mark.short_mm) == pytest.approx(list(axes.values()), abs=1e-3)
 
 
 def test_our_walk_sees_what_highdicom_sees(tmp_path: Path) -> None:
