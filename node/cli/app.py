@@ -65,7 +65,7 @@ class _Commands(TyperGroup):
             complain(f"{exc.filename}: {exc.strerror}. Be the user that the node runs as, or let this one in")
             raise typer.Exit(WRONG) from exc
         except OSError as exc:
-            if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
             complain(f"{exc.filename or 'what was to be written'}: {exc.strerror}")
             raise typer.Exit(LATER) from exc

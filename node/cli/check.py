@@ -177,7 +177,7 @@ def _database(node: Node, running: int | None) -> Tried:
             found = f"stands at {current or 'nothing'}, this version needs {head}"
             return Tried("database", "fault", found, migrate.remedy(current))
         with node.database.write() as session:
-            trail.lock_head(session)  # what every change must be able to do
+            trail.rewrite_head(session)  # what every change must be able to do, on a full disk too
     except SQLAlchemyError as exc:
         if is_busy(exc):
             return Tried("database", "fault", busy.words(node.settings), "let it end, or end it")

@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from node.cli.words import remark
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -30,6 +32,24 @@ def die_with_parent() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+class Log(logging.handlers.RotatingFileHandler):
+    """A rotated log. Where it cannot be written, that is said once, not with a traceback for each line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=5_000_000, backupCount=4, encoding="utf8", delay=True)
+        self._is_broken = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002  (logging's own)
+        exc = sys.exc_info()[1]
+        if not self._is_broken:
+            remark(f"{self.baseFilename} cannot be written ({getattr(exc, 'strerror', None) or type(exc).__name__})")
+        self._is_broken = True
+
+    def flush(self) -> None:
+        super().flush()
+        self._is_broken = False
+
+
 class Child:
     """`begin`, `poll`, `stop`; everything it prints goes to its log."""
 
@@ -39,9 +59,7 @@ class Child:
         self._command = list(command)
         self._pid_file = run_dir / f"{name}.pid"
         self.ready_file = run_dir / f"{name}.ready"
-        self._log = logging.handlers.RotatingFileHandler(
-            log_dir / f"{name}.log", maxBytes=5_000_000, backupCount=4, encoding="utf8", delay=True
-        )
+        self._log = Log(log_dir / f"{name}.log")
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._began = 0.0

@@ -17,7 +17,7 @@ from node import wiring
 from node.audit.events import FAILED_FOR_NOW, Action
 from node.cli import embedded
 from node.cli import home as homes
-from node.cli.children import Child
+from node.cli.children import Child, Log
 from node.cli.supervisor import LOGGER, NotStarted, Supervisor
 from node.cli.words import remark, say
 from node.db import migrate
@@ -53,7 +53,7 @@ def _settle_ports(settings: Settings) -> Settings:
 
 def _log_to(path: Path) -> None:
     logging.Formatter.converter = time.gmtime
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=5_000_000, backupCount=4, encoding="utf8")
+    handler = Log(path)
     handler.setFormatter(logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s"))
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)

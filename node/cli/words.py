@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import getpass
 import json
 import os
+import pwd
 import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import typer
@@ -175,9 +176,27 @@ def _moment(text: str) -> dt.datetime:
 
 
 def person() -> str:
-    """Who types, for the audit trail."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have a number only
-        name = f"uid {os.getuid()}"
+    """Who types, for the audit trail: as the system knows it, since USER and LOGNAME may say anything."""
+    user, login = os.getuid(), _login()
+    name = _name(user) if login in (None, user) else f"{_name(login)} as {_name(user)}"
     return f"{name}@{socket.gethostname()}"
+
+
+_LOGIN = Path("/proc/self/loginuid")
+_NO_LOGIN = 2**32 - 1
+
+
+def _login() -> int | None:
+    """Who logged in, whoever they have become since: pam_loginuid sets it, once. None where that is not known."""
+    try:
+        found = int(_LOGIN.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return None if found == _NO_LOGIN else found
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:  # a container's user may have a number only
+        return f"uid {user}"

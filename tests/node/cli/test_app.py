@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -124,6 +125,19 @@ def test_who_may_not_read_is_told_which_file() -> None:
     result = CliRunner().invoke(program, ["read"])
     assert result.exit_code == 2
     assert "/srv/node/node.sqlite: Permission denied. Be the user" in result.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_nothing_is_not_a_defect_of_the_program(number: int) -> None:
+    program = typer.Typer(cls=app.info.cls)
+
+    @program.command()
+    def up() -> None:
+        raise OSError(number, os.strerror(number), "/srv/node/run/up.lock")
+
+    program.command("other")(lambda: None)
+    result = CliRunner().invoke(program, ["up"])
+    assert (result.exit_code, result.stderr) == (3, f"/srv/node/run/up.lock: {os.strerror(number)}\n")
 
 
 def test_a_full_disk_behind_the_output_is_not_a_defect_of_the_program(seeded: Database, home: Path) -> None:

@@ -176,6 +176,14 @@ def test_an_open_breaker_is_said(run, ports: int, seeded: Database) -> None:
     assert "failed associations: 1" in tried(run)["breaker of PACS"].found
 
 
+def test_a_database_that_takes_no_change_is_a_fault(run, seeded: Database) -> None:
+    full = "CREATE TRIGGER full BEFORE UPDATE ON audit_head BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+    with seeded.engine.begin() as connection:
+        connection.execute(text(full))
+    found = tried(run)["database"]
+    assert (found.verdict, "disk is full" in found.found) == ("fault", True)
+
+
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that fit, apart from the port."""

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from node.cli.children import FIRST_DELAY_S, MOST_DELAY_S, Child
+from node.cli.children import FIRST_DELAY_S, MOST_DELAY_S, Child, Log
 from node.cli.supervisor import NotStarted, Supervisor
 from node.errors import ConfigurationError
 
@@ -143,3 +145,13 @@ def test_a_log_is_rotated_and_does_not_grow_for_ever(make: Make, tmp_path: Path)
     assert sorted(sizes) == ["one.log", "one.log.1", "one.log.2"]
     assert max(sizes.values()) <= 100_000
     assert (tmp_path / "one.log").read_text(encoding="utf8").splitlines()[-1].startswith("3999 ")
+
+
+def test_a_log_that_cannot_be_written_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(Path("/dev/full"))
+    for _ in range(3):
+        log.handle(logging.makeLogRecord({"msg": "x", "args": None}))
+    assert capsys.readouterr().err == "/dev/full cannot be written (No space left on device)\n"
+    assert log.stream is not None
+    with suppress(OSError):  # what is left in it cannot be written at its end either
+        log.stream.close()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import pwd
+from pathlib import Path
 
 import pytest
 import typer
@@ -66,3 +69,21 @@ def test_a_moment_before_all_time_is_said(text: str) -> None:
 def test_text_from_headers_is_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
     words.table("", ["description"], [["Chest [bold]x[/nope] [/]"]])
     assert "Chest [bold]x[/nope] [/]" in capsys.readouterr().out
+
+
+def test_who_types_is_not_who_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER"):
+        monkeypatch.setenv(name, "mallory")
+    assert pwd.getpwuid(os.getuid()).pw_name in words.person()
+    assert "mallory" not in words.person()
+
+
+@pytest.mark.parametrize(
+    ("login", "told"), [("4294967295", ""), ("4242424", "uid 4242424 as "), ("", ""), (str(os.getuid()), "")]
+)
+def test_who_became_another_user_is_told_as_who_logged_in(
+    login: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loginuid").write_text(login, encoding="ascii")
+    monkeypatch.setattr(words, "_LOGIN", tmp_path / "loginuid")
+    assert words.person().startswith(f"{told}{pwd.getpwuid(os.getuid()).pw_name}@")
