@@ -127,7 +127,7 @@ def move(session: Session, row: DeliveryRow, after: DeliveryState, **values: Any
 
 
 def hasten(session: Session, peer_aet: str, *, at: dt.datetime) -> None:
-    """All that waits for this peer is due: it is back, and what has waited longest need not wait longest from now."""
+    """All that waits for this peer is due: it is back, or is looked for elsewhere from now on."""
     session.execute(
         update(DeliveryRow)
         .where(

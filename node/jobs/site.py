@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.audit.events import Action
-from node.db import peers
+from node.db import deliveries, peers
 from node.db.session import Database
 from node.jobs.record import now, record
 from node.settings import Site
@@ -13,6 +13,8 @@ def apply_site(database: Database, site: Site, *, actor: str) -> dict[str, list[
     """Make the rows what the file says; {"added", "changed", "removed", "routes"}. Audited where anything changes."""
     with database.write() as session:
         change = peers.replace_site(session, site, at=now())
+        for aet in change["changed"]:  # what it could not be reached for may be mended
+            deliveries.hasten(session, aet, at=now())
         if any(change.values()):
             record(session, Action.PEERS_APPLIED, actor=actor, detail=change)
     return change

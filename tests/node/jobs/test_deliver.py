@@ -27,6 +27,7 @@ from node.jobs.sweep import Clock
 from node.jobs.wake import Waker
 from node.settings import Peer, Settings, Site
 from system.dcmtk import Address
+from system.processes import free_port
 from system.standin import StandIn
 
 from .conftest import PACS, SilentBroker, ct_slice
@@ -363,6 +364,20 @@ def test_all_that_waits_for_a_peer_is_due_once_it_is_back(
     deliverer.deliver(revision_id, pacs.aet)
     assert {row.state for row in rows(database)} - {"waiting"}
     assert rows(database)[1].not_before <= now()
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: states(database) == ["committed", "committed"])
+
+
+def test_a_peer_that_has_moved_gets_what_waits_as_soon_as_the_site_file_says_where(
+    settings: Settings, database: Database, archive: Archive, pacs: StandIn, revision_id: int
+) -> None:
+    patient = settings.model_copy(update={"retry_first_s": 4000.0, "retry_most_s": 4000.0, "breaker_failures": 1})
+    deliverer = Deliverer(patient, database, archive, "test")
+    deliverer.deliver(revision_id, pacs.aet)
+    pacs.port = free_port()
+    pacs.start()
+    moved = Peer(aet=pacs.aet, host="127.0.0.1", port=pacs.port)
+    apply_site(database, Site.model_validate({"peer": [PACS, moved]}), actor="test")
     deliverer.deliver(revision_id, pacs.aet)
     until(lambda: states(database) == ["committed", "committed"])
 
