@@ -29,7 +29,7 @@ from node.pipelines.models import Candidate, Detector, Models, Progress, Scorer
 from node.pipelines.trunk import not_of_the_trunk
 
 NAME = "low_dose_ct"
-VERSION = "7"
+VERSION = "8"
 DENOISING, DETECTION, SCORING = "Denoising", "Lesion detection", "Image quality scoring"
 
 NOISE: Code = ("noise-sd", "99PACSNODE", "Noise in soft tissue, standard deviation")
