@@ -147,7 +147,7 @@ def text_page(title: str, subtitle: str, lines: Sequence[Line]) -> NDArray[np.ui
     picture = Picture.new("RGB", (WIDTH, height), _BACKGROUND)
     draw = ImageDraw.Draw(picture)
     _head(draw, title, subtitle)
-    _draw_lines(draw, lines, _PANEL_TOP, height - _MARGIN)
+    _draw_lines(draw, lines, _PANEL_TOP, height - _MARGIN, where="are left: they do not fit on this page")
     return np.asarray(picture, dtype=np.uint8)
 
 
@@ -235,13 +235,16 @@ def _draw_strip(draw: ImageDraw.ImageDraw, strip: Strip, top: int) -> None:
     draw.text((right, bottom + 6), f"image {last}", font=font, fill=_QUIET, anchor="ra")
 
 
-def _draw_lines(draw: ImageDraw.ImageDraw, lines: Sequence[Line], top: int, bottom: int) -> None:
+def _draw_lines(
+    draw: ImageDraw.ImageDraw, lines: Sequence[Line], top: int, bottom: int, *, where: str = "more in the report"
+) -> None:
+    """As many as fit, and how many there are besides."""
     y = top
     for number, line in enumerate(lines):
         height = _height(draw, line)
         left_over = len(lines) - number
         if y + height > bottom - (24 if left_over > 1 else 0):
-            draw.text((_MARGIN, bottom - 22), f"{left_over} more in the structured report", font=_font(17), fill=_QUIET)
+            draw.text((_MARGIN, bottom - 22), f"{left_over} {where}", font=_font(17), fill=_QUIET)
             return
         for part in _wrapped(draw, line):
             draw.text((_MARGIN, y), part, font=_font(18), fill=_colour(line))

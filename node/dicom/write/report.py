@@ -13,12 +13,14 @@ from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, Comprehens
 from models.contract import Code
 from node.dicom import uids
 from node.dicom.write import capture, codes, content, evidence, groups, headers, page, sentences
+from node.dicom.write.charset import plain
 from node.dicom.write.objects import Produced, Stamp, StudyEntry
 from node.dicom.write.source import SeriesSource
 from node.errors import AnalysisFailed
 from node.settings import MANUFACTURER, MODEL_NAME, VERSION
 
 GROUP = "report"
+_LONGEST_DESCRIPTION = 64
 
 
 def write_report(study: StudyEntry, sources: Mapping[str, SeriesSource], stamp: Stamp) -> list[Produced]:
@@ -60,6 +62,17 @@ def completion(study: StudyEntry) -> str:
     failed = bool(study.missing) or any(entry.outcome == "failed" for entry in study.series)
     analyses = [analysis for entry in study.series if entry.findings for analysis in entry.findings.analyses]
     return "PARTIAL" if failed or any(analysis.outcome != "done" for analysis in analyses) else "COMPLETE"
+
+
+def incomplete(study: StudyEntry) -> str:
+    """Why a report is PARTIAL, as far as 64 characters reach; "" where it is complete."""
+    if completion(study) == "COMPLETE":
+        return ""
+    analyses = [analysis for entry in study.series if entry.findings for analysis in entry.findings.analyses]
+    undone = [f"{analysis.name} {analysis.outcome}" for analysis in analyses if analysis.outcome != "done"]
+    failed = ["analysis of a series failed"] if any(entry.outcome == "failed" for entry in study.series) else []
+    missing = ["images are no longer held"] if study.missing else []
+    return plain(", ".join(dict.fromkeys([*missing, *failed, *undone])))[:_LONGEST_DESCRIPTION]
 
 
 def outcome(study: StudyEntry) -> Code | None:
@@ -168,6 +181,8 @@ def _add_document_modules(ds: Any, study: StudyEntry, stamp: Stamp, *, series_ui
     headers.add_contribution(ds, stamp, None, "Report")
     ds.InstanceNumber = stamp.revision
     ds.CompletionFlag = completion(study)
+    if why := incomplete(study):
+        ds.CompletionFlagDescription = why
     ds.VerificationFlag = "UNVERIFIED"
     ds.ReferencedPerformedProcedureStepSequence = []
     ds.PerformedProcedureCodeSequence = []

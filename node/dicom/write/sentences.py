@@ -64,7 +64,9 @@ def _marked(study: StudyEntry) -> list[str]:
     judged = "Each one needs a reader's judgement."
     if len(marked) == 1:
         ((_, lesions),) = marked
-        return [f"{count(lesions, 'possible lesion')} {'is' if lesions == 1 else 'are'} marked. {judged}"]
+        if lesions == 1:
+            return ["1 possible lesion is marked. It needs a reader's judgement."]
+        return [f"{count(lesions, 'possible lesion')} are marked. {judged}"]
     by_series = ", ".join(f"{_short_name(entry)}: {lesions}" for entry, lesions in marked)
     return [f"Possible lesions are marked in {len(marked)} series ({by_series}); they may be the same ones. {judged}"]
 

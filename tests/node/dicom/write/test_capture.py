@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import ImageDraw
 
 from gate import made
 from gate.gate import complaints
@@ -128,6 +130,16 @@ def test_a_text_page_grows_with_its_text_up_to_a_limit() -> None:
     tall = page.text_page("t", "s", [page.Line(f"line {number}") for number in range(60)])
     assert tall.shape[0] > 1800
     assert page.text_page("t", "s", [page.Line("line")] * 1000).shape == (4000, 1200, 3)
+
+
+def test_a_page_in_place_of_a_report_refers_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gets it has no structured report."""
+    drawn: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda _draw, _place, text, **_more: drawn.append(text))
+    page.text_page("t", "s", [page.Line("line")] * 1000)
+    assert re.fullmatch(r"[0-9]+ are left: they do not fit on this page", drawn[-1])
+    page.summary("t", "s", (), [page.Line("line")] * 1000)
+    assert re.fullmatch(r"[0-9]+ more in the report", drawn[-1])
 
 
 def test_the_same_words_make_the_same_pixels() -> None:

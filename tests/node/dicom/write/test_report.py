@@ -13,7 +13,7 @@ from gate.gate import complaints
 from models.contract import Analysis, Findings
 from node.dicom.read import read_volume
 from node.dicom.write import SeriesEntry, SeriesSource, StudyEntry, write_report
-from node.dicom.write.report import completion, outcome
+from node.dicom.write.report import completion, incomplete, outcome
 from node.errors import AnalysisFailed
 
 
@@ -135,6 +135,16 @@ def test_a_failure_is_said_in_words_and_by_code(ct_run: Any, read_back: Any, tmp
     codes = {i.ConceptCodeSequence[0].CodeValue for i in items(ds) if i.get("ValueType") == "CODE"}
     assert "111245" in codes
     assert complaints(made.keep(tmp_path, reports), ct_run.paths) == []
+
+
+def test_a_partial_report_says_why(ct_run: Any, read_back: Any) -> None:
+    for result in ct_run.reports[:3]:
+        ds = read_back(result)
+        assert (ds.CompletionFlag, ds.CompletionFlagDescription) == ("PARTIAL", "lesion detection not done")
+    done = replace(ct_run.findings, analyses=ct_run.findings.analyses[:1])
+    assert incomplete(made.study(made.entry(ct_run.source, done, ct_run.grid))) == ""
+    lost = replace(made.study(made.entry(ct_run.source, done, ct_run.grid)), missing="Not looked at again.")
+    assert incomplete(lost) == "images are no longer held"
 
 
 def test_device_observes_and_nobody_has_verified(ct_run: Any, read_back: Any) -> None:
