@@ -27,6 +27,7 @@ from node.dicom import uids
 from node.dicom.write import codes, display, headers, numbers
 from node.dicom.write.charset import plain
 from node.dicom.write.objects import Produced, Stamp
+from node.dicom.write.sentences import capital
 from node.dicom.write.source import SeriesSource
 from node.dicom.write.tables import (
     anatomic_region,
@@ -66,6 +67,7 @@ the procedure step, which was the scanner's and not ours; statements about the r
 _STALE = frozenset((*_STALE_KEYWORDS.split(), *headers.SERIES_OF_TRIAL))
 _DX = (DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing)
 _TEXT_OF_DESCRIPTION = 1024
+_MORE = ". More in the report."
 _EMPTY_IF_UNKNOWN = {
     CTImageStorage: frozenset({"PatientPosition"}),
     ComputedRadiographyImageStorage: frozenset({"PatientOrientation"}),
@@ -235,11 +237,11 @@ def _describe(ds: Any, header: Any, image: Image, ref: SourceRef, stamp: Stamp, 
         kept = kept or "AXIAL"  # a CT image says one of two, and localisers are not analysed (PS3.3 C.8.2.1.1.1)
     local = "AI_" + re.sub(r"[^A-Z0-9_]", "_", image.kind.upper())
     ds.ImageType = ["DERIVED", "SECONDARY", kept, local[:16]]
-    checks = "".join(f" {name}: {words}." for name, words in image.checks.items())
-    words = f"{image.description.rstrip('.')}. {headers.identity_of(image.model)}.{checks} {stamp.note}"
+    checks = "".join(f" {capital(name)}: {words}." for name, words in image.checks.items())
+    words = f"{image.description.rstrip('.')}. {headers.identity_of(image.model)}.{checks}"
     if ref.frame is not None:
         words = f"Single-frame image of frame {ref.frame} of a multi-frame source. {words}"
-    ds.DerivationDescription = plain(words)[:_TEXT_OF_DESCRIPTION]
+    ds.DerivationDescription = _within(plain(words), plain(stamp.note))
     ds.DerivationCodeSequence = [codes.item(image.derivation)]
     item = Dataset()
     item.ReferencedSOPClassUID = header.SOPClassUID
@@ -257,6 +259,14 @@ def _describe(ds: Any, header: Any, image: Image, ref: SourceRef, stamp: Stamp, 
             if keyword in ds:
                 del ds[keyword]
     headers.add_contribution(ds, stamp, image.model, pipeline)
+
+
+def _within(words: str, note: str) -> str:
+    """As many whole sentences as the element holds, and the note always."""
+    room = _TEXT_OF_DESCRIPTION - len(note) - 1
+    if len(words) > room:
+        words = words[: room - len(_MORE)].rpartition(". ")[0] + _MORE
+    return f"{words} {note}"
 
 
 def _say_what_is_burned_in(ds: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ def test_a_viewer_cannot_take_it_for_the_original(ct_run: Any, read_back: Any) -
         assert "Research use only" in ds.ImageComments
         assert "ab" * 32 in ds.DerivationDescription
         assert "HU bias in soft tissue: 0.3 HU" in ds.DerivationDescription
+
+
+def test_a_long_derivation_ends_in_whole_sentences_and_keeps_the_caution(tmp_path: Path, read_back: Any) -> None:
+    paths = made.ct_series(tmp_path, slices=2)
+    volume = read_volume(paths)
+    checks = {f"detail at edges of region {number}": "12 % taken away (limit 25)" for number in range(20)}
+    image = replace(made.denoised(volume.voxels), checks=checks)
+    findings = made.findings(volume, images=(image,))
+    said = read_back(next(write_images(findings, volume, SeriesSource.load(paths), made.stamp()))).DerivationDescription
+    assert 900 < len(said) <= 1024
+    assert said.endswith("(limit 25). More in the report. " + made.stamp().note)
 
 
 @pytest.mark.parametrize("stated", ["YES", "NO", None, ""])
