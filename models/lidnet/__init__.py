@@ -1,7 +1,8 @@
 """LIDnet's denoiser for low-dose CT.
 
-Chen, Long, Ren, Sun, Pu: Lesion-Inspired Denoising Network (arXiv 2104.08845). What is here so far is the denoiser,
-trained with the pixel loss alone: without the detector's feedback it is "a denoiser", not what the paper calls LIDnet.
+Chen, Long, Ren, Sun, Pu: Lesion-Inspired Denoising Network (arXiv 2104.08845). What ships is the denoiser, trained with
+the pixel loss alone: without the detector's feedback it is "a denoiser", not what the paper calls LIDnet. That is arm
+A6 of collaborate.py; ABLATION.md says what it is worth.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from models.contract import BoolArray, FloatArray
 from models.evaluation import baselines
 from models.evaluation.bootstrap import over_patients
 from models.evaluation.metrics import LUNG, SOFT_TISSUE, psnr, rmse, ssim
-from models.evaluation.noise import LUNG_HU, SOFT_TISSUE_HU, body_mask, homogeneous, noise_sd
+from models.evaluation.noise import FAT_HU, LUNG_HU, SOFT_TISSUE_HU, body_mask, homogeneous, noise_sd
 from models.evaluation.table import Row, Table
 from models.lidnet.config import LidnetConfig
 from models.lidnet.pairs import draw_seed
@@ -25,10 +25,13 @@ from models.simulation.dose import NoiseFields, noise_fields, scanner_of
 from models.simulation.geometry import FanBeam
 
 Filter = Callable[[FloatArray], FloatArray]
+Methods = Mapping[float, Mapping[str, Filter]]
+"""Part of the dose → what is compared there, by name."""
 OnProgress = Callable[[int, int], None]
 Values = defaultdict[tuple[str, str], defaultdict[str, defaultdict[str, list[float]]]]
 """(condition, method) → metric → patient → one number per slice."""
 
+OURS, CEILING = "this model", "full dose"
 UNKNOWN_NOISE_HU = 40.0
 """Noise that the filters assume where a slice has too little soft tissue to measure it."""
 STRENGTHS: dict[str, tuple[float, ...]] = {
@@ -41,7 +44,8 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 
 NOTES = (
     "Low dose is simulated: noise is inserted into full-dose images through projections, at the header's photons.",
-    "The reference is the full-dose image with its own noise, so that the best possible RMSE is not 0.",
+    "The reference is the full-dose image with its own noise, so that the best possible RMSE is not 0; as the ceiling"
+    " it is a row of its own, without a PSNR, which would be infinite.",
     "Mean over patients and 95 % bootstrap interval over patients; within the body, without table and padding.",
     "PSNR and SSIM: soft tissue on -160…240 HU (data range 400), lung on -1350…150 HU (data range 1500).",
     "The filters' strengths were chosen by RMSE on patients of the training set, per dose.",
@@ -66,42 +70,55 @@ class EvaluationConfig:
     bm3d: bool = False
 
 
+def compared_methods(
+    network: PluggedIn, data: Path, config: LidnetConfig, *, what: EvaluationConfig, seed: int = 0
+) -> Methods:
+    """No processing, the network, and every filter at the strength that does best on patients of the training.
+
+    network  as `prepare` leaves it      data  folder of prepared slices
+    raises   ModelError     a patient to hold out is not among the slices
+    """
+    kept, _ = split(slice_files(data), config.held_out)
+    tuning = [load_slice(path) for path in spread(kept, 1)[: what.tuning_slices]]
+    tuned = [(image, noise_of(image, views=what.views, seed=seed)) for image in tuning]
+    filters = [name for name in STRENGTHS if what.bm3d or name != "BM3D"]
+    return {
+        fraction: {
+            "no processing": lambda low: low,
+            OURS: lambda low: denoise(network, low[None])[0],
+            **_filters(tuned, fraction, filters),
+        }
+        for fraction in what.fractions
+    }
+
+
 def evaluate(
-    network: PluggedIn,
     data: Path,
     config: LidnetConfig,
+    methods: Methods,
     *,
-    what: EvaluationConfig | None = None,
+    what: EvaluationConfig,
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Table:
     """RMSE, PSNR, SSIM, noise and HU bias on the patients held out.
 
-    network  as `prepare` leaves it      data  folder of prepared slices
+    data     folder of prepared slices
     raises   ModelError     a patient to hold out is not among the slices
     """
-    how = what or EvaluationConfig()
-    kept, held_out = split(slice_files(data), config.held_out)
-    tested = [load_slice(path) for path in _spread(held_out, how.slices_per_patient)]
-    tuning = [load_slice(path) for path in _spread(kept, 1)[: how.tuning_slices]]
+    _, held_out = split(slice_files(data), config.held_out)
+    tested = [load_slice(path) for path in spread(held_out, what.slices_per_patient)]
     values: Values = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    done, total = 0, len(tested) * len(how.fractions)
-    tuned = [(image, noise_of(image, views=how.views, seed=seed)) for image in tuning]
-    methods: dict[float, dict[str, Filter]] = {
-        fraction: {
-            "no processing": lambda low: low,
-            "this model": lambda low: denoise(network, low[None])[0],
-            **_filters(tuned, fraction, [name for name in STRENGTHS if how.bm3d or name != "BM3D"]),
-        }
-        for fraction in how.fractions
-    }
+    done, total = 0, len(tested) * len(methods)
     for image in tested:
-        noise = noise_of(image, views=how.views, seed=seed)
-        for fraction in how.fractions:
+        noise = noise_of(image, views=what.views, seed=seed)
+        for fraction, apply_all in methods.items():
             low = low_dose(image, noise, fraction)
-            for method, apply in methods[fraction].items():
-                for metric, value in compare(apply(low), image).items():
-                    values[f"{100 * fraction:.0f} % dose", method][metric][image.patient].append(value)
+            shown = {method: apply(low) for method, apply in apply_all.items()}
+            for method, result in {**shown, CEILING: image.hu}.items():
+                for metric, value in compare(result, image).items():
+                    known = value if np.isfinite(value) else float("nan")
+                    values[f"{100 * fraction:.0f} % dose", method][metric][image.patient].append(known)
             done += 1
             if on_progress is not None:
                 on_progress(done, total)
@@ -119,7 +136,7 @@ def full_dose(network: PluggedIn, data: Path, config: LidnetConfig, *, slices_pe
     """
     _, held_out = split(slice_files(data), config.held_out)
     values: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for path in _spread(held_out, slices_per_patient):
+    for path in spread(held_out, slices_per_patient):
         image = load_slice(path)
         result = denoise(network, image.hu[None])[0]
         measured = compare(result, image)
@@ -128,11 +145,12 @@ def full_dose(network: PluggedIn, data: Path, config: LidnetConfig, *, slices_pe
             "noise before (HU)": noise_sd(image.hu, ~body_mask(image.hu) | image.padding),
             "noise after (HU)": measured["noise (HU)"],
             "bias soft (HU)": measured["bias soft (HU)"],
+            "bias fat (HU)": measured["bias fat (HU)"],
             "bias lung (HU)": measured["bias lung (HU)"],
         }
         for name, value in told.items():
             values[name][image.patient].append(value)
-    row = Row("100 % dose", "this model", {name: over_patients(numbers) for name, numbers in values.items()})
+    row = Row("100 % dose", OURS, {name: over_patients(numbers) for name, numbers in values.items()})
     notes = ("Real images, nothing simulated; mean over patients and 95 % bootstrap interval over patients.",)
     return Table("Change of full-dose images, patients held out", (row,), notes)
 
@@ -154,7 +172,7 @@ def most_changed(
     _, held_out = split(slice_files(data), config.held_out)
     fraction = min(what.fractions)
     shown: list[tuple[float, Changed]] = []
-    for path in _spread(held_out, 1):
+    for path in spread(held_out, 1):
         image = load_slice(path)
         low = low_dose(image, noise_of(image, views=what.views, seed=seed), fraction)
         result = denoise(network, low[None])[0]
@@ -187,6 +205,7 @@ def compare(result: FloatArray, image: Slice) -> Mapping[str, float]:
         "SSIM lung": ssim(result, reference, window=LUNG, where=body),
         "noise (HU)": noise_sd(result, ~body),
         "bias soft (HU)": _bias(result, reference, homogeneous(reference, SOFT_TISSUE_HU, ~body)),
+        "bias fat (HU)": _bias(result, reference, homogeneous(reference, FAT_HU, ~body)),
         "bias lung (HU)": _bias(result, reference, homogeneous(reference, LUNG_HU, ~body)),
     }
 
@@ -225,7 +244,7 @@ def _filter(name: str, strength: float) -> Filter:
     return apply
 
 
-def _spread(files: Sequence[Path], per_patient: int) -> list[Path]:
+def spread(files: Sequence[Path], per_patient: int) -> list[Path]:
     """At most so many files of every patient, evenly spread over its slices."""
     by_patient: dict[str, list[Path]] = defaultdict(list)
     for path in files:

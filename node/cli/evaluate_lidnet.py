@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from node.cli.intervals import draw_intervals
 from node.cli.learning import filled, in_words, progress_bar
 from node.cli.training_lidnet import DATA, HOLD_OUT, OUT, config_of, prepared
 from node.errors import ConfigurationError
@@ -48,10 +49,10 @@ def evaluate_lidnet(
     ),
     as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
 ) -> None:
-    """RMSE, PSNR, SSIM, noise and HU bias on held-out patients; faint discs, edges, what is left of noise; speed.
+    """RMSE, PSNR, SSIM, noise, HU bias and faint lesions on held-out patients; faint discs, edges, noise; speed.
 
     Beside it stand simple filters and no filter at all. What it writes, evaluation.json, is what a card shows;
-    slice.png shows the slice that it changed most.
+    slice.png shows the slice that it changed most, lesions.png what it gains over the filters on faint lesions.
 
     \b
     pacsnode evaluate lidnet --data ./run1/slices --weights ./run1/weights.safetensors --out ./run1
@@ -60,7 +61,8 @@ def evaluate_lidnet(
 
     from models.evaluation.table import Measured
     from models.lidnet.detectability import phantom_inserts, simulated_discs
-    from models.lidnet.evaluate import EvaluationConfig, evaluate, full_dose, most_changed
+    from models.lidnet.evaluate import EvaluationConfig, compared_methods, evaluate, full_dose, most_changed
+    from models.lidnet.planted import planted_lesions
     from models.lidnet.sharpness import spectra
     from models.lidnet.speed import speed
 
@@ -69,16 +71,27 @@ def evaluate_lidnet(
     what = EvaluationConfig(slices_per_patient=per_patient, bm3d=bm3d)
     with progress_bar("held-out patients") as progress, in_words():
         network, sha256 = network_of(weights, config)
+        progress("strengths of the filters", 0, 1)
+        methods = compared_methods(network, slices, config, what=what, seed=seed)
         tables = [
             evaluate(
-                network,
                 slices,
                 config,
+                methods,
                 what=what,
                 seed=seed,
                 on_progress=lambda done, total: progress("held-out patients", done, total),
             )
         ]
+        lesions, gains = planted_lesions(
+            slices,
+            config,
+            methods,
+            what=what,
+            seed=seed,
+            on_progress=lambda done, total: progress("faint lesions in them", done, total),
+        )
+        tables += [lesions, gains]
         tables.append(full_dose(network, slices, config, slices_per_patient=per_patient))
         progress("faint discs", 0, 4)
         tables.append(simulated_discs(network, pairs=pairs, seed=seed))
@@ -97,6 +110,8 @@ def evaluate_lidnet(
     (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
     (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
     draw(shown, out / "slice.png")
+    if gains.rows:
+        draw_intervals(gains, out / "lesions.png")
     typer.echo(measured.json() if as_json else measured.markdown())
 
 

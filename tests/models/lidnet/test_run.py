@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from models.contract import ModelError, SourceRef, Volume
+from models.deeplesion.config import NetworkConfig as DetectorConfig
+from models.deeplesion.network import build as build_detector
 from models.lidnet.network import build
 from models.lidnet.run import prepare, run
 
@@ -54,6 +56,22 @@ def test_same_slice_same_bits_wherever_it_lies(network, volume):
     assert np.array_equal(result, turned[::-1])
     for index in (0, 4, 6):
         assert np.array_equal(run(network, volume_of(volume.voxels[index : index + 1]))[0], result[index])
+
+
+def test_a_detector_that_is_loaded_and_used_changes_no_bit(network, volume):
+    alone = run(network, volume)
+    detector = build_detector(
+        DetectorConfig(
+            widths=(16, 16),
+            fpn_channels=16,
+            rpn_width=16,
+            head_widths=(16, 16),
+            mask_width=16,
+            anchor_sides=((16.0,), (32.0,)),
+        )
+    ).eval()
+    detector.detect(torch.zeros(1, 3, 64, 64))
+    assert np.array_equal(run(network, volume), alone)
 
 
 def test_padding_is_untouched_and_has_no_influence(network, volume):
