@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,9 @@ from models.lidnet.roi import RoiConfig, map_perceptual_loss, regions, roi_perce
 from models.lidnet.train import pixel_loss
 from models.training import OnProgress, follow, smoothed_loss, write_checkpoint
 
-Arm = Literal["A1", "A2", "A3", "A4", "A5", "A6", "A6-shuffled"]
+Arm = Literal["A1", "A2", "A3", "A4", "A5", "A6", "A6-shuffled", "A6-joint"]
+Turn = Literal["denoiser", "detector", "both"]
+TURNS: Mapping[Turn, str] = {"denoiser": "denoiser's turn", "detector": "detector's turn", "both": "both at once"}
 SMOOTHING = 0.95
 
 
@@ -37,13 +39,13 @@ class Recipe:
 
     perceptual      on the detector's whole maps, in its regions, or not at all
     detection       the detector's own loss on the denoised slices
-    detector_turns  whether the detector learns in between
+    detector        stays as it is, learns in turns with the denoiser, or in the same steps
     shuffled        regions of another image: the control
     """
 
     perceptual: Literal["none", "map", "roi"] = "none"
     detection: bool = False
-    detector_turns: bool = False
+    detector: Literal["frozen", "in turns", "at once"] = "frozen"
     shuffled: bool = False
 
 
@@ -53,10 +55,11 @@ RECIPES: Mapping[Arm, Recipe] = {
     "A3": Recipe(perceptual="roi"),
     "A4": Recipe(detection=True),
     "A5": Recipe(perceptual="roi", detection=True),
-    "A6": Recipe(perceptual="roi", detection=True, detector_turns=True),
-    "A6-shuffled": Recipe(perceptual="roi", detection=True, detector_turns=True, shuffled=True),
+    "A6": Recipe(perceptual="roi", detection=True, detector="in turns"),
+    "A6-shuffled": Recipe(perceptual="roi", detection=True, detector="in turns", shuffled=True),
+    "A6-joint": Recipe(perceptual="roi", detection=True, detector="at once"),
 }
-"""A0 is the low-dose input itself. A6 is LIDnet."""
+"""A0 is the low-dose input itself. A6 is LIDnet; A5, A6 and A6-joint are three ways to train together."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,14 @@ class CollaborationConfig:
     def steps(self) -> int:
         """Of both turns, all rounds."""
         return self.rounds * (self.denoiser_steps + self.detector_steps)
+
+    def times(self, factor: float) -> CollaborationConfig:
+        """With the detector's two terms weighed so many times as much."""
+        return replace(
+            self,
+            detection_share=factor * self.detection_share,
+            perceptual_share=factor * self.perceptual_share,
+        )
 
 
 COLLABORATION: dict[Preset, CollaborationConfig] = {
@@ -159,20 +170,37 @@ class Collaboration:
             self._balance()
         while self.step < self.config.steps:
             turn = self._turn()
-            loss = self._denoiser_step() if turn == "denoiser" else self._detector_step()
+            loss = self._advance(turn)
             if not math.isfinite(loss):
                 raise ModelError(f"arm {self.arm}: the loss is no longer finite at step {self.step}")
             self.late_loss = smoothed_loss(self.late_loss, loss, SMOOTHING)
             self.step += 1
-            report(f"{self.arm}, {turn}'s turn", self.step, self.config.steps, self.late_loss)
+            report(f"{self.arm}, {TURNS[turn]}", self.step, self.config.steps, self.late_loss)
             if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
                 self.save(checkpoint)
 
-    def _turn(self) -> Literal["denoiser", "detector"]:
+    def _turn(self) -> Turn:
         """In arms without a detector's turn the denoiser takes its steps too: every arm has the same budget."""
+        if self.recipe.detector == "at once":
+            return "both"
         config = self.config
         within = self.step % (config.denoiser_steps + config.detector_steps)
-        return "detector" if self.recipe.detector_turns and within >= config.denoiser_steps else "denoiser"
+        learns = self.recipe.detector == "in turns" and within >= config.denoiser_steps
+        return "detector" if learns else "denoiser"
+
+    def _advance(self, turn: Turn) -> float:
+        """One step; both gradients are taken before either network moves. The loss (denoiser's, where both learn)."""
+        losses = []
+        if turn != "detector":
+            losses.append(self._denoiser_gradient())
+        if turn != "denoiser":
+            losses.append(self._detector_gradient())
+        if turn != "detector":
+            self._descend(self.denoiser, self.denoiser_optimiser)
+            follow(self.smoothed, self.denoiser, self.config.ema_decay)
+        if turn != "denoiser":
+            self._descend(self.detector, self.detector_optimiser)
+        return losses[0]
 
     def _batch(self, step: int) -> JointBatch:
         config = self.config
@@ -187,19 +215,20 @@ class Collaboration:
     def _draw(self, step: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed((self.seed << 32) + step)
 
-    def _denoiser_step(self) -> float:
+    def _denoiser_gradient(self) -> float:
         freeze(self.detector, learning=self.denoiser)
+        self.denoiser_optimiser.zero_grad(set_to_none=True)
         batch = self._batch(self.step)
         with half_precision(self.device):
             terms = self._terms(denoise_stack(self.denoiser, batch.low), batch, self._draw(self.step))
         loss = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
-        self._descend(loss, self.denoiser, self.denoiser_optimiser)
-        follow(self.smoothed, self.denoiser, self.config.ema_decay)
+        loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    def _detector_step(self) -> float:
+    def _detector_gradient(self) -> float:
         """Half on denoised slices, half on full-dose ones: studies that nobody denoises must stay readable to it."""
         freeze(self.denoiser, learning=self.detector)
+        self.detector_optimiser.zero_grad(set_to_none=True)
         batch = self._batch(self.step)
         with torch.no_grad(), half_precision(self.device):
             denoised = denoise_stack(self.denoiser, batch.low)
@@ -208,7 +237,7 @@ class Collaboration:
                 detection_loss(self.detector, hu, batch.targets, self._draw(self.step)) for hu in (denoised, batch.full)
             ]
         loss = torch.stack(parts).mean()
-        self._descend(loss, self.detector, self.detector_optimiser)
+        loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
     def _terms(self, denoised: Tensor, batch: JointBatch, draw: torch.Generator) -> dict[str, Tensor]:
@@ -250,11 +279,20 @@ class Collaboration:
         shares = {"pixel": 1.0, "perceptual": self.config.perceptual_share, "detection": self.config.detection_share}
         self.weights = {name: shares[name] * means["pixel"] / mean if mean > 0 else 0.0 for name, mean in means.items()}
 
-    def _descend(self, loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def _descend(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         nn.utils.clip_grad_norm_(network.parameters(), self.config.gradient_clip)
         optimiser.step()
+
+    def facts(self) -> dict[str, object]:
+        """What this training was: its terms' weights as measured, the regions it saw by their origin, every number."""
+        return {
+            "arm": self.arm,
+            "seed": self.seed,
+            "steps": self.step,
+            "weights": self.weights,
+            "regions": self.seen,
+            **asdict(self.config),
+        }
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""

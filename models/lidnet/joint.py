@@ -12,7 +12,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -45,6 +45,7 @@ class JointConfig:
 
     families, cases     phantoms of each family
     slices_per_case     key slices of each, through its lesions
+    healthy             patients without any lesion
     fractions           lowest and highest dose fraction in training, drawn log-uniformly
     views               projections per turn for the noise
     """
@@ -52,6 +53,7 @@ class JointConfig:
     families: tuple[Family, ...] = ("anthropomorphic-chest", "anthropomorphic-abdomen")
     cases: int = 24
     slices_per_case: int = 8
+    healthy: bool = False
     fractions: tuple[float, float] = (0.08, 0.5)
     views: int = 400
 
@@ -121,7 +123,8 @@ def _make_case(
     case: _Case, *, out: Path, config: JointConfig, detector: DeepLesionConfig, seed: int, device: torch.device | str
 ) -> None:
     drawn = draw_seed(f"joint/{case.name}", seed)
-    volume = draw_labelled(case.family, case.name, detector.data, drawn)
+    data = replace(detector.data, lesions_per_case=0) if config.healthy else detector.data
+    volume = draw_labelled(case.family, case.name, data, drawn)
     samples = _samples(volume, config, detector, drawn, device)
     for target, sample in zip(case.targets(out, config), samples, strict=True):
         _save(target, sample)

@@ -1,4 +1,4 @@
-"""What a denoised slice is worth: to a detector that took no part in the training, and measured with rulers."""
+"""What a denoised slice is worth: to detectors, and measured with rulers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from torch import nn
 
 from models.contract import BoolArray, FloatArray
 from models.deeplesion.config import CURVE_LEAST_SCORE, SPACING_MM
-from models.deeplesion.network import Detector
-from models.evaluation.froc import Outcome, Reading, match
-from models.evaluation.metrics import SOFT_TISSUE, psnr
+from models.deeplesion.network import Detections, Detector
+from models.evaluation.matching import Outcome, Reading, match
+from models.evaluation.metrics import SOFT_TISSUE, psnr, ssim
 from models.lidnet.collaborate import denoise_stack, half_precision
 from models.lidnet.joint import JointSample, load_joint
 
@@ -29,14 +29,15 @@ JUDGED_AT_ONCE = 4
 
 @dataclass
 class Measured:
-    """One method at one dose: outcomes of the judge, and numbers per patient."""
+    """One method at one dose: outcomes of each detector, by its name, and numbers per patient."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
     numbers: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(partial(defaultdict, list)))
 
     def add(self, other: Measured) -> None:
         """The same method, measured on another training."""
-        self.outcomes += other.outcomes
+        for name, outcomes in other.outcomes.items():
+            self.outcomes[name] += outcomes
         for name, values in other.numbers.items():
             for patient, more in values.items():
                 self.numbers[name][patient] += more
@@ -47,26 +48,29 @@ Doses = dict[float, Measured]
 
 
 @torch.no_grad()
-def judge_on(denoiser: nn.Module | None, judge: Detector, tested: Sequence[Path], fractions: Sequence[float]) -> Doses:
-    """A detector, and rulers, on samples as this denoiser shows them, None for as they are, at each dose."""
-    device = judge.calibration.device
+def judge_on(
+    denoiser: nn.Module | None, detectors: Mapping[str, Detector], tested: Sequence[Path], fractions: Sequence[float]
+) -> Doses:
+    """Detectors, and rulers, on samples as this denoiser shows them, None for as they are, at each dose."""
+    device = next(iter(detectors.values())).calibration.device
     doses: Doses = {fraction: Measured() for fraction in fractions}
     for samples in _alike(tested):
         for fraction, into in doses.items():
             low = [torch.from_numpy(sample.low(fraction))[None].to(device) for sample in samples]
             shown = torch.cat(low if denoiser is None else [_denoised(denoiser, hu) for hu in low])
+            for name, detector in detectors.items():
+                found = detector.detect(shown, masks=False, least_score=CURVE_LEAST_SCORE)
+                into.outcomes[name] += map(_outcome, samples, found)
             keys = shown[:, shown.shape[1] // 2].cpu().numpy()
-            found = judge.detect(shown, masks=False, least_score=CURVE_LEAST_SCORE)
-            for sample, key, detections in zip(samples, keys, found, strict=True):
-                boxes, scores = detections.boxes.cpu().numpy(), detections.scores.cpu().numpy().astype(np.float64)
-                into.outcomes.append(_outcome(sample, boxes, scores))
-                for name, value in compare(key, sample).items():
-                    into.numbers[name][sample.patient].append(value)
+            for sample, key in zip(samples, keys, strict=True):
+                for measure, value in compare(key, sample).items():
+                    into.numbers[measure][sample.patient].append(value)
     return doses
 
 
-def _outcome(sample: JointSample, boxes: FloatArray, scores: NDArray[np.float64]) -> Outcome:
+def _outcome(sample: JointSample, found: Detections) -> Outcome:
     """What touches a lesion that the slice only grazes is neither right nor wrong."""
+    boxes, scores = found.boxes.cpu().numpy(), found.scores.cpu().numpy().astype(np.float64)
     truth = _last_inside(np.concatenate([sample.boxes, sample.ignore]))
     outcome = match(Reading(sample.patient, truth, _last_inside(boxes), scores))
     return outcome.only(np.arange(len(truth)) < len(sample.boxes))
@@ -98,18 +102,47 @@ def _last_inside(boxes: FloatArray) -> NDArray[np.float64]:
 
 
 def compare(image: FloatArray, sample: JointSample) -> Mapping[str, float]:
-    """Key slice (Y, X) against the full dose: PSNR of the body, RMSE in the lesions' boxes, CNR of the lesions."""
+    """Key slice (Y, X) against the full dose.
+
+    PSNR of the body; in the lesions' boxes RMSE and SSIM; of the lesions CNR, and how far their mean, and their
+    contrast to the ring around them, are from the full dose's: more contrast is positive, bright or dark.
+    """
     reference = sample.full[len(sample.full) // 2]
-    squares = [
-        (image - reference)[rows, columns].astype(np.float64).ravel() ** 2
-        for rows, columns in (_inside(box) for box in sample.boxes)
-    ]
-    ratios = [_cnr(image, sample.labels == number + 1) for number in range(len(sample.boxes))]
+    boxes = np.zeros(image.shape, bool)
+    squares = []
+    for rows, columns in map(_inside, sample.boxes):
+        boxes[rows, columns] = True
+        squares.append((image - reference)[rows, columns].astype(np.float64).ravel() ** 2)
+    masks = [sample.labels == number + 1 for number in range(len(sample.boxes))]
+    ours, theirs = ([_spot(shown, mask) for mask in masks] for shown in (image, reference))
+    pairs = list(zip(ours, theirs, strict=True))
     return {
         "PSNR (dB)": psnr(image, reference, window=SOFT_TISSUE, where=sample.body),
         "ROI RMSE (HU)": float(np.sqrt(np.concatenate(squares).mean())) if squares else float("nan"),
-        "CNR": float(np.mean(ratios)) if ratios else float("nan"),
+        "ROI SSIM": ssim(image, reference, window=SOFT_TISSUE, where=boxes) if boxes.any() else float("nan"),
+        "CNR": _mean([abs(spot.contrast) / spot.spread for spot in ours if spot.spread > 0]),
+        "lesion bias (HU)": _mean([own.mean - full.mean for own, full in pairs]),
+        "lesion contrast (HU)": _mean(
+            [float(np.sign(full.contrast)) * (own.contrast - full.contrast) for own, full in pairs]
+        ),
     }
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """A lesion: its mean, the mean and the standard deviation of the ring around it, HU."""
+
+    mean: float
+    around: float
+    spread: float
+
+    @property
+    def contrast(self) -> float:
+        return self.mean - self.around
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _inside(box: FloatArray) -> tuple[slice, slice]:
@@ -117,12 +150,12 @@ def _inside(box: FloatArray) -> tuple[slice, slice]:
     return slice(y1, y2), slice(x1, x2)
 
 
-def _cnr(image: FloatArray, inside: BoolArray) -> float:
+def _spot(image: FloatArray, inside: BoolArray) -> _Spot:
     near = _around(inside, int(np.ceil(RING_MM[1] / SPACING_MM)))
     image, inside = image[near], inside[near]
     distance = distance_transform_edt(~inside, sampling=SPACING_MM)
-    ring = (distance >= RING_MM[0]) & (distance <= RING_MM[1])
-    return float(abs(image[inside].mean() - image[ring].mean()) / image[ring].std())
+    ring = image[(distance >= RING_MM[0]) & (distance <= RING_MM[1])]
+    return _Spot(float(image[inside].mean()), float(ring.mean()), float(ring.std()))
 
 
 def _around(inside: BoolArray, margin_px: int) -> tuple[slice, slice]:

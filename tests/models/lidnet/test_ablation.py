@@ -1,5 +1,6 @@
 """Joint samples and the ablation: the truth in them, and a judgement that is fair to every arm."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,8 +10,11 @@ import torch
 
 from models.contract import ModelError
 from models.deeplesion.config import DeepLesionConfig, NetworkConfig
+from models.deeplesion.network import Detections
 from models.deeplesion.network import build as build_detector
-from models.lidnet import ablation
+from models.evaluation.bootstrap import Interval
+from models.evaluation.table import Row
+from models.lidnet import ablation, joint
 from models.lidnet.ablation import AblationConfig, run
 from models.lidnet.collaborate import CollaborationConfig
 from models.lidnet.config import NetworkConfig as DenoiserConfig
@@ -28,6 +32,7 @@ DETECTOR = DeepLesionConfig(
         anchor_sides=((16.0,), (32.0,)),
     )
 )
+NO_BOX, NO_CATEGORY = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 TINY = JointConfig(families=("anthropomorphic-chest",), cases=2, slices_per_case=2, views=64)
 
 
@@ -39,6 +44,22 @@ def _one_thread() -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory):
     return make_joint_samples(tmp_path_factory.mktemp("joint"), TINY, DETECTOR, seed=1)
+
+
+def stock(out, files, config) -> None:
+    """The same samples under the names of all that a run wants, so that it need not draw any."""
+    wanted = {"training": config.training, config.judged_on: config.test, "healthy": config.healthy}
+    for what, some in wanted.items():
+        (out / what).mkdir(parents=True)
+        for number in range(some.cases):
+            for index in range(some.slices_per_case):
+                sample = load_joint(files[number * TINY.slices_per_case + index])
+                if some.healthy:
+                    sample = replace(
+                        sample, labels=0 * sample.labels, boxes=NO_BOX, ignore=NO_BOX, category=NO_CATEGORY
+                    )
+                case = ablation.FIRST_CASE[what] + number
+                joint._save(out / what / f"anthropomorphic-chest.{case:03d}-{index:02d}.npz", sample)
 
 
 def test_lower_dose_adds_noise_to_the_full_dose_and_nothing_else(files) -> None:
@@ -59,6 +80,15 @@ def test_the_same_seed_makes_the_same_samples_whoever_makes_them_and_what_is_the
     assert make_joint_samples(tmp_path, replace(TINY, cases=1), DETECTOR, seed=1)[0].read_bytes() == b"kept"
 
 
+def test_patients_without_lesions_have_none_and_are_others(files, tmp_path) -> None:
+    healthy = replace(TINY, cases=1, slices_per_case=1, healthy=True)
+    [path] = make_joint_samples(tmp_path, healthy, DETECTOR, seed=1, first_case=ablation.FIRST_CASE["healthy"])
+    sample = load_joint(path)
+    assert len(sample.boxes) == len(sample.ignore) == 0
+    assert not sample.labels.any()
+    assert sample.patient not in {load_joint(other).patient for other in files}
+
+
 def test_a_detection_on_a_grazed_lesion_is_neither_right_nor_wrong(files) -> None:
     lesion, grazed, nowhere = ([20.0, 20, 50, 50], [80.0, 80, 100, 100], [120.0, 20, 150, 40])
     sample = replace(
@@ -67,7 +97,8 @@ def test_a_detection_on_a_grazed_lesion_is_neither_right_nor_wrong(files) -> Non
         ignore=np.array([grazed], np.float32),
         category=np.zeros(1, np.int64),
     )
-    outcome = _outcome(sample, np.array([lesion, grazed, nowhere], np.float32), np.array([0.9, 0.8, 0.7]))
+    boxes, scores = torch.tensor([lesion, grazed, nowhere]), torch.tensor([0.9, 0.8, 0.7], dtype=torch.float64)
+    outcome = _outcome(sample, Detections(boxes, scores, torch.zeros(3, dtype=torch.int64), torch.ones(3, 1)))
     assert outcome.found_at.tolist() == [0.9]
     assert outcome.false.tolist() == [0.7]
 
@@ -115,12 +146,31 @@ def test_measures_of_a_known_error(files) -> None:
     same = compare(reference, sample)
     assert np.isinf(same["PSNR (dB)"])
     assert same["ROI RMSE (HU)"] == 0
+    assert same["ROI SSIM"] == pytest.approx(1)
+    assert same["lesion bias (HU)"] == same["lesion contrast (HU)"] == 0
     shifted = compare(reference + 7, sample)
     assert shifted["ROI RMSE (HU)"] == pytest.approx(7, abs=1e-3)
+    assert shifted["ROI SSIM"] < 1
     assert shifted["CNR"] == pytest.approx(same["CNR"], rel=1e-3)
+    assert shifted["lesion bias (HU)"] == pytest.approx(7, abs=1e-3)
+    assert shifted["lesion contrast (HU)"] == pytest.approx(0, abs=1e-3)
 
 
-def test_an_arm_that_changes_nothing_is_the_low_dose_input(tmp_path, monkeypatch) -> None:
+def test_a_lesion_that_fades_or_is_painted_is_told_bright_or_dark(files) -> None:
+    sample = next(load_joint(path) for path in files if len(load_joint(path).boxes))
+    lesion = replace(sample, boxes=sample.boxes[:1])
+    inside = sample.labels == 1
+    for sign in (-1, 1):
+        flat = np.zeros_like(sample.full)
+        flat[:, inside] = 40 * sign
+        for change in (-10, 10):
+            shown = np.where(inside, sign * (40.0 + change), 0).astype(np.float32)
+            told = compare(shown, replace(lesion, full=flat))
+            assert told["lesion contrast (HU)"] == pytest.approx(change)
+            assert told["lesion bias (HU)"] == pytest.approx(sign * change)
+
+
+def test_an_arm_that_changes_nothing_is_the_low_dose_input(files, tmp_path, monkeypatch) -> None:
     """An untrained denoiser removes nothing, and with a learning rate of 0 it stays so."""
     torch.manual_seed(2)
     config = AblationConfig(
@@ -129,28 +179,52 @@ def test_an_arm_that_changes_nothing_is_the_low_dose_input(tmp_path, monkeypatch
         ),
         arms=("A1", "A6"),
         seeds=(1,),
+        times=(1.0, 10.0),
         training=TINY,
         test=replace(TINY, cases=2, slices_per_case=1),
+        healthy=replace(TINY, cases=1, slices_per_case=1, healthy=True),
+        judged_on="validation",
         fractions=(0.25,),
     )
+    stock(tmp_path, files, config)
+    drawn = [path.name for path in (tmp_path / "validation").iterdir()]
     networks = (build_denoiser(DenoiserConfig(widths=(16, 16))), build_detector(DETECTOR.network))
     judge = build_detector(DETECTOR.network).eval()
-    arms, differences = run(*networks, judge, tmp_path, config, DETECTOR)
-    by_method = {row.method: row.values for row in arms.rows}
-    assert list(by_method) == ["A0", "A1", "A6", "full dose"]
-    assert by_method["A0"] == by_method["A1"] == by_method["A6"]
+    arms, differences, curves = run(*networks, judge, tmp_path, config, DETECTOR)
+    by_method = {row.method: dict(row.values) for row in arms.rows}
+    assert list(by_method) == ["A0", "A1", "A6", "A6 × 10", "full dose"]
+    partner = [values.pop("mean sensitivity, own detector") for values in by_method.values()]
+    assert partner[0] == partner[1]
+    assert by_method["A0"] == by_method["A1"] == by_method["A6"] == by_method["A6 × 10"]
     assert by_method["full dose"]["ROI RMSE (HU)"].mean == 0
     assert by_method["A0"]["ROI RMSE (HU)"].mean > 1
-    assert [row.method for row in differences.rows] == ["A1 − A0", "A6 − A1"]
-    assert all(value.mean == 0 for row in differences.rows for value in row.values.values())
-    assert (tmp_path / "A6-1.safetensors").is_file()
-    monkeypatch.setattr(ablation.Collaboration, "_denoiser_step", lambda _self: pytest.fail("trained again"))
-    again, _ = run(*networks, judge, tmp_path, config, DETECTOR)
+    assert [row.method for row in differences.rows] == ["A1 − A0", "A6 − A1", "A6 × 10 − A6"]
+    told = [{k: v.mean for k, v in row.values.items() if "own" not in k} for row in differences.rows]
+    assert all(mean == 0 for row in told for mean in row.values())
+    assert any("A1 − A0: no significant difference in mean sensitivity, judge" in note for note in differences.notes)
+    assert [row.method for row in curves.rows][:2] == ["A0, judge", "A0, own detector"]
+    assert sorted(path.name for path in (tmp_path / "validation").iterdir()) == sorted(drawn)
+    assert not (tmp_path / "test").exists()
+    assert (tmp_path / "A6-x10-1.safetensors").is_file()
+    once, tenfold = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("A6-1", "A6-x10-1"))
+    for term, times in (("pixel", 1), ("perceptual", 10), ("detection", 10)):
+        assert tenfold["weights"][term] == pytest.approx(times * once["weights"][term])
+    assert once["regions"].keys() == {"annotated", "proposed"}
+    monkeypatch.setattr(ablation.Collaboration, "_advance", lambda *_: pytest.fail("trained again"))
+    again, *_ = run(*networks, judge, tmp_path, config, DETECTOR)
     assert again.data() == arms.data()
 
 
+def test_only_an_interval_without_zero_is_a_difference() -> None:
+    row = Row("25 % dose", "A6 − A1", {
+        "CNR": Interval(0.2, 0.1, 0.3, 9), "ROI RMSE (HU)": Interval(-1, -2, -0.5, 9), "AP": Interval(0.2, -0.1, 0.5, 9)
+    })  # fmt: skip
+    said = ablation._verdict(row)
+    assert said == "25 % dose, A6 − A1: CNR higher; ROI RMSE (HU) lower; no significant difference in AP."
+
+
 @pytest.fixture
-def start(tmp_path):
+def start(files, tmp_path):
     """Where a run begins whose samples are there already: networks, judge, folder, configuration."""
     torch.manual_seed(2)
     config = AblationConfig(
@@ -161,11 +235,11 @@ def start(tmp_path):
         seeds=(1, 2),
         training=replace(TINY, cases=1),
         test=replace(TINY, cases=1),
+        healthy=replace(TINY, cases=1, slices_per_case=1, healthy=True),
         fractions=(0.25,),
     )
     networks = [build_detector(DETECTOR.network) for _ in range(2)]
-    make_joint_samples(tmp_path / "one" / "training", config.training, DETECTOR, seed=0)
-    make_joint_samples(tmp_path / "one" / "test", config.test, DETECTOR, seed=0, first_case=ablation.FIRST_TEST_CASE)
+    stock(tmp_path / "one", files, config)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     return (build_denoiser(DenoiserConfig(widths=(16, 16))), *networks), tmp_path, config
 

@@ -20,6 +20,7 @@ from models.lidnet.collaborate import (
 from models.lidnet.config import NetworkConfig
 from models.lidnet.joint import JointBatch
 from models.lidnet.network import build as build_denoiser
+from models.lidnet.roi import regions, roi_perceptual_loss
 
 SIDE, CPU = 64, torch.device("cpu")
 QUICK = CollaborationConfig(
@@ -118,8 +119,9 @@ def test_every_arm_runs_with_the_terms_of_its_recipe(arm, tmp_path) -> None:
     expected = {"pixel"} | ({"perceptual"} if recipe.perceptual != "none" else set())
     assert run.weights.keys() == expected | ({"detection"} if recipe.detection else set())
     assert len(turns) == QUICK.steps
-    assert same(detector, run.detector) is not recipe.detector_turns
-    assert ("detector's turn" in turns) is recipe.detector_turns
+    assert same(detector, run.detector) is (recipe.detector == "frozen")
+    assert ("detector's turn" in turns) is (recipe.detector == "in turns")
+    assert (set(turns) == {"both at once"}) is (recipe.detector == "at once")
     assert (run.seen["annotated"] > 0) is (recipe.perceptual == "roi")
 
 
@@ -133,6 +135,51 @@ def test_the_detectors_loss_reaches_the_denoiser_through_frozen_weights() -> Non
     loss.backward()
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in run.denoiser.parameters())
     assert all(parameter.grad is None for parameter in run.detector.parameters())
+
+
+def test_at_once_neither_network_sees_what_the_other_has_just_learnt() -> None:
+    both, one, other = (started("A6-joint") for _ in range(3))
+    for run in (both, one, other):
+        run.weights = {"pixel": 1.0, "perceptual": 0.3, "detection": 0.1}
+    both._advance("both")
+    one._advance("denoiser")
+    other._advance("detector")
+    for name in ("denoiser", "smoothed"):
+        assert same(state_of(getattr(one, name)), getattr(both, name))
+    assert same(state_of(other.detector), both.detector)
+    assert not same(state_of(one.detector), both.detector)
+
+
+def test_the_detector_learns_from_denoised_and_from_full_dose_slices_alike() -> None:
+    run = started()
+    batch = run._batch(run.step)
+    with torch.no_grad():
+        shown = (denoise_stack(run.denoiser, batch.low), batch.full)
+        denoised, full = (float(detection_loss(run.detector, hu, batch.targets, run._draw(run.step))) for hu in shown)
+    assert denoised != pytest.approx(full, rel=1e-3)
+    assert run._advance("detector") == pytest.approx((denoised + full) / 2, rel=1e-5)
+
+
+def test_regions_are_those_that_the_full_dose_shows() -> None:
+    """Proposals on the denoised slices could be kept from arising."""
+    run = started("A3")
+    freeze(run.detector, learning=run.denoiser)
+    batch = run._batch(1)
+    annotated = [target.boxes for target in batch.targets]
+    with torch.no_grad():
+        denoised = denoise_stack(run.denoiser, batch.low)
+        levels = [run.detector.features(hu) for hu in (denoised, batch.full)]
+        by_low, by_full = (
+            float(
+                roi_perceptual_loss(
+                    *levels, regions(run.detector, hu, annotated, run.config.roi).rois, run.detector.strides
+                )
+            )
+            for hu in (denoised, batch.full)
+        )
+        measured = float(run._terms(denoised, batch, run._draw(1))["perceptual"])
+    assert by_low != pytest.approx(by_full, rel=1e-4)
+    assert measured == pytest.approx(by_full, rel=1e-5)
 
 
 def test_terms_get_their_share_of_the_gradient() -> None:
@@ -150,13 +197,14 @@ def test_terms_get_their_share_of_the_gradient() -> None:
     assert norms["detection"] / norms["pixel"] == pytest.approx(QUICK.detection_share, rel=0.5)
 
 
-def test_resumed_in_any_turn_it_ends_with_the_same_bits(tmp_path) -> None:
-    whole = started()
+@pytest.mark.parametrize("arm", ["A6", "A6-joint"])
+def test_resumed_in_any_turn_it_ends_with_the_same_bits(arm, tmp_path) -> None:
+    whole = started(arm)
     whole.fit(tmp_path / "whole.pt", lambda *_: None)
     for step in range(1, QUICK.steps):
-        first = started()
+        first = started(arm)
         fit_until(first, step, tmp_path / "part.pt")
-        again = started(seed=3)
+        again = started(arm)
         again.load(tmp_path / "part.pt")
         again.fit(tmp_path / "part.pt", lambda *_: None)
         for name in ("denoiser", "smoothed", "detector"):

@@ -61,6 +61,32 @@ def test_grows_with_the_noise_inside(detector, full_dose) -> None:
     assert values[0] > 0
 
 
+def test_noise_beyond_the_backbones_reach_changes_nothing(detector, full_dose) -> None:
+    reach = backbone_radius(detector) + 2 * max(detector.strides)
+    rois = torch.tensor([[0.0, 16, 16, 46, 46]])
+    noise = 100 * torch.randn(full_dose[:1].shape, generator=torch.Generator().manual_seed(4))
+    inside = noise.clone()
+    inside[..., 46:, :] = inside[..., :, 46:] = 0
+    outside = noise.clone()
+    outside[..., : 46 + reach, : 46 + reach] = 0
+    low = full_dose[:1] + inside
+    assert outside.any()
+    assert loss(detector, full_dose[:1] + outside, full_dose[:1], rois) == 0
+    assert loss(detector, low + outside, full_dose[:1], rois) == loss(detector, low, full_dose[:1], rois) > 0
+    values = [float(loss(detector, full_dose[:1] + part * inside, full_dose[:1], rois)) for part in (0.1, 0.3, 1.0)]
+    assert values == sorted(values)
+
+
+@pytest.mark.parametrize("level_hu", [-850.0, -100.0, 40.0, 900.0])
+def test_the_detectors_windows_let_the_gradient_through_in_every_tissue(level_hu, detector, full_dose) -> None:
+    """Lung, fat, soft tissue, bone: no window of the detector clips all of them away, and nothing rounds."""
+    reference = full_dose - 40 + level_hu
+    denoised = (reference + 15).requires_grad_(True)
+    loss(detector, denoised, reference).backward()
+    region = denoised.grad[0, 1, 100:120, 100:130]
+    assert (region != 0).float().mean() > 0.9
+
+
 def test_no_gradient_reaches_the_full_dose_image(detector, full_dose) -> None:
     denoised, full = (full_dose + 20).requires_grad_(True), full_dose.clone().requires_grad_(True)
     loss(detector, denoised, full).backward()

@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.lidnet.collaborate import collaboration_of
 from models.weights import FOLDER
+from node.cli.ablation import what_of
 
 
 @pytest.fixture
@@ -46,3 +48,14 @@ def test_detectors_are_those_that_train_deeplesion_makes(run, weights, tmp_path)
     result = run("train", "ablation", *options({**weights, **shipped}, tmp_path / "out"))
     assert result.exit_code == 2
     assert f"{weights['judge'].name}: not the weights" in "".join(result.stderr.split("\n"))
+
+
+def test_a_sweep_is_of_the_feedbacks_weights_and_on_validation_patients() -> None:
+    collaboration = collaboration_of("cpu", "unet")
+    plain, sweep, chosen = (
+        what_of(collaboration, arms, seeds=2, sweep=swept)
+        for arms, swept in (((), False), ((), True), (("A6", "A1"), True))
+    )
+    assert (plain.judged_on, plain.times, plain.seeds, len(plain.arms)) == ("test", (1.0,), (1, 2), 8)
+    assert (sweep.judged_on, sweep.times, sweep.arms) == ("validation", (0.1, 1.0, 10.0), ("A3", "A4", "A6"))
+    assert chosen.arms == ("A1", "A6")
