@@ -42,6 +42,8 @@ def _derived(dataset: Dataset, tag: int) -> str:
 ACQUISITION_NUMBER, TEMPORAL_POSITION = "acquisition number", "temporal position"
 CARDIAC_PHASE, RESPIRATORY_PHASE, DESCRIPTION = "cardiac phase", "respiratory phase", "series description"
 ACQUISITION_TIME, CONTENT_TIME, IMAGE_TYPE = "acquisition time", "content time", "image type"
+MULTI_FRAME = "multi-frame image"
+"""Which of several a frame is of: frames of one belong together."""
 _PHASE_KEYS: tuple[tuple[str, int, int, Callable[[Dataset, int], str]], ...] = (
     (ACQUISITION_NUMBER, 0x00200012, 0x00209156, _label),
     (TEMPORAL_POSITION, 0x00200100, 0x00209128, _label),
@@ -175,7 +177,7 @@ def _frame(path: Path, index: int, groups: _Groups, *, multi_frame: bool) -> Fra
         slice_thickness_mm=groups.number(0x00289110, 0x00180050),
         spacing_between_slices_mm=number(top, 0x00180088),
         exposure_mas=_exposure_mas(groups),
-        phases=_phases(groups),
+        phases=(*_phases(groups), (MULTI_FRAME, text(top, 0x00080018) if multi_frame else "")),
         instance_number=index + 1 if multi_frame else integer(top, 0x00200013),
         patient_id=text(top, 0x00100020),
     )

@@ -155,6 +155,18 @@ def test_an_enhanced_image_that_calls_itself_original_leaves_out_frames_that_say
     assert volume.notes == ("Reformatted or computed frames left out, by their own type: 1.",)
 
 
+@pytest.mark.parametrize("shift", [0.0, 1.25])
+def test_reads_one_of_two_enhanced_images_of_the_same_region(tmp_path: Path, shift: float) -> None:
+    images = []
+    for number in (1, 2):
+        values = np.stack([phantom.stored_values(10 * number + index) for index in range(4)])
+        places = [(0, 0, 2.5 * n + shift * number) for n in range(4)]
+        images.append(phantom.change(phantom.enhanced_ct(places, values), SOPInstanceUID=f"1.2.3.{number}"))
+    volume = read(images, tmp_path)
+    assert [(source.instance_uid, source.frame) for source in volume.sources] == [("1.2.3.1", n) for n in (1, 2, 3, 4)]
+    assert "told apart by multi-frame image" in volume.notes[0]
+
+
 def test_reads_one_of_two_labelled_phases_of_an_enhanced_image(tmp_path: Path) -> None:
     values = np.stack([phantom.stored_values(n) for n in range(6)])
     ds = phantom.enhanced_ct([(0, 0, 2.5 * (n % 3)) for n in range(6)], values)
