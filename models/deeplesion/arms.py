@@ -9,7 +9,8 @@ from itertools import combinations, product
 import numpy as np
 
 from models.evaluation.bootstrap import Interval
-from models.evaluation.froc import IOU, Bootstrap, Measures, pooled
+from models.evaluation.froc import Bootstrap, Measures, pooled
+from models.evaluation.matching import IOU
 from models.evaluation.table import Row, Table
 
 Arms = Mapping[str, Sequence[str]]

@@ -29,18 +29,8 @@ from models.deeplesion.run import Found, detect_in, find
 from models.deeplesion.samples import LabelledVolume, Sample, draw_labelled, draw_seed, load_sample, scanned
 from models.deeplesion.validate import as_volume
 from models.evaluation.bootstrap import Interval
-from models.evaluation.froc import (
-    IOU,
-    Bootstrap,
-    Floats,
-    Outcome,
-    Reading,
-    Tally,
-    accuracy_measures,
-    froc_measures,
-    match,
-    match_centres,
-)
+from models.evaluation.froc import Bootstrap, Tally, accuracy_measures, froc_measures
+from models.evaluation.matching import IOU, Floats, Outcome, Reading, match, match_centres
 from models.evaluation.table import Row, Table
 from models.simulation.cases import Family
 

@@ -7,20 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.contract import ModelError
-from models.evaluation.froc import (
-    NEVER,
-    RATES,
-    Bootstrap,
-    Outcome,
-    Reading,
-    Tally,
-    accuracy_measures,
-    froc_measures,
-    iou,
-    match,
-    match_centres,
-    pooled,
-)
+from models.evaluation.froc import RATES, Bootstrap, Tally, accuracy_measures, froc_measures, pooled
+from models.evaluation.matching import NEVER, Outcome, Reading, iou, match, match_centres
 
 A = (0.0, 0.0, 9.0, 9.0)
 B = (50.0, 50.0, 59.0, 59.0)
@@ -46,18 +34,6 @@ def tally(*readings: Reading) -> Tally:
 def points(measured: Tally) -> list[tuple[float, float, float]]:
     curve = measured.curve()
     return list(zip(curve.threshold, curve.fp_per_image, curve.sensitivity, strict=True))
-
-
-def test_areas_count_both_corners() -> None:
-    # 10 × 10 and 10 × 5 px: 50 / 100. Without the +1: 36 / 81 = .44.
-    assert iou(np.array([A]), np.array([(0.0, 0.0, 9.0, 4.0), B])).tolist() == [[0.5, 0.0]]
-
-
-def test_half_overlap_is_a_hit_for_froc_and_none_for_accuracy() -> None:
-    half = reading([A], [((0.0, 0.0, 9.0, 4.0), 0.9)])
-    assert match(half).found_at.tolist() == [0.9]
-    assert match(half, strict=True).found_at.tolist() == [-math.inf]
-    assert match(half, strict=True).false.tolist() == [0.9]
 
 
 def test_a_second_hit_is_neither_found_nor_false() -> None:
@@ -138,15 +114,6 @@ def test_images_without_lesions_dilute_false_positives_and_add_theirs() -> None:
     assert tally(with_lesion, free).curve().fp_per_image.tolist() == [0, 0.5, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("boxes", "scores"),
-    [([A], []), ([A], [math.nan]), ([(0.0, 0.0, math.inf, 9.0)], [0.5]), ([(0.0, 0.0, 9.0)], [0.5])],
-)
-def test_detections_that_cannot_be_read_are_refused(boxes: list[tuple[float, ...]], scores: list[float]) -> None:
-    with pytest.raises(ModelError, match="reading"):
-        Reading("p", np.array([A]), np.array(boxes), np.array(scores))
-
-
 def test_accuracy_looks_at_the_surest_of_each_image() -> None:
     found = [(NOWHERE, 0.9), (A, 0.8), (A, 0.75), (B, 0.7)]
     measured = tally(reading([A, B], found), reading([B], [(B, 0.2)]))
@@ -185,14 +152,6 @@ def test_precision_is_made_monotonous() -> None:
     assert measured.average_precision() == pytest.approx(2 / 3)
 
 
-def test_a_lesion_goes_to_the_nearest_free_detection() -> None:
-    # The surest touches both and takes the nearer; the other is left for the second, which touches it alone.
-    low, high = (0.0, 0.0, 9.0, 9.0), (0.0, 3.0, 9.0, 12.0)
-    outcome = match(reading([low, high], [((0.0, 1.0, 9.0, 10.0), 0.9), ((0.0, 5.0, 9.0, 14.0), 0.8)]))
-    assert outcome.lesion.tolist() == [0, 1]
-    assert outcome.right.tolist() == [True, True]
-
-
 def test_a_stratum_keeps_all_false_positives_and_ignores_what_is_on_other_lesions() -> None:
     outcome = match(reading([A, B], [(A, 0.9), (A, 0.85), (NOWHERE, 0.8), (B, 0.7)]))
     small = outcome.only(np.array([False, True]))
@@ -206,19 +165,6 @@ def test_a_stratum_keeps_all_false_positives_and_ignores_what_is_on_other_lesion
     assert Tally([small]).curve().fp_per_image.tolist() == [0, 1, 1]
 
 
-def test_centres_within_the_reach_are_hits_in_three_dimensions() -> None:
-    outcome = match_centres(
-        "p",
-        np.array([(0.0, 0, 3), (0, 0, 5.1), (10, 0, 0)]),
-        np.array([0.2, 0.9, 0.6]),
-        np.array([(0.0, 0, 0), (10, 4, 0)]),
-        [5.0, 4.0],
-    )
-    assert outcome.found_at.tolist() == [0.2, 0.6]
-    assert outcome.found_rank.tolist() == [3, 2]
-    assert outcome.false.tolist() == [0.9]
-
-
 def test_a_scan_without_lesions_gives_false_positives_per_scan() -> None:
     free = [
         match_centres("a", np.array([(0.0, 0, 0), (1, 1, 1)]), np.array([0.9, 0.4]), np.zeros((0, 3)), []),
@@ -227,12 +173,6 @@ def test_a_scan_without_lesions_gives_false_positives_per_scan() -> None:
         match_centres("d", np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3)), []),
     ]
     assert Tally(free).false_above(0.5) == 0.5
-
-
-@pytest.mark.parametrize("reach", [[0.0], [1.0, 2.0], [math.nan]])
-def test_an_impossible_reach_is_refused(reach: list[float]) -> None:
-    with pytest.raises(ModelError):
-        match_centres("p", np.zeros((1, 3)), np.zeros(1), np.zeros((1, 3)), reach)
 
 
 @st.composite
