@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -185,11 +185,15 @@ _OF_COMPOSE = frozenset({"IMAGE", "SECRETS", "SITE", "TLS"})
 """What deploy/compose reads, besides settings."""
 
 
-def unknown_names(environment: Iterable[str]) -> list[str]:
-    """Names in the environment that look like settings and are none, in words; their values may be secrets."""
+def doubtful_names(environment: Collection[str]) -> list[str]:
+    """Names in the environment that do not do what they seem to, in words; their values may be secrets."""
     known = {name.upper() for name in Settings.model_fields}
     known |= {f"{name}_FILE" for name in known} | _OF_COMPOSE
-    said = []
+    said = [
+        f"{name} is given twice: {name}_FILE counts"
+        for name in sorted(environment)
+        if name.startswith(_PREFIX) and f"{name}_FILE" in environment
+    ]
     for name in sorted(environment):
         bare = name.upper().removeprefix(_PREFIX)
         if bare == name.upper() or bare in known:

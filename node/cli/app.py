@@ -29,7 +29,7 @@ from node.cli import (
 from node.cli import home as homes
 from node.cli.words import BROKEN, EXIT_CODES, LATER, WRONG, complain, exit_code_of, remark
 from node.errors import NodeError
-from node.settings import VERSION, unknown_names
+from node.settings import VERSION, doubtful_names
 
 _HELP = """A PACS processing node: studies in by C-STORE, AI results back as DICOM. Research use, not a medical device.
 
@@ -131,7 +131,7 @@ def options(
 ) -> None:
     ctx.obj = home
     if ctx.invoked_subcommand != "check":  # which says it among the rest
-        for said in unknown_names(os.environ):
+        for said in doubtful_names(os.environ):
             remark(said)
 
 

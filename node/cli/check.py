@@ -17,7 +17,7 @@ from node.cli import home as homes
 from node.cli.studies import JSON
 from node.cli.words import NOTHING, duration, out, print_json, say
 from node.errors import NodeError
-from node.settings import unknown_names
+from node.settings import doubtful_names
 
 if TYPE_CHECKING:
     from node.db.views import Failures
@@ -84,7 +84,7 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     yield Tried(
         "home", "ok", f"{settings.home}" + (f", `up` runs as process {running}" if running else ", not running")
     )
-    for said in unknown_names(os.environ):
+    for said in doubtful_names(os.environ):
         yield Tried("settings", "note", said, "take it away, or give it its right name")
     if running is not None:
         yield from _processes(settings)

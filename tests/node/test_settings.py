@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import ConfigurationError
-from node.settings import Peer, Settings, Site, unknown_names
+from node.settings import Peer, Settings, Site, doubtful_names
 
 GOOD = """
 [[peer]]
@@ -143,13 +143,24 @@ def test_refuses_what_no_clock_and_no_socket_takes(given: dict[str, float]) -> N
     ],
 )
 def test_a_mistyped_name_is_said_with_the_nearest_one(name: str, meant: str) -> None:
-    assert unknown_names([name, "PATH"]) == [
+    assert doubtful_names([name, "PATH"]) == [
         f"{name} is not a setting of the node and changes nothing; did you mean {meant}?"
     ]
 
 
+def test_a_secret_that_is_given_twice_is_said_with_the_one_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"PACSNODE_DATABASE_URL": "sqlite:///one", "PACSNODE_DATABASE_URL_FILE": str(tmp_path / "url")}
+    (tmp_path / "url").write_text("sqlite:///other", encoding="utf8")
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert doubtful_names(names) == ["PACSNODE_DATABASE_URL is given twice: PACSNODE_DATABASE_URL_FILE counts"]
+    assert Settings.load().database_url == "sqlite:///other"
+
+
 def test_a_name_like_none_is_said_alone() -> None:
-    assert unknown_names(["PACSNODE_QQQ"]) == ["PACSNODE_QQQ is not a setting of the node and changes nothing"]
+    assert doubtful_names(["PACSNODE_QQQ"]) == ["PACSNODE_QQQ is not a setting of the node and changes nothing"]
 
 
 def test_every_name_that_is_read_is_known() -> None:
@@ -158,4 +169,5 @@ def test_every_name_that_is_read_is_known() -> None:
     names = set(re.findall(r"PACSNODE_[A-Z_]*[A-Z]", compose)) - {"PACSNODE_NAME"} | {
         f"PACSNODE_{n.upper()}" for n in Settings.model_fields
     }
-    assert unknown_names(names | {"pacsnode_port", "PACSNODES", "HOME"}) == []
+    said = doubtful_names(names | {"pacsnode_port", "PACSNODES", "HOME"})
+    assert [one for one in said if "is given twice" not in one] == []
