@@ -95,7 +95,7 @@ def evaluate_diffusionxray(
             partial(compared.on_chests, data / "rays", chests),
             compared.speed,
         )
-        measured = _measured(parts, weights, out / "evaluation.unfinished.md")
+        measured = in_parts(parts, weights, out / "evaluation.unfinished.md")
         shown = compared.most_changed()
     typer.echo(measured.json() if as_json else measured.markdown())
     with in_words():
@@ -104,7 +104,7 @@ def evaluate_diffusionxray(
         draw(shown, out / "pictures.png")
 
 
-def _measured(parts: Sequence[Callable[[], tuple[Table, ...]]], weights: Path, so_far: Path) -> Measured:
+def in_parts(parts: Sequence[Callable[[], tuple[Table, ...]]], weights: Path, so_far: Path) -> Measured:
     """All tables, one part after the other; `so_far` has those of the parts that are done until all are."""
     from models.diffusionxray.facts import facts_of
     from models.evaluation.table import Measured
@@ -116,7 +116,8 @@ def _measured(parts: Sequence[Callable[[], tuple[Table, ...]]], weights: Path, s
         measured = Measured(sha256, facts, (*measured.tables, *part()))
         with suppress(OSError):  # a full disk is no reason to stop measuring
             write_whole(measured.markdown().encode("utf8"), so_far)
-    so_far.unlink(missing_ok=True)
+    with suppress(OSError):
+        so_far.unlink()
     return measured
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.ndimage import center_of_mass
 from torch import nn
 from torch.nn import functional
 
@@ -58,24 +59,59 @@ def fitted(run, tmp_path, report=lambda *_: None):
     return run
 
 
-def test_the_reconstruction_is_learned_and_the_translation_looks_like_its_domain(tmp_path):
-    training = replace(QUICK, steps=80, batch=4, learning_rate=2e-3, ema_decay=0.9)
-    unseen = Domains().batch(9999, replace(QUICK, batch=16))
-    run = MunitRun(SMALL, training, seed=1)
+UNSEEN = Domains().batch(9999, replace(QUICK, batch=16))
 
-    def error() -> float:
+
+@pytest.fixture(scope="module")
+def untrained() -> Munit:
+    return MunitRun(SMALL, QUICK, seed=1).smoothed
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Munit:
+    torch.set_num_threads(1)
+    training = replace(QUICK, steps=80, batch=4, learning_rate=2e-3, ema_decay=0.9)
+    return fitted(MunitRun(SMALL, training, seed=1), tmp_path_factory.mktemp("munit")).smoothed
+
+
+def translated(munit: Munit, seed: int) -> torch.Tensor:
+    return Translator(munit).degrade(UNSEEN.hq, None, torch.Generator().manual_seed(seed))
+
+
+def centres(pictures: torch.Tensor) -> np.ndarray:
+    """Of what is brightest in each, (n, 2)."""
+    levels = pictures[:, 0].double().numpy()
+    lit = levels - np.median(levels, (1, 2), keepdims=True)
+    return np.array([center_of_mass((one - 0.5 * one.max()).clip(0)) for one in lit])
+
+
+def moved_px(munit: Munit) -> np.ndarray:
+    before = centres(UNSEEN.hq)
+    return np.concatenate([np.hypot(*(centres(translated(munit, seed)) - before).T) for seed in range(3)])
+
+
+def test_the_reconstruction_is_learned_and_the_translation_looks_like_its_domain(untrained, trained):
+    def error(munit: Munit) -> float:
         with torch.inference_mode():
             return sum(
                 float((domain.decode(*domain.encode(pictures)) - pictures).abs().mean())
-                for domain, pictures in ((run.smoothed.hq, unseen.hq), (run.smoothed.lq, unseen.lq))
+                for domain, pictures in ((munit.hq, UNSEEN.hq), (munit.lq, UNSEEN.lq))
             )
 
-    before = error()
-    fitted(run, tmp_path)
-    assert error() < 0.4 * before
-    made = Translator(run.smoothed).degrade(unseen.hq, None, torch.Generator().manual_seed(3))
-    assert float(made.mean()) == pytest.approx(float(unseen.lq.mean()), abs=0.15)
-    assert float(unseen.hq.mean()) < float(unseen.lq.mean()) - 0.3
+    assert error(trained) < 0.4 * error(untrained)
+    assert float(translated(trained, 3).mean()) == pytest.approx(float(UNSEEN.lq.mean()), abs=0.15)
+    assert float(UNSEEN.hq.mean()) < float(UNSEEN.lq.mean()) - 0.3
+
+
+def test_what_is_there_stays_where_it_is_within_a_pixel(untrained, trained):
+    assert np.quantile(moved_px(trained), 0.9) < 1
+    assert np.quantile(moved_px(untrained), 0.9) > 2
+
+
+def test_other_styles_look_different_and_show_the_same(trained):
+    one, other = (translated(trained, seed) for seed in (1, 2))
+    assert float((one - other).abs().mean()) > 0.005
+    assert np.quantile(np.hypot(*(centres(one) - centres(other)).T), 0.9) < 1
 
 
 def test_resumes_to_the_same_bits(tmp_path):

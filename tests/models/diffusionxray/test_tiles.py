@@ -8,15 +8,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
 from models.contract import ModelError
+from models.diffusionxray.arms import CPU, restorer_of
 from models.diffusionxray.config import NETWORKS, NetworkConfig, TileConfig
 from models.diffusionxray.network import build
 from models.diffusionxray.samplers import Noise, dpm_solver, refine
 from models.diffusionxray.scale import Scale
 from models.diffusionxray.schedule import ScheduleConfig, cosine, even_steps
 from models.diffusionxray.tiles import padded, predictor, starts, tiled, weights
+from models.weights import FOLDER
 
 FULL = Scale(0, 65535)
 SMALL = TileConfig(side_px=64, overlap_px=32, ramp_px=16)
@@ -96,6 +99,23 @@ def test_the_seam_of_the_shipped_size_is_below_a_hundredth_of_what_it_says():
         whole = network(state, torch.tensor([0.5]))
         seam = (predictor(network, config)(state, 0.5) - whole).abs()
     assert 0 < float(seam.max()) < 0.01 * float(whole.std())
+
+
+def test_the_seam_of_the_shipped_weights_is_far_below_the_noise():
+    """Both networks, with the shipped overlap, on a picture of 3 % noise."""
+    restorer, shipped, noise_sd = restorer_of(FOLDER / "diffusionxray-fast.safetensors", CPU), TileConfig(), 0.03
+    config = TileConfig(640, shipped.overlap_px, shipped.ramp_px)
+    rng = np.random.default_rng(1)
+    field = gaussian_filter(rng.standard_normal((96, 896)), 10)
+    picture = 0.5 * field / field.std() + noise_sd * rng.standard_normal(field.shape)
+    image = torch.from_numpy(picture.astype(np.float32))[None, None]
+    with torch.inference_mode():
+        for cut, whole in (
+            (tiled(restorer.regressor, image, config, 8), restorer.regressor(image)),
+            (predictor(restorer.refiner, config)(image, 0.5), restorer.refiner(image, torch.tensor([0.5]))),
+        ):
+            assert float((whole - image).abs().max()) > 0.5 * noise_sd
+            assert float((cut - whole).abs().max()) < 1e-3 * noise_sd
 
 
 def test_sampling_in_tiles_is_sampling_the_whole():

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from typer.testing import Result
 
-from models.contract import FloatArray
+from models.contract import FloatArray, ModelError
 from models.diffusionxray.arms import bundled, network_of
 from models.diffusionxray.audit import Case, Nodule
 from models.diffusionxray.config import NetworkConfig
@@ -23,8 +23,10 @@ from models.diffusionxray.data import Picture, Split, save_picture
 from models.diffusionxray.known import FIRST_AUDIT_SEED, FIRST_RAYS_SEED, write_case, write_rays
 from models.diffusionxray.network import build
 from models.diffusionxray.train import digest
+from models.evaluation.table import Table
 from models.simulation.exposures import VIEW, WAYS, Rays
 from models.weights import save_weights
+from node.cli.evaluate_diffusionxray import in_parts
 
 Run = Callable[..., Result]
 REGRESSOR = NetworkConfig(fold=2, stem=16, width=16, mults=(1, 2), time=False, residual=True)
@@ -122,15 +124,17 @@ def test_everything_is_measured_written_and_drawn(run: Run, data: Path, weights:
         assert min(figure.size) > 500
 
 
-def test_too_few_patients_give_no_intervals_and_that_is_said(
+def test_too_few_patients_give_no_intervals_and_a_figure_without_a_place_takes_no_numbers_along(
     run: Run, data: Path, weights: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "out" / "pictures.png").mkdir(parents=True)
     done = run(
         "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
         "--steps", "4", "--pictures", "2", "--crop", "64", "--cases", "0", "--chests", "0",
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
+    assert isinstance(done.exception, IsADirectoryError)
     assert "9 are wanted" in done.output
+    assert "### Restoration of degraded pictures" in done.stdout
     text = (tmp_path / "out" / "evaluation.md").read_text()
     assert "Calibrated" not in text
     assert "Nodules" not in text
@@ -148,30 +152,18 @@ def test_other_weights_and_a_folder_without_pictures_are_errors_in_words(
         assert words in " ".join(done.output.split())
 
 
-def test_an_evaluation_that_ends_early_leaves_the_tables_it_had(
-    run: Run, data: Path, weights: Path, tmp_path: Path
-) -> None:
-    case = next((data / "cases").iterdir())
-    case.write_bytes(b"")
-    done = run(
-        "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
-        "--steps", "4", "--pictures", "1", "--crop", "64", "--cases", "2", "--chests", "0",
-    )  # fmt: skip
-    assert done.exit_code == 2
-    assert f"{case.name} is not a case of known truth" in " ".join(done.output.split())
-    (left,) = (tmp_path / "out").iterdir()
-    assert left.name == "evaluation.unfinished.md"
-    assert "Restoration of degraded pictures" in left.read_text()
+def test_an_evaluation_that_ends_early_leaves_the_tables_it_had(tmp_path: Path) -> None:
+    weights, so_far = tmp_path / "weights.safetensors", tmp_path / "so_far.md"
+    weights.write_bytes(b"weights")
+    first, second = Table("First", ()), Table("Second", ())
 
+    def ends() -> tuple[Table, ...]:
+        raise ModelError("no case")
 
-def test_numbers_for_which_there_is_no_room_are_shown_all_the_same(
-    run: Run, data: Path, weights: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "evaluation.md").mkdir()
-    done = run(
-        "evaluate", "diffusionxray", "--data", data, "--weights", weights, "--out", tmp_path / "out",
-        "--steps", "4", "--pictures", "1", "--crop", "64", "--cases", "0", "--chests", "0",
-    )  # fmt: skip
-    assert done.exit_code != 0
-    assert "### Restoration of degraded pictures" in done.output
+    with pytest.raises(ModelError, match="no case"):
+        in_parts((lambda: (first,), ends), weights, so_far)
+    assert "### First" in so_far.read_text()
+    assert in_parts((lambda: (first,), lambda: (second,)), weights, so_far).tables == (first, second)
+    assert not so_far.exists()
+    nowhere = weights / "so_far.md"
+    assert in_parts((lambda: (first,), lambda: (second,)), weights, nowhere).tables == (first, second)
