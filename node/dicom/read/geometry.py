@@ -21,9 +21,13 @@ UNIT_TOLERANCE = 0.01
 ANGLE_TOLERANCE = 1e-3
 """Largest difference of direction cosines that still is the same orientation (0.06°)."""
 STEP_TOLERANCE = 0.05
-"""Share of a step by which a slice may be off its even place: positions are rounded, often to 0.1 mm."""
+"""Share of a step by which a slice may be off its even place."""
 SAME_PLACE_MM = 0.01
+ROUNDED_TO_MM = 0.1
+"""What positions are often rounded to: of thin steps, half of that is more than their share."""
 TILT_TOLERANCE_DEG = 0.1
+_ROUNDING_ERROR = 1e-6
+"""Of a division of binary numbers."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,9 @@ def place(
     along = float(step @ plane.normal)
     places = distances(plane, positions)
     even, aside = evenly_spaced(plane, positions), _aside_mm(plane, positions)
-    straight = aside <= max(_allowed(along), min(spacing_yx_mm) / 2)
+    straight = aside <= max(_allowed(along, positions), min(spacing_yx_mm) / 2)
     tilt = _tilt_deg(plane, positions) if straight else 0.0
-    notes = [] if even or _evenly(places) else _uneven(places)
+    notes = [] if even or _evenly(places, positions) else _uneven(places)
     if not straight:
         notes.append(f"Slices are shifted sideways, up to {aside:.1f} mm off one straight line; none was moved.")
     if tilt:
@@ -107,18 +111,21 @@ def evenly_spaced(plane: Plane, positions: Array) -> bool:
         return True
     step, origin = _best_line(positions)
     places = origin + np.arange(len(positions))[:, None] * step
-    return float(np.linalg.norm(positions - places, axis=1).max()) <= _allowed(float(step @ plane.normal))
+    return float(np.linalg.norm(positions - places, axis=1).max()) <= _allowed(float(step @ plane.normal), positions)
 
 
-def _evenly(places: Array) -> bool:
+def _evenly(places: Array, positions: Array) -> bool:
     """Whether all steps along the normal are equal, wherever in their planes the slices lie."""
     steps = np.diff(places)
-    return float(np.abs(steps - steps.mean()).max()) <= 2 * _allowed(float(steps.mean()))
+    return float(np.abs(steps - steps.mean()).max()) <= 2 * _allowed(float(steps.mean()), positions)
 
 
-def _allowed(step_mm: float) -> float:
-    """How far a slice may be off its place."""
-    return max(SAME_PLACE_MM, STEP_TOLERANCE * step_mm)
+def _allowed(step_mm: float, positions: Array) -> float:
+    """How far a slice may be off its place: a share of the step, or what the rounding of positions may have moved it."""
+    whole = positions / ROUNDED_TO_MM
+    is_rounded = bool(np.abs(whole - np.round(whole)).max() < _ROUNDING_ERROR)
+    rounding = ROUNDED_TO_MM / 2 * math.sqrt(3) if is_rounded else 0.0
+    return max(SAME_PLACE_MM, STEP_TOLERANCE * step_mm, rounding)
 
 
 def _aside_mm(plane: Plane, positions: Array) -> float:

@@ -94,6 +94,22 @@ def test_takes_rounding_of_positions_for_even() -> None:
     assert placed.notes == ()
 
 
+@pytest.mark.parametrize("step", [0.3, 0.625, 0.75, 0.9])
+def test_thin_slices_whose_positions_are_rounded_are_evenly_spaced(step: float) -> None:
+    positions = along_z(*(round(step * n - 80, 1) for n in range(200)))
+    placement = place(AXIAL_PLANE, positions, (1, 1), thickness_mm=None)
+    assert placement.even_steps
+    assert placement.notes == ()
+    assert placement.spacing_zyx_mm[0] == pytest.approx(step, rel=1e-3)
+
+
+def test_thin_slices_of_which_one_is_missing_are_not() -> None:
+    positions = along_z(*(round(0.625 * n, 1) for n in range(200) if n != 90))
+    placement = place(AXIAL_PLANE, positions, (1, 1), thickness_mm=None)
+    assert not placement.even_steps
+    assert placement.notes
+
+
 def test_says_that_steps_are_uneven() -> None:
     placed = place(AXIAL_PLANE, along_z(0, 1, 2.4, 3), (1, 1), thickness_mm=None)
     assert not placed.even_steps
