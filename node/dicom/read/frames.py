@@ -91,6 +91,8 @@ class Frame:
     instance_number: int | None = None
     """Of a frame: its place in the file."""
     patient_id: str = ""
+    samples: int = 1
+    """Values of a pixel: a page in colour has three."""
 
     @property
     def is_localiser(self) -> bool:
@@ -180,6 +182,7 @@ def _frame(path: Path, index: int, groups: _Groups, *, multi_frame: bool) -> Fra
         phases=(*_phases(groups), (MULTI_FRAME, text(top, 0x00080018) if multi_frame else "")),
         instance_number=index + 1 if multi_frame else integer(top, 0x00200013),
         patient_id=text(top, 0x00100020),
+        samples=integer(top, 0x00280002) or 1,
     )
 
 

@@ -121,7 +121,7 @@ def _evenly(places: Array, positions: Array) -> bool:
 
 
 def _allowed(step_mm: float, positions: Array) -> float:
-    """How far a slice may be off its place: a share of the step, or what the rounding of positions may have moved it."""
+    """How far a slice may be off its place: a share of the step, or what rounded positions may have moved it."""
     whole = positions / ROUNDED_TO_MM
     is_rounded = bool(np.abs(whole - np.round(whole)).max() < _ROUNDING_ERROR)
     rounding = ROUNDED_TO_MM / 2 * math.sqrt(3) if is_rounded else 0.0

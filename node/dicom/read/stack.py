@@ -54,7 +54,7 @@ def _cross_sections(frames: list[Frame], notes: list[str]) -> list[Frame]:
         raise NotEligible("Only localisers (scout images), no cross-sections.")
     if len(kept) < len(frames):
         notes.append(f"Localiser images left out: {len(frames) - len(kept)}.")
-    kept = _originals(kept, notes)
+    kept = _in_grey(_originals(kept, notes), notes)
     for frame in kept:
         if frame.modality != "CT":
             raise NotEligible(f"The modality says {frame.modality or 'nothing'}, not CT.")
@@ -62,6 +62,16 @@ def _cross_sections(frames: list[Frame], notes: list[str]) -> list[Frame]:
             raise NotEligible("The header does not say where in space the image is (no position or orientation).")
         if len(frame.spacing) != 2 or min(frame.spacing) <= 0:
             raise NotEligible("The header does not say how large a pixel is (no pixel spacing).")
+    return kept
+
+
+def _in_grey(frames: list[Frame], notes: list[str]) -> list[Frame]:
+    """Without pages in colour, such as dose reports, that lie among the slices."""
+    kept = [frame for frame in frames if frame.samples == 1]
+    if not kept:
+        raise NotEligible("Images in colour; only greyscale images carry measured values.")
+    if len(kept) < len(frames):
+        notes.append(f"Images in colour left out: {len(frames) - len(kept)}.")
     return kept
 
 

@@ -92,6 +92,14 @@ def test_frames_that_say_they_were_computed_are_left_out_whatever_the_image_says
     assert notes == ["Reformatted or computed frames left out, by their own type: 1."]
 
 
+def test_a_page_in_colour_among_slices_is_left_out() -> None:
+    kept, _, notes = one_stack([at(9, samples=3, position=()), at(0), at(1)], different)
+    assert order(kept) == [0, 1]
+    assert notes == ["Images in colour left out: 1."]
+    with pytest.raises(NotEligible, match="in colour"):
+        one_stack([at(9, samples=3)], different)
+
+
 def test_refuses_computed_frames_alone() -> None:
     with pytest.raises(NotEligible, match="A reformatted, projected or computed image"):
         one_stack([at(z, image_type=RESAMPLED) for z in range(3)], different)
