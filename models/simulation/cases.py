@@ -1,6 +1,6 @@
 """Cases with lesions of known place, size and contrast: drawn patients of several families, and real chests.
 
-The anthropomorphic families are for training. FORBILD, MIRD and XCIST's spline surfaces are for tests: other anatomy,
+The anthropomorphic families are for training. FORBILD, MIRD and spline surfaces are for tests: other anatomy,
 other lesion generator.
 source: simulation dossier 4 and 5
 """

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from models.contract import BoolArray, FloatArray
-from models.simulation import forbild, mird, nurbs
+from models.simulation import forbild, mird, spline_chest
 from models.simulation.abdomen import draw_abdomen
 from models.simulation.canvas import Tissue
 from models.simulation.lesions import (
@@ -149,9 +149,10 @@ def mird_scene(grid: Grid, rng: np.random.Generator) -> Scene:
 
 
 def spline_scene(grid: Grid, rng: np.random.Generator) -> Scene:
-    """XCIST's adult male at the height of the lungs."""
+    """A chest of spline surfaces, of other proportions in each patient."""
     wanted: dict[Category, float] = {"lung": 0.8, "soft tissue": 0.2}
-    return _solid_scene(grid, nurbs.chest(), _pose(rng, (0.8, 0.92), (-60, 60)), wanted)
+    solids = [solid for _, solid in spline_chest.draw_chest(rng).values()]
+    return _solid_scene(grid, solids, _pose(rng, (0.85, 0.97), (-60, 60)), wanted)
 
 
 def _pose(rng: np.random.Generator, scale: tuple[float, float], level_mm: tuple[float, float]) -> Pose:
