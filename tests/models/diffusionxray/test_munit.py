@@ -14,8 +14,11 @@ from models.diffusionxray.munit import (
     Domain,
     Doubling,
     Head,
+    Layer,
     Munit,
     MunitConfig,
+    Residual,
+    StyledResidual,
     StyleEncoder,
     adain,
 )
@@ -42,6 +45,52 @@ def test_the_published_sizes_are_those_of_the_dossier():
     critics = Critics(PAPER)
     assert len(critics.scales) == 3
     assert [layer.out_channels for layer in critics.scales[0] if isinstance(layer, nn.Conv2d)] == [64, 128, 256, 512, 1]
+
+
+def test_the_published_layers_are_of_the_published_kind():
+    """Content: 7, 4 and 4 wide, the latter halving, mirrored edges, 4 residual blocks. Decoder: LayerNorm. No norm in
+    discriminators, and a slope of 0.2.
+    """
+    content = ContentEncoder(PAPER)
+    steps = [layer[0] for layer in content if isinstance(layer, Layer)]
+    assert [(one.out_channels, one.kernel_size[0], one.stride[0]) for one in steps] == [
+        (64, 7, 1),
+        (128, 4, 2),
+        (256, 4, 2),
+    ]
+    assert sum(isinstance(layer, Residual) for layer in content) == len(Decoder(PAPER).blocks) == 4
+    critics = Critics(PAPER)
+    plain = [layer for layer in (*content.modules(), *critics.modules()) if isinstance(layer, nn.Conv2d)]
+    assert {layer.padding_mode for layer in plain if layer.kernel_size[0] > 1} == {"reflect"}
+    over_all = Decoder(PAPER).up[1::3]
+    assert [(norm.num_groups, norm.num_channels, norm.affine) for norm in over_all] == [(1, 128, True), (1, 64, True)]
+    kinds = {type(layer) for scale in critics.scales for layer in scale}
+    assert kinds == {nn.Conv2d, nn.LeakyReLU}
+    assert {layer.negative_slope for layer in critics.modules() if isinstance(layer, nn.LeakyReLU)} == {0.2}
+
+
+def test_networks_begin_as_published():
+    """Domains by Kaiming, √(2 / inputs); discriminators with a standard deviation of 0.02."""
+    torch.manual_seed(1)
+    content, critics = Domain(PAPER).content, Critics(PAPER)
+    for layer in (content[1][0], content[3].first, content[-1].second):
+        assert float(layer.weight.detach().std()) == pytest.approx((2 / layer.weight[0].numel()) ** 0.5, rel=0.05)
+    for layer in [one for one in critics.modules() if isinstance(one, nn.Conv2d) and one.weight.numel() > 10_000]:
+        assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+        assert not layer.bias.any()
+
+
+def test_residual_blocks_add_to_what_they_are_given_and_the_style_speaks_in_both_layers():
+    x, told = drawn(2, 16, 8, 8), drawn(2, 2, 2, 16, seed=2)
+    for block in (Residual(16), StyledResidual(16)):
+        nn.init.zeros_(block.second.weight)
+        added = block(x, told) - x if isinstance(block, StyledResidual) else block(x) - x
+        shift = told[:, 1, 1, :, None, None] if isinstance(block, StyledResidual) else torch.zeros(1)
+        torch.testing.assert_close(added, shift.expand_as(x), rtol=0, atol=1e-5)
+    block = StyledResidual(16)
+    other = told.clone()
+    other[:, 0] *= -1
+    assert float((block(x, other) - block(x, told)).abs().mean()) > 0.05
 
 
 def test_the_published_network_makes_codes_and_pictures_of_the_published_shapes():
