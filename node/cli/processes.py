@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -178,13 +179,7 @@ def migrate(
 
 def _begin(ctx: typer.Context, *, migrated: bool = True, **given: str | int | None) -> Settings:
     """What every single process does first."""
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    # it tells of a scanner's garbage in tracebacks with the bytes in them; ours tells in a line without them
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    log_without_patients()
     settings = homes.load(ctx.obj, **given)
     homes.prepare(settings)
     if any(value is not None for value in given.values()):
@@ -192,6 +187,20 @@ def _begin(ctx: typer.Context, *, migrated: bool = True, **given: str | int | No
     if migrated:
         _need_migrated(settings)
     return settings
+
+
+def log_without_patients() -> None:
+    """To standard error, times in UTC."""
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # it tells of a scanner's garbage in tracebacks with the bytes in them; ours tells in a line without them
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    # it repeats what a header has where it should not: a date of birth, an age
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="Invalid value for VR")
 
 
 def _need_migrated(settings: Settings) -> None:

@@ -42,3 +42,18 @@ def test_going_down_needs_a_place_to_go_to(run) -> None:
     result = run("migrate", "--down")
     assert result.exit_code == 2
     assert "pacsnode migrate --down REVISION" in result.stderr
+
+
+def test_a_header_with_a_wrong_value_does_not_bring_it_into_the_log() -> None:
+    script = """
+import logging
+from pydicom.config import WARN
+from pydicom.valuerep import validate_value
+from node.cli.processes import log_without_patients
+log_without_patients()
+validate_value("DA", "SECRET-BIRTH", WARN)
+logging.getLogger("node").info("ours")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert "ours" in done.stderr
+    assert "SECRET" not in done.stderr
