@@ -90,7 +90,7 @@ def test_residual_blocks_add_to_what_they_are_given_and_the_style_speaks_in_both
     block = StyledResidual(16)
     other = told.clone()
     other[:, 0] *= -1
-    assert float((block(x, other) - block(x, told)).abs().mean()) > 0.05
+    assert float((block(x, other) - block(x, told)).detach().abs().mean()) > 0.05
 
 
 def test_the_published_network_makes_codes_and_pictures_of_the_published_shapes():
