@@ -24,7 +24,7 @@ _ALONE = 3
 """A single image beside at least so many others of another size or angle is taken for an unlabelled localiser."""
 _MOST_PARTS = 3
 _LEAST_OF_PART = 3
-"""Slices: fewer overlap by chance."""
+"""Slices: fewer are a repeat, and which of them counts would be a guess."""
 _MOST_ODD = 2
 """Localisers of a scan: one from the front, one from the side."""
 
@@ -219,11 +219,11 @@ def _joined(
 
 
 def _of_one_region(phases: Mapping[str, list[Frame]], places: Sequence[Sequence[Frame]]) -> bool:
-    """Whether each shares more than half of its places with the most complete one."""
+    """Whether each is more than a repeat, and shares more than half of its places with the most complete one."""
     place_of = _numbered(places)
     covered = [{place_of[frame.order] for frame in phase} for phase in phases.values()]
     most = max(covered, key=len)
-    return all(2 * len(one & most) > len(one) for one in covered)
+    return all(len(one) >= _LEAST_OF_PART and 2 * len(one & most) > len(one) for one in covered)
 
 
 def _numbered(places: Sequence[Sequence[Frame]]) -> dict[tuple[str, int], int]:
