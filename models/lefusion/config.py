@@ -97,7 +97,7 @@ NETWORKS: dict[Stage, dict[Preset, NetworkConfig]] = {
 class TrainConfig:
     """One training run.
 
-    crop_zyx    voxels of a crop in training; sampling has crops of `CROP_ZYX`, or larger ones for larger lesions
+    crop_zyx    voxels of a crop in training: as many slices as in sampling, since attention learns their distances
     focus       see `Focus`
     """
 
@@ -115,11 +115,11 @@ class TrainConfig:
 
 TRAINING: dict[Stage, dict[Preset, TrainConfig]] = {
     "texture": {
-        "cpu": TrainConfig(steps=2500, batch=8, crop_zyx=(16, 32, 32)),
+        "cpu": TrainConfig(steps=4000, batch=4, crop_zyx=(32, 24, 24)),
         "gpu": TrainConfig(steps=20_000, batch=40, learning_rate=1e-4, checkpoint_every=1000),
     },
     "mask": {
-        "cpu": TrainConfig(steps=2500, batch=8, crop_zyx=(32, 32, 32), focus="everywhere"),
+        "cpu": TrainConfig(steps=4000, batch=4, crop_zyx=(32, 32, 32), focus="everywhere"),
         "gpu": TrainConfig(
             steps=50_000, batch=20, crop_zyx=(32, 64, 64), focus="everywhere", learning_rate=3e-4, checkpoint_every=1000
         ),

@@ -42,10 +42,15 @@ LEAST_VOXELS = 4
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A lesion as it was drawn on a crop, (D, H, W): per class its HU and its mask."""
+    """A lesion as it was drawn on a crop, (D, H, W): per class its HU and its mask.
+
+    edge_mm     standard deviation of the point spread that fades its edge; None: that of the volume, for what was drawn
+                without an edge of its own
+    """
 
     hu: tuple[FloatArray, ...]
     masks: tuple[BoolArray, ...]
+    edge_mm: float | None = None
 
     @property
     def whole(self) -> BoolArray:
@@ -187,10 +192,11 @@ def _inserted(
     drawn = artist.draw(site, seed)
     if drawn is None:
         return None
-    change = difference(drawn.hu, drawn.masks, site.healthy, sigma_voxels=blur_mm)
+    edge_mm = blur_mm if drawn.edge_mm is None else drawn.edge_mm
+    change = difference(drawn.hu, drawn.masks, site.healthy, sigma_voxels=edge_mm)
     on_grid = [
         on_volume(one, image.shape, spacing_zyx_mm, (z, y, x))
-        for one in (change, drawn.whole.astype(np.float32), soft_edge(drawn.whole, blur_mm), site.healthy)
+        for one in (change, drawn.whole.astype(np.float32), soft_edge(drawn.whole, edge_mm), site.healthy)
     ]
     box, (added, filled, soft, interpolated) = on_grid[0][0], [values for _, values in on_grid]
     mask = filled > 0.5

@@ -15,6 +15,7 @@ from scipy import ndimage
 from models.contract import BoolArray, FloatArray, ModelError
 from models.diffusionxray.samplers import Noise
 from models.diffusionxray.schedule import cosine
+from models.lefusion.composite import EDGE_SIGMA_MM
 from models.lefusion.config import SCHEDULE
 from models.lefusion.histogram import LUNG, Histogram, Texture, jittered, preset
 from models.lefusion.insert import LEAST_VOXELS, Drawn, Site
@@ -24,7 +25,7 @@ from models.lefusion.samplers import Fields, Walk, sample, some_times, walk
 from models.lefusion.train import CPU, Trained, read_trained
 
 HISTOGRAMS = "histograms.json"
-RADIUS_PER_DIAMETER = 0.62
+RADIUS_PER_DIAMETER = 0.65
 """Of a control sphere over the diameter of equal volume, as in the shapes that DiffMask learns from."""
 CORE_DEPTH = 0.4
 """A part-solid lesion's core lies deeper than this part of its greatest depth."""
@@ -84,7 +85,7 @@ class Synthesiser:
         masks = [mask] if classes == 1 else parts_of(mask, site.texture)
         wanted = self._wanted(site.texture, masks, rng)
         hu = draw_texture(self.texture.network, site.healthy, masks, wanted, Noise(seed, 1), sampling=self.sampling)
-        return Drawn(tuple(hu), tuple(masks))
+        return Drawn(tuple(hu), tuple(masks), EDGE_SIGMA_MM)
 
     def _wanted(self, texture: Texture, masks: Sequence[BoolArray], rng: np.random.Generator) -> Histogram:
         """What the network is asked for, (classes · bins,); zeros for a class that is not there."""
@@ -160,11 +161,17 @@ def read_histograms(folder: Path) -> FloatArray:
 
 
 def read_synthesiser(
-    run: Path, *, sampling: Sampling = FAST, source: Source = "trained", device: torch.device = CPU
+    run: Path,
+    *,
+    texture: str = "texture",
+    sampling: Sampling = FAST,
+    source: Source = "trained",
+    device: torch.device = CPU,
 ) -> Synthesiser:
     """From the folder of a run.
 
+    texture  folder in it: another one for an ablation
     raises   ModelError     a network is missing there, or is another's
     """
-    texture, mask = read_trained(run / "texture", "texture", device), read_trained(run / "mask", "mask", device)
-    return Synthesiser(texture, mask, read_histograms(run / "texture"), sampling, source)
+    drawn, mask = read_trained(run / texture, "texture", device), read_trained(run / "mask", "mask", device)
+    return Synthesiser(drawn, mask, read_histograms(run / texture), sampling, source)

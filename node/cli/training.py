@@ -10,6 +10,7 @@ from node.cli import (
     evaluate_clinreadnet,
     evaluate_deeplesion,
     evaluate_diffusionxray,
+    evaluate_lefusion,
     evaluate_lidnet,
     training_clinreadnet,
     training_deeplesion,
@@ -35,5 +36,6 @@ def register(app: typer.Typer) -> None:
     evaluate_deeplesion.register(evaluate)
     evaluate_clinreadnet.register(evaluate)
     evaluate_diffusionxray.register(evaluate)
+    evaluate_lefusion.register(evaluate)
     app.add_typer(train, name="train", rich_help_panel=_PANEL)
     app.add_typer(evaluate, name="evaluate", rich_help_panel=_PANEL)
