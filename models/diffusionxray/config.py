@@ -5,7 +5,7 @@ source: DiffusionXRay dossier 5 (the published restorer), 8 (cost), 9 and 10 (wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Preset = Literal["cpu", "gpu"]
@@ -88,6 +88,15 @@ NETWORKS: dict[Stage, NetworkConfig] = {
 }
 
 
+Shape = Literal["shipped", "paper", "paper-full-skip"]
+SHAPES: dict[Shape, NetworkConfig] = {
+    "shipped": NETWORKS["ddpm"],
+    "paper": PAPER,
+    "paper-full-skip": replace(PAPER, full_skip=True),
+}
+"""Of the conditional DDPM. The published network drops the shortcut of the finest level; the last one here uses it."""
+
+
 @dataclass(frozen=True)
 class ScheduleConfig:
     """T, the cosine's offset s, and what betas are clipped to."""
@@ -146,6 +155,11 @@ class TrainConfig:
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
     checkpoint_every: int = 250
+
+
+def fitting(training: TrainConfig, network: NetworkConfig) -> TrainConfig:
+    """The same with crops that the network takes: larger ones where it halves them more often."""
+    return replace(training, crop_px=-(-training.crop_px // network.multiple) * network.multiple)
 
 
 TRAINING: dict[Preset, TrainConfig] = {

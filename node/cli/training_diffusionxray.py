@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from models.contract import FloatArray, Volume
-    from models.diffusionxray.config import Stage
+    from models.diffusionxray.config import Shape, Stage
     from models.diffusionxray.network import RestorationUNet
 
 _LEAST_SLICES = 20
@@ -225,6 +225,9 @@ def refiner(
 def ddpm(
     out: Path = OUT,
     name: str = typer.Option("ddpm", "--name", help="Its folder in the run."),
+    shape: Literal["shipped", "paper", "paper-full-skip"] = typer.Option(
+        "shipped", "--shape", help="The shipped size, or the published 91 million parameters, which want a GPU."
+    ),
     mix: list[str] | None = MIX,
     keep_coarse: bool = KEEP_COARSE,
     preset: Literal["cpu", "gpu"] = PRESET,
@@ -234,7 +237,7 @@ def ddpm(
     workers: int = WORKERS,
 ) -> None:
     """The paper's conditional diffusion model, to compare with; it is no part of what ships."""
-    _train("ddpm", out, name, mix, (preset, seed, steps, resume, keep_coarse, workers))
+    _train("ddpm", out, name, mix, (preset, seed, steps, resume, keep_coarse, workers), shape=shape)
 
 
 def bundle(
@@ -266,9 +269,11 @@ def _train(
     mix: list[str] | None,
     how: tuple[Any, ...],
     start: RestorationUNet | None = None,
+    *,
+    shape: Shape = "shipped",
 ) -> None:
-    """One network. how: preset, seed, steps, resume, keep_coarse, workers. start: of the refiner"""
-    from models.diffusionxray.config import TRAINING, CropConfig
+    """One network. how: preset, seed, steps, resume, keep_coarse, workers. start: of the refiner; shape: of the ddpm"""
+    from models.diffusionxray.config import SHAPES, TRAINING, CropConfig, fitting
     from models.diffusionxray.data import load_pictures
     from models.diffusionxray.model import FAST
     from models.diffusionxray.pairs import MIX as SHIPPED
@@ -277,6 +282,8 @@ def _train(
 
     preset, seed, steps, resume, keep_coarse, workers = how
     training = TRAINING[preset] if steps is None else dataclasses.replace(TRAINING[preset], steps=steps)
+    config = dataclasses.replace(FAST, networks={**FAST.networks, "ddpm": SHAPES[shape]})
+    training = fitting(training, config.networks[stage])
     shares = _shares(mix) or SHIPPED
     with in_words(), progress_bar() as progress:
         pictures = load_pictures(_pictures(out), split="train")
@@ -288,7 +295,7 @@ def _train(
             "pictures": len(pictures),
         }
         weights = train(
-            FAST, stage, store, out / name, preset=preset, seed=seed, regressor=start, training=training,
+            config, stage, store, out / name, preset=preset, seed=seed, regressor=start, training=training,
             learns_from=learns_from, resume=resume, on_progress=progress, workers=workers,
         )  # fmt: skip
     say(f"weights: {weights}")

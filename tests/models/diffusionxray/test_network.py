@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.diffusionxray.config import NETWORKS, PAPER
+from models.diffusionxray.config import NETWORKS, PAPER, SHAPES, TRAINING, CropConfig, fitting
 from models.diffusionxray.network import FullAttention, LinearAttention, TimeEmbedding, build
 
 
@@ -37,7 +38,28 @@ def test_the_published_network_has_the_published_shape():
     assert [stage.look is not None for stage in network.down] == [False] * 4 + [True] * 4
     assert [stage.look is not None for stage in network.up] == [False] * 4 + [True] * 3
     assert len(network.shrink) == len(network.grow) == 7
+    norms = [one for name, one in network.named_modules() if isinstance(one, nn.GroupNorm) and "look" not in name]
+    assert {one.num_groups for one in norms} == {8}
+    assert [one.weight.shape for one in network.time.layers[::2]] == [(64, 16), (64, 64)]
     assert network.finest is None
+
+
+def test_the_conditional_network_is_trained_in_the_published_shape_with_and_without_its_full_resolution_shortcut():
+    """The shortcut is two blocks of 16 channels at 1024²: 25 GFLOP of convolutions, by the sizes of their kernels."""
+    assert SHAPES["shipped"] is NETWORKS["ddpm"]
+    plain, skipping = (parameters_and_gflop(SHAPES[shape], 1024) for shape in ("paper", "paper-full-skip"))
+    assert (round(plain[0] / 1e6, 1), round(plain[1], 1)) == (91.4, 217.5)
+    blocks = (32 * 16 * 9 + 3 * 16 * 16 * 9 + 32 * 16) * 2 * 1024**2 / 1e9
+    assert skipping[1] - plain[1] == pytest.approx(blocks, rel=1e-3)
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_crops_fit_every_shape_and_every_bank(preset):
+    for network in SHAPES.values():
+        crop_px = fitting(TRAINING[preset], network).crop_px
+        assert crop_px % network.multiple == 0
+        assert TRAINING[preset].crop_px <= crop_px <= CropConfig().bank_px
+    assert fitting(TRAINING[preset], SHAPES["shipped"]) == TRAINING[preset]
 
 
 @pytest.mark.parametrize(
