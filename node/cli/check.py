@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -77,7 +75,7 @@ def _show(one: Tried) -> None:
 
 def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     from node import wiring
-    from node.cli import room
+    from node.cli import door, room
 
     running = homes.owner(settings.home)
     homes.prepare(settings)
@@ -93,10 +91,10 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     database = _database(node, running)
     yield database
     yield _broker(node, running)
-    yield _port("DICOM port", settings.host, settings.port, running=running is not None)
-    yield _port("web port", settings.web_host, settings.web_port, running=running is not None)
+    yield door.port("DICOM port", settings.host, settings.port, running=running is not None)
+    yield door.port("web port", settings.web_host, settings.web_port, running=running is not None)
     known = _known(node) if database.verdict == "ok" else []
-    yield from _tls(settings, sends=any(peer.tls for peer in known), running=running is not None)
+    yield from door.tls(settings, sends=any(peer.tls for peer in known), running=running is not None)
     if database.verdict == "ok":
         yield from room.files(node)
         yield from room.retention(node)
@@ -117,49 +115,6 @@ def _processes(settings: Settings) -> Iterator[Tried]:
         else:
             log = homes.log_dir(settings) / f"{name}.log"
             yield Tried(name, "fault", "does not run, or is not ready yet", f"`up` starts it again; see {log}")
-
-
-def _tls(settings: Settings, *, sends: bool, running: bool) -> Iterator[Tried]:
-    """A certificate without a port serves for sending alone, where a peer takes results over TLS."""
-    from node.dicom import tls
-
-    if settings.tls_certificate is None:
-        if settings.tls_port is not None:
-            yield Tried(
-                "TLS",
-                "fault",
-                f"TLS port {settings.tls_port} without a certificate: `receive` does not start",
-                "set PACSNODE_TLS_CERTIFICATE, _KEY and _AUTHORITIES too, or take PACSNODE_TLS_PORT away",
-            )
-        return
-    try:
-        ends = tls.ends(settings)
-    except NodeError as exc:
-        yield Tried("TLS", "fault", exc.reason, "mend the files named by PACSNODE_TLS_CERTIFICATE, _KEY, _AUTHORITIES")
-        return
-    yield from _endings(ends)
-    if settings.tls_port is None:
-        yield Tried(
-            "TLS",
-            "note" if sends else "fault",
-            "certificate, key and authorities fit, but without a TLS port nothing listens for TLS",
-            "set PACSNODE_TLS_PORT, unless TLS is for sending alone",
-        )
-        return
-    yield Tried("TLS", "ok", "certificate, key and authorities fit")
-    yield _port("TLS port", settings.host, settings.tls_port, running=running)
-
-
-def _endings(ends: Sequence[tuple[str, dt.datetime]]) -> Iterator[Tried]:
-    now = dt.datetime.now(dt.UTC)
-    for whose, at in ends:
-        if at < now + _SOON:
-            when = "has ended" if at < now else "ends"
-            change = "put the new file in its place: running processes take it up by themselves"
-            yield Tried("TLS certificate", "note", f"{whose} {when} on {at:%Y-%m-%d %H:%M} UTC", change)
-
-
-_SOON = dt.timedelta(days=30)
 
 
 def _database(node: Node, running: int | None) -> Tried:
@@ -211,35 +166,6 @@ def _try(what: str, ask: Callable[[], str], change: str) -> Tried:
         return Tried(what, "fault", exc.reason, change)
     except (OperationalError, RedisError, OSError) as exc:
         return Tried(what, "fault", f"does not answer ({type(exc).__name__})", change)
-
-
-def _port(what: str, host: str, port: int, *, running: bool) -> Tried:
-    if not running:
-        return _free(what, host, port)
-    address = (homes.own_address(host), port)
-    where = f"{address[0]}:{port}"
-    try:
-        socket.create_connection(address, timeout=3).close()
-    except OSError:
-        return Tried(what, "fault", f"{where} does not answer", "see HOME/log")
-    return Tried(what, "ok", f"{where} answers")
-
-
-def _free(what: str, host: str, port: int) -> Tried:
-    """Whether `up` could listen there: tried, since an address may be another machine's and a port the system's."""
-    where = f"{host}:{port}"
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen()
-    except OSError as exc:
-        if exc.errno != errno.EADDRINUSE:
-            return Tried(what, "fault", f"nobody can listen at {where} here ({exc.strerror})", "choose another")
-        found = f"{where} is in use by a program that is not the `up` of this home"
-        return Tried(what, "note", found, "choose another port")
-    return Tried(what, "ok", f"{where} is free")
 
 
 def _work(node: Node) -> Iterator[Tried]:
