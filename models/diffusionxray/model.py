@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from models.catalogue import Accepts, Model, OnProgress
@@ -14,7 +11,6 @@ from models.diffusionxray.config import DiffusionXRayConfig
 from models.diffusionxray.network import RestorationUNet, build
 from models.diffusionxray.run import Restored
 from models.diffusionxray.run import run as run_networks
-from models.weights import save_weights
 
 FAST = DiffusionXRayConfig()
 """The configuration of the weights that ship."""
@@ -33,14 +29,6 @@ class Restorer(nn.Module):
 def build_fast() -> Restorer:
     """The untrained networks of the weights that ship."""
     return Restorer(FAST)
-
-
-def bundle(regressor: Path, refiner: Path, out: Path, config: DiffusionXRayConfig = FAST) -> str:
-    """One file of the weights of two trainings; its sha256."""
-    both = Restorer(config)
-    for network, path in ((both.regressor, regressor), (both.refiner, refiner)):
-        network.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-    return save_weights(both, out)
 
 
 def prepare(network: Restorer, device: torch.device) -> Restorer:
