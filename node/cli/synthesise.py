@@ -104,9 +104,9 @@ def synthesise(
 
 def _only_series(folder: Path) -> list[Path]:
     """The longest CT series of the one patient there. raises NotEligible, ConfigurationError"""
-    from node.cli.training_diffusionxray import _longest_series
+    from node.cli.training_diffusionxray import longest_series
 
-    found = [paths for _, paths in _longest_series(folder)]
+    found = [paths for _, paths in longest_series(folder)]
     if not found:
         raise NotEligible("There is no CT series of 20 images or more in this folder.")
     if len(found) > 1:

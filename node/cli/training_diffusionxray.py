@@ -353,12 +353,12 @@ def _prepare_drrs(folder: Path, out: Path) -> int:
 
     collection = folder.resolve().name
     known = f"*/{glob.escape(collection)}"
-    for key, paths in _longest_series(folder):
+    for key, paths in longest_series(folder):
         if any((out / "lq").glob(f"{known}-{key}-*.npz")):
             continue
         try:
             volume = read_volume(paths)
-            voxels = _upright(volume)
+            voxels = upright_voxels(volume)
         except NotEligible as exc:
             _left_out(f"patient {key}", exc.reason)
             continue
@@ -369,7 +369,7 @@ def _prepare_drrs(folder: Path, out: Path) -> int:
     return there
 
 
-def _longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:
+def longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:
     """Key of each patient, and the files of the CT series with the most images."""
     from node.cli.training_deeplesion import short_digest
     from node.dicom.header import read_header
@@ -389,7 +389,7 @@ def _longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:
             yield key, longest
 
 
-def _upright(volume: Volume) -> FloatArray:
+def upright_voxels(volume: Volume) -> FloatArray:
     """Voxels from feet to head, anterior to posterior, the patient's right to left; padding is air.
 
     raises   NotEligible    not axial, or uneven

@@ -155,18 +155,18 @@ def _prepare_real(folder: Path, out: Path, split: Literal["train", "test"], lesi
     """Lesions in the longest series of each patient; what cannot be used is said and left out."""
     from models.contract import ModelError
     from models.lefusion.data import prepare_chest
-    from node.cli.training_diffusionxray import _longest_series, _upright
+    from node.cli.training_diffusionxray import longest_series, upright_voxels
     from node.dicom.read.volume import read_volume
 
     other = "test" if split == "train" else "train"
-    for key, paths in _longest_series(folder):
+    for key, paths in longest_series(folder):
         if any((out / split).glob(f"{key}-*.npz")):
             continue
         if any((out / other).glob(f"{key}-*.npz")):
             raise ConfigurationError(f"{folder}: a patient there is among those for {other} already")
         try:
             volume = read_volume(paths)
-            made = prepare_chest(_upright(volume), volume.spacing_zyx_mm, key, out, split, lesions=lesions)
+            made = prepare_chest(upright_voxels(volume), volume.spacing_zyx_mm, key, out, split, lesions=lesions)
         except (NotEligible, ModelError) as exc:
             say(f"{paths[0].parent.name}: left out. {exc}")
             continue

@@ -15,7 +15,7 @@ from typer.testing import Result
 
 from models.contract import FloatArray, SourceRef, Volume
 from models.diffusionxray.data import Domain, Picture, load_pictures, save_picture
-from node.cli.training_diffusionxray import _shares, _upright
+from node.cli.training_diffusionxray import _shares, upright_voxels
 from node.errors import ConfigurationError, NotEligible
 
 Run = Callable[..., Result]
@@ -151,14 +151,14 @@ def test_ct_is_turned_upright_for_its_drr() -> None:
     upright = np.zeros((4, 4))
     upright[2, 0] = upright[1, 1] = upright[0, 2] = upright[3, 3] = 1
     straight = volume(upright)
-    np.testing.assert_array_equal(_upright(straight), straight.voxels)
+    np.testing.assert_array_equal(upright_voxels(straight), straight.voxels)
     prone = upright.copy()
     prone[1, 1] = prone[0, 2] = -1
-    np.testing.assert_array_equal(_upright(volume(prone)), straight.voxels[:, ::-1, ::-1])
+    np.testing.assert_array_equal(upright_voxels(volume(prone)), straight.voxels[:, ::-1, ::-1])
     padding = np.zeros((2, 3, 4), bool)
     padding[0, 0, 0] = True
-    assert _upright(volume(upright, padding))[0, 0, 0] == -1000
+    assert upright_voxels(volume(upright, padding))[0, 0, 0] == -1000
     sagittal = np.zeros((4, 4))
     sagittal[0, 0] = sagittal[2, 1] = sagittal[1, 2] = sagittal[3, 3] = 1
     with pytest.raises(NotEligible, match="not axial"):
-        _upright(volume(sagittal))
+        upright_voxels(volume(sagittal))
