@@ -23,7 +23,8 @@ from models.diffusionxray.network import RestorationUNet, build
 from models.diffusionxray.pairs import BICUBIC, IDENTITY, PHYSICS, with_coarse_of
 from models.diffusionxray.prior import degrade_by_prior, read_prior
 from models.diffusionxray.run import RestoredPicture, restore
-from models.diffusionxray.samplers import Noise, dpm_solver
+from models.diffusionxray.samplers import Noise, Predict, ancestral, dpm_solver
+from models.diffusionxray.schedule import Path as Times
 from models.diffusionxray.schedule import cosine, even_steps
 from models.diffusionxray.tiles import padded, predictor
 from models.diffusionxray.train import digest
@@ -88,6 +89,8 @@ def bundled(regressor: Path, refiner: Path) -> tuple[Restorer, dict[str, object]
 def methods_of(name: str, weights: Path, device: torch.device, *, steps: Sequence[int]) -> dict[str, Method]:
     """All that these weights can do to a picture: a restorer at each number of steps, else the one network they are.
 
+    The paper's DDPM twice, since the sampler counts: as the paper draws, and by the solver in few steps.
+
     raises   ModelError     other weights, or other facts
     """
     stage = facts_of(weights).get("stage", RESTORER)
@@ -96,7 +99,7 @@ def methods_of(name: str, weights: Path, device: torch.device, *, steps: Sequenc
     if stage == "regressor":
         return {name: _by_regressor(network_of(weights, "regressor", device))}
     if stage == "ddpm":
-        return {name: _by_ddpm(network_of(weights, "ddpm", device), FAST)}
+        return _by_ddpm(name, network_of(weights, "ddpm", device), FAST)
     raise ModelError(f"{weights}: {stage} restores nothing by itself")
 
 
@@ -204,16 +207,24 @@ def _by_regressor(network: RestorationUNet) -> Method:
     return restored
 
 
-def _by_ddpm(network: RestorationUNet, config: DiffusionXRayConfig) -> Method:
-    """The paper's restorer by DPM-Solver++, as on the reference path."""
-    path = even_steps(cosine(config.schedule), config.sampling.solver_steps)
+def _by_ddpm(name: str, network: RestorationUNet, config: DiffusionXRayConfig) -> dict[str, Method]:
+    """The paper's restorer by ancestral sampling, and by DPM-Solver++."""
+    schedule, sampling = cosine(config.schedule), config.sampling
 
-    @torch.inference_mode()
-    def restored(unit: FloatArray, _spacing_mm: float) -> FloatArray:
-        condition = _canvas(unit, network)
-        return _like(unit, dpm_solver(predictor(network, config.tiles, condition), path, condition, Noise(SEED)))
+    def by(sampler: Callable[[Predict, Times, Tensor, Noise], Tensor], steps: int) -> Method:
+        path = even_steps(schedule, steps)
 
-    return restored
+        @torch.inference_mode()
+        def restored(unit: FloatArray, _spacing_mm: float) -> FloatArray:
+            condition = _canvas(unit, network)
+            return _like(unit, sampler(predictor(network, config.tiles, condition), path, condition, Noise(SEED)))
+
+        return restored
+
+    return {
+        name: by(ancestral, sampling.ancestral_steps),
+        f"{name}, solver of {sampling.solver_steps} steps": by(dpm_solver, sampling.solver_steps),
+    }
 
 
 def _canvas(unit: FloatArray, network: RestorationUNet) -> Tensor:

@@ -116,13 +116,15 @@ class SamplingConfig:
     flow_steps          evaluations of the refiner per sample, where several are drawn
     flow_noise          standard deviation of the noise that the flow starts with, in units of the picture
     samples             drawn where uncertainty is asked for
-    solver_steps        of DPM-Solver++ and DDIM on the reference path
+    ancestral_steps     of the paper's own sampler where its DDPM is compared, spread over its 2,000 times
+    solver_steps        of DPM-Solver++: a twelfth of the work, and 2.5 dB farther from the truth (ARMS.md)
     """
 
     returned_steps: int = 0
     flow_steps: int = 4
     flow_noise: float = 0.05
     samples: int = 4
+    ancestral_steps: int = 250
     solver_steps: int = 20
 
 

@@ -92,12 +92,13 @@ def test_a_regressor_alone_and_the_papers_network_are_methods_too(tmp_path: Path
     regressor, ddpm = (
         written(tmp_path / stage, stage, config) for stage, config in (("regressor", REGRESSOR), ("ddpm", DDPM))
     )
-    for name, weights in (("plain", regressor), ("paper", ddpm)):
+    for name, weights, more in (("plain", regressor, []), ("paper", ddpm, ["paper, solver of 20 steps"])):
         methods = methods_of(name, weights, CPU, steps=(0, 4))
-        assert list(methods) == [name]
-        told = methods[name](picture, 0.3)
-        assert told.shape == picture.shape
-        assert np.isfinite(told).all()
+        assert list(methods) == [name, *more]
+        for method in methods.values():
+            told = method(picture, 0.3)
+            assert told.shape == picture.shape
+            assert np.isfinite(told).all()
 
 
 def test_a_refiner_alone_restores_nothing(tmp_path: Path) -> None:
