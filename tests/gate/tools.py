@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import tempfile
@@ -67,11 +68,30 @@ def srtree(case: Case) -> Iterator[Complaint]:
 
 
 def ps(case: Case) -> Iterator[Complaint]:
-    """DCMTK can apply every presentation state. The program says so in words only."""
-    for path, _ in case.of_modality("PR"):
-        _, said = run("dcmpschk", path)
+    """DCMTK can apply every presentation state. The program says so in words only.
+
+    It takes some bytes of UTF-8 for control characters: letters beyond ASCII are not shown to it.
+    """
+    for path, ds in case.of_modality("PR"):
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / path.name
+            _in_ascii(ds).save_as(plain)
+            _, said = run("dcmpschk", plain)
         if "Test passed." not in said:
             yield Complaint("ps", path.name, "; ".join(_bad_lines(said)) or said.strip()[-200:])
+
+
+def _in_ascii(ds: pydicom.Dataset) -> pydicom.Dataset:
+    """A copy with a question mark for each letter beyond ASCII."""
+    plain = copy.deepcopy(ds)
+    plain.walk(_without_letters)
+    return plain
+
+
+def _without_letters(_: pydicom.Dataset, element: pydicom.DataElement) -> None:
+    if element.VR in STR_VR and not str(element.value).isascii():
+        texts = element.value if element.VM > 1 else [element.value]
+        element.value = [str(text).encode("ascii", "replace").decode() for text in texts]
 
 
 def tid1500(case: Case) -> Iterator[Complaint]:

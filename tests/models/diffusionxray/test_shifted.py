@@ -165,5 +165,5 @@ def test_a_picture_of_a_chest_is_bright_where_it_is_dense_and_shows_its_nodule(t
 
 def test_another_file_is_no_chest(tmp_path: Path) -> None:
     np.savez(tmp_path / "rays.npz", soft=np.zeros(3))
-    with pytest.raises(ModelError, match="no chest along its rays"):
+    with pytest.raises(ModelError, match="not a chest along its rays"):
         read_rays(tmp_path / "rays.npz")
