@@ -20,6 +20,6 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
-        last = functional.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias)
-        return last.permute(0, 3, 1, 2)
+        """(B, C, …) to the same, of an image or a volume."""
+        last = functional.layer_norm(x.movedim(1, -1), (x.shape[1],), self.weight, self.bias)
+        return last.movedim(-1, 1)

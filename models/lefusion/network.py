@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.diffusionxray.network import TimeEmbedding
+from models.layers import ChannelNorm
 from models.lefusion.config import NetworkConfig
 
 BUCKETS, FARTHEST = 32, 32
@@ -150,30 +151,34 @@ class Block(nn.Module):
         return out
 
 
-class ChannelNorm(nn.Module):
-    """Every voxel normalised over its own channels."""
+class Attention(nn.Module):
+    """What attention over depth and in the plane share: normed tokens to queries, keys and values, and back."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, D, H, W) to the same."""
-        last = functional.layer_norm(x.movedim(1, -1), (x.shape[1],), self.weight, self.bias)
-        return last.movedim(-1, 1)
-
-
-class DepthAttention(nn.Module):
-    """Each place in the plane by itself: its slices attend to one another, beside the identity."""
-
-    def __init__(self, config: NetworkConfig, width: int) -> None:
+    def __init__(self, config: NetworkConfig, width: int, *, bias: bool = False) -> None:
         super().__init__()
         self.heads = config.heads
         hidden = config.heads * config.head_width
         self.scale = nn.Parameter(torch.ones(width))
         self.queries = nn.Linear(width, 3 * hidden, bias=False)
-        self.out = nn.Linear(hidden, width, bias=False)
+        self.out = nn.Linear(hidden, width, bias=bias)
+
+    def asked(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(…, N, width) to queries, keys and values, each (…, heads, N, head_width)."""
+        joined = self.queries(functional.layer_norm(tokens, self.scale.shape, self.scale))
+        q, k, v = (part.reshape(*part.shape[:-1], self.heads, -1).transpose(-2, -3) for part in joined.chunk(3, -1))
+        return q, k, v
+
+    def told(self, seen: Tensor) -> Tensor:
+        """(…, heads, N, head_width) to (…, N, width)."""
+        told: Tensor = self.out(seen.transpose(-2, -3).flatten(-2))
+        return told
+
+
+class DepthAttention(Attention):
+    """Each place in the plane by itself: its slices attend to one another, beside the identity."""
+
+    def __init__(self, config: NetworkConfig, width: int) -> None:
+        super().__init__(config, width)
         turns = ROTARY_BASE ** (-torch.arange(0, config.head_width, 2) / config.head_width)
         self.register_buffer("turns", turns, persistent=False)
 
@@ -185,51 +190,37 @@ class DepthAttention(nn.Module):
         bias     (heads, D, D)
         """
         tokens = x.permute(0, 3, 4, 2, 1)  # (B, H, W, D, width)
-        q, k, v = _heads_of(self.queries(_normed(tokens, self.scale)), self.heads)  # (B, H, W, heads, D, head_width)
+        q, k, v = self.asked(tokens)  # (B, H, W, heads, D, head_width)
         angle = torch.arange(x.shape[2], device=x.device)[:, None] * self.turns  # (D, head_width / 2)
         seen = functional.scaled_dot_product_attention(_turned(q, angle), _turned(k, angle), v, attn_mask=bias)
-        told: Tensor = self.out(_joined(seen))
-        return x + told.permute(0, 4, 3, 1, 2)
+        return x + self.told(seen).permute(0, 4, 3, 1, 2)
 
 
-class PlaneAttention(nn.Module):
+class PlaneAttention(Attention):
     """Each slice by itself: its places attend to one another, beside the identity."""
-
-    def __init__(self, config: NetworkConfig, width: int) -> None:
-        super().__init__()
-        self.heads = config.heads
-        hidden = config.heads * config.head_width
-        self.scale = nn.Parameter(torch.ones(width))
-        self.queries = nn.Linear(width, 3 * hidden, bias=False)
-        self.out = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, D, H, W) to the same."""
         tokens = x.flatten(3).permute(0, 2, 3, 1)  # (B, D, H·W, width)
-        q, k, v = _heads_of(self.queries(_normed(tokens, self.scale)), self.heads)
-        told: Tensor = self.out(_joined(functional.scaled_dot_product_attention(q, k, v)))
-        return x + told.permute(0, 3, 1, 2).reshape(x.shape)
+        seen = self.seen(*self.asked(tokens))  # (B, D, heads, H·W, head_width)
+        return x + self.told(seen).permute(0, 3, 1, 2).reshape(x.shape)
+
+    def seen(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Of each query the values of all places."""
+        return functional.scaled_dot_product_attention(q, k, v)
 
 
-class LinearAttention(nn.Module):
+class LinearAttention(PlaneAttention):
     """The same at a cost linear in the number of places: keys and values are summed up first."""
 
     def __init__(self, config: NetworkConfig, width: int) -> None:
-        super().__init__()
-        self.heads = config.heads
+        super().__init__(config, width, bias=True)
         self.factor = config.head_width**-0.5
-        hidden = config.heads * config.head_width
-        self.scale = nn.Parameter(torch.ones(width))
-        self.queries = nn.Linear(width, 3 * hidden, bias=False)
-        self.out = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, D, H, W) to the same."""
-        tokens = x.flatten(3).permute(0, 2, 3, 1)  # (B, D, H·W, width)
-        q, k, v = _heads_of(self.queries(_normed(tokens, self.scale)), self.heads)  # (B, D, heads, H·W, head_width)
-        summed = k.softmax(-2).transpose(-1, -2) @ v  # (B, D, heads, head_width, head_width)
-        told: Tensor = self.out(_joined(q.softmax(-1) * self.factor @ summed))
-        return x + told.permute(0, 3, 1, 2).reshape(x.shape)
+    def seen(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """By the sum of keys and values, (B, D, heads, head_width, head_width)."""
+        seen: Tensor = q.softmax(-1) * self.factor @ (k.softmax(-2).transpose(-1, -2) @ v)
+        return seen
 
 
 def build(config: NetworkConfig) -> LesionUNet:
@@ -243,21 +234,6 @@ _HALVING = ((1, 4, 4), (1, 2, 2), (0, 1, 1))
 
 def _norm(config: NetworkConfig, width: int) -> nn.Module:
     return ChannelNorm(width) if config.norm == "channel" else nn.GroupNorm(config.groups, width)
-
-
-def _normed(tokens: Tensor, scale: Tensor) -> Tensor:
-    return functional.layer_norm(tokens, scale.shape, scale)
-
-
-def _heads_of(joined: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(…, N, 3 · heads · head_width) to queries, keys and values, each (…, heads, N, head_width)."""
-    q, k, v = (part.reshape(*part.shape[:-1], heads, -1).transpose(-2, -3) for part in joined.chunk(3, -1))
-    return q, k, v
-
-
-def _joined(seen: Tensor) -> Tensor:
-    """(…, heads, N, head_width) to (…, N, heads · head_width)."""
-    return seen.transpose(-2, -3).flatten(-2)
 
 
 def _turned(tokens: Tensor, angle: Tensor) -> Tensor:
