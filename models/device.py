@@ -9,6 +9,16 @@ import torch
 from torch import Tensor
 
 
+def best() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def of_preset(preset: str) -> torch.device:
+    """What a training of the preset "gpu" or "cpu" works on; the CPU where there is no GPU."""
+    return best() if preset == "gpu" else torch.device("cpu")
+
+
 @contextmanager
 def as_written() -> Iterator[None]:
     """Convolutions of a GPU in the precision of their tensors, and with the same bits each time; as decorator too.

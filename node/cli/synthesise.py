@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from node.cli.learning import in_words, progress_bar
+from node.cli.series import LEAST_SLICES, in_air, longest_series
 from node.cli.words import say
 from node.errors import ConfigurationError, NotEligible
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from models.contract import Volume
     from models.lefusion.insert import Artist, Inserted
 
-_AIR_HU = -1000.0
 IMAGES, TRUTH = "images", "lesions.csv"
 COLUMNS = (
     "number", "slice", "row", "column", "x_mm", "y_mm", "z_mm", "diameter_mm", "long_axis_mm", "middle_axis_mm",
@@ -83,9 +83,7 @@ def synthesise(
         volume = read_volume(paths, on_progress=partial(progress, "reading"))
         if not volume.even_steps:
             raise NotEligible("Its slices are unevenly spaced.")
-        voxels = np.array(volume.voxels, np.float32)
-        if volume.padding is not None:
-            voxels[volume.padding] = _AIR_HU
+        voxels = np.array(in_air(volume), np.float32)
         progress("lesions", 0, lesions)
         changed, truth = insert_lesions(
             voxels, volume.spacing_zyx_mm, artist, count=lesions, seed=seed, on_progress=partial(progress, "lesions")
@@ -104,11 +102,9 @@ def synthesise(
 
 def _only_series(folder: Path) -> list[Path]:
     """The longest CT series of the one patient there. raises NotEligible, ConfigurationError"""
-    from node.cli.training_diffusionxray import longest_series
-
     found = [paths for _, paths in longest_series(folder)]
     if not found:
-        raise NotEligible("There is no CT series of 20 images or more in this folder.")
+        raise NotEligible(f"There is no CT series of {LEAST_SLICES} images or more in this folder.")
     if len(found) > 1:
         raise ConfigurationError(f"{folder}: CT of {len(found)} patients; the folder of one is wanted")
     return found[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -11,12 +10,12 @@ from typing import Literal
 import typer
 
 from node.cli.learning import CASES, PRESET, RESUME, SEED, STEPS, in_words, progress_bar
+from node.cli.series import LEAST_SLICES, ct_series, in_air, short_digest
 from node.cli.words import say
-from node.errors import ConfigurationError, NotEligible, NotUnderstood
+from node.errors import ConfigurationError, NotEligible
 
 GOING_ON = 1 / 3
 """Of the learning rate, for weights that have learnt before."""
-_LEAST_SLICES = 20
 _LARGEST_STEP_MM = 5.0
 DATA = typer.Option(
     None,
@@ -129,42 +128,25 @@ def _prepared(data: Path, out: Path) -> list[Path]:
 
 def prepare_volumes(data: Path, out: Path, *, collection: str) -> list[Path]:
     """Every CT series below `data` that makes an even volume, as `out`/<patient key>-<digest of the series UID>.npz."""
-    import numpy as np
-
-    from models.deeplesion.network import AIR_HU
     from models.deeplesion.samples import save_volume
-    from node.dicom.header import read_header
     from node.dicom.read.volume import read_volume
 
     out.mkdir(parents=True, exist_ok=True)
-    series: dict[tuple[str, str], list[Path]] = {}
-    for path in sorted(one for one in data.rglob("*") if one.is_file()):
-        try:
-            header = read_header(path)
-        except NotUnderstood:
-            continue
-        if header.modality == "CT":
-            series.setdefault((header.patient_id, header.series_instance_uid), []).append(path)
+    series = [(patient, uid, paths) for patient, own in ct_series(data).items() for uid, paths in own.items()]
     written = []
-    for (patient_id, uid), paths in series.items():
-        if len(paths) < _LEAST_SLICES:
+    for patient_id, uid, paths in series:
+        if len(paths) < LEAST_SLICES:
             continue
         try:
             volume = read_volume(paths)
         except NotEligible as exc:
             say(f"{paths[0].parent.name}: left out. {exc.reason}")
             continue
-        if not volume.even_steps or volume.spacing_zyx_mm[0] > _LARGEST_STEP_MM or len(volume.voxels) < _LEAST_SLICES:
+        if not volume.even_steps or volume.spacing_zyx_mm[0] > _LARGEST_STEP_MM or len(volume.voxels) < LEAST_SLICES:
             say(f"{paths[0].parent.name}: left out. Its slices are uneven, too few, or too far apart.")
             continue
-        hu = volume.voxels if volume.padding is None else np.where(volume.padding, np.float32(AIR_HU), volume.voxels)
         patient = short_digest(patient_id)
         target = out / f"{patient}-{short_digest(uid)}.npz"
-        save_volume(target, hu, volume.spacing_zyx_mm, patient=patient, collection=collection)
+        save_volume(target, in_air(volume), volume.spacing_zyx_mm, patient=patient, collection=collection)
         written.append(target)
     return written
-
-
-def short_digest(text: str) -> str:
-    """As node/dicom/slices.py makes its keys: one patient has one key in both."""
-    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import glob
 import hashlib
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,18 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from node.cli.learning import PRESET, RESUME, SEED, STEPS, in_words, progress_bar
+from node.cli.series import LEAST_SLICES, longest_series, upright_voxels
 from node.cli.words import remark, say
-from node.errors import ConfigurationError, NotEligible, NotUnderstood
+from node.errors import ConfigurationError, NotEligible
 
 if TYPE_CHECKING:
-    import torch
-
-    from models.contract import FloatArray, Volume
     from models.diffusionxray.config import Shape, Stage
     from models.diffusionxray.network import RestorationUNet
 
-_LEAST_SLICES = 20
-_AIR_HU = -1000.0
 HELP = """DiffusionXRay in steps: degraders that learn from unpaired pictures, pairs by them, and restorers.
 
 All steps share one folder, --out, and each can be repeated: it goes on from where it was.
@@ -125,6 +120,7 @@ def munit(
     resume: bool = RESUME, workers: int = WORKERS,
 ) -> None:  # fmt: skip
     """2a. The degrader by unpaired translation (MUNIT-LQ): content of a radiograph, style of a DRR."""
+    from models.device import of_preset
     from models.diffusionxray.munit import HALF, MunitConfig
     from models.diffusionxray.munit_train import CPU_TRAINING, GPU_TRAINING, train_munit
 
@@ -136,7 +132,7 @@ def munit(
     with in_words(), progress_bar() as progress:
         weights = train_munit(
             config, _unpaired(out, seed), out / "munit", training=training, seed=seed, resume=resume,
-            on_progress=progress, device=_device(preset), workers=workers,
+            on_progress=progress, device=of_preset(preset), workers=workers,
         )  # fmt: skip
     say(f"weights: {weights}")
 
@@ -146,6 +142,7 @@ def prior(
     resume: bool = RESUME, workers: int = WORKERS,
 ) -> None:  # fmt: skip
     """2b. The degrader by a diffusion prior of low-quality pictures (DDPM-LQ); it needs no pairs."""
+    from models.device import of_preset
     from models.diffusionxray.config import TRAINING
     from models.diffusionxray.prior import train_prior
 
@@ -153,7 +150,7 @@ def prior(
     with in_words(), progress_bar() as progress:
         weights = train_prior(
             _unpaired(out, seed), out / "prior", training=training, seed=seed, resume=resume, on_progress=progress,
-            device=_device(preset), workers=workers,
+            device=of_preset(preset), workers=workers,
         )  # fmt: skip
     say(f"weights: {weights}")
 
@@ -166,6 +163,7 @@ def pairs(
     seed: int = SEED,
 ) -> None:
     """3. Pairs by the degraders. Those that lost or exaggerated a nodule, or moved anatomy, are dropped and counted."""
+    from models.device import of_preset
     from models.diffusionxray.arms import LEARNT, WEIGHTS
     from models.diffusionxray.config import CropConfig
     from models.diffusionxray.data import load_pictures
@@ -177,7 +175,7 @@ def pairs(
     for name in dict.fromkeys(by or LEARNT):
         weights = _trained(out, name, WEIGHTS)
         with in_words(), progress_bar() as progress:
-            checked = Checked(LEARNT[name](weights, _device(preset)))
+            checked = Checked(LEARNT[name](weights, of_preset(preset)))
             kept, tried = make_bank(
                 checked, load_pictures(_pictures(out), split="train"), out / "pairs" / name, CropConfig(), count=count,
                 seed=seed, made_by={"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}, keep=checked.keep,
@@ -336,12 +334,6 @@ def _shares(said: list[str] | None) -> dict[str, float]:
     return shares
 
 
-def _device(preset: str) -> torch.device:
-    import torch
-
-    return torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
-
-
 def _prepare_drrs(folder: Path, out: Path) -> int:
     """A DRR of each patient's longest series; patients already there are passed over. How many are there.
 
@@ -365,41 +357,5 @@ def _prepare_drrs(folder: Path, out: Path) -> int:
         made = drr_case(voxels, volume.spacing_zyx_mm)
         save_picture(Picture(key, collection, made.low, made.spacing_mm, "lq", split_of(key)), out)
     if not (there := len(list((out / "lq").glob(f"{known}-*.npz")))):
-        raise ConfigurationError(f"{folder}: no axial CT series of {_LEAST_SLICES} images or more")
+        raise ConfigurationError(f"{folder}: no axial CT series of {LEAST_SLICES} images or more")
     return there
-
-
-def longest_series(folder: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Key of each patient, and the files of the CT series with the most images."""
-    from node.cli.training_deeplesion import short_digest
-    from node.dicom.header import read_header
-
-    series: dict[str, dict[str, list[Path]]] = {}
-    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
-        try:
-            header = read_header(path)
-        except NotUnderstood:
-            continue
-        if header.modality == "CT":
-            of_patient = series.setdefault(short_digest(header.patient_id), {})
-            of_patient.setdefault(header.series_instance_uid, []).append(path)
-    for key, found in series.items():
-        longest = max(found.values(), key=len)
-        if len(longest) >= _LEAST_SLICES:
-            yield key, longest
-
-
-def upright_voxels(volume: Volume) -> FloatArray:
-    """Voxels from feet to head, anterior to posterior, the patient's right to left; padding is air.
-
-    raises   NotEligible    not axial, or uneven
-    """
-    import numpy as np
-
-    directions = volume.affine[:3, :3]  # column: axis of the array; row: L, P, S
-    if [int(axis) for axis in np.abs(directions).argmax(0)] != [2, 1, 0] or not volume.even_steps:
-        raise NotEligible("Its slices are not axial, or uneven.")
-    voxels = volume.voxels if volume.padding is None else np.where(volume.padding, np.float32(_AIR_HU), volume.voxels)
-    backwards = tuple(axis for axis, row in enumerate((2, 1, 0)) if directions[row, axis] < 0)
-    upright: FloatArray = np.ascontiguousarray(np.flip(voxels, backwards), np.float32)
-    return upright

@@ -8,16 +8,14 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import typer
 
 from node.cli.learning import PRESET, RESUME, SEED, STEPS, in_words, progress_bar
+from node.cli.series import longest_series, upright_voxels
 from node.cli.words import say
 from node.errors import ConfigurationError, NotEligible
-
-if TYPE_CHECKING:
-    import torch
 
 HELP = """LeFusion in steps: lesions in chests, the network of their texture, and that of their shapes.
 
@@ -95,6 +93,7 @@ def texture(
     workers: int = WORKERS,
 ) -> None:
     """2. What is inside of a given mask, from noise, in keeping with the surroundings and with a histogram."""
+    from models.device import of_preset
     from models.lefusion.config import TRAINING
     from models.lefusion.data import SHAPES, CropStore, histograms_of, load_crops
     from models.lefusion.synthesis import write_histograms
@@ -114,7 +113,7 @@ def texture(
         weights = train(
             network_for("texture", preset, classes=2 if joint else 1), "texture",
             CropStore(regions, classes=2 if joint else 1, seed=seed), out / name, training=training, seed=seed,
-            facts=facts, resume=resume, on_progress=progress, device=device_of(preset), workers=workers,
+            facts=facts, resume=resume, on_progress=progress, device=of_preset(preset), workers=workers,
         )  # fmt: skip
         write_histograms(histograms_of(regions, classes=2 if joint else 1), weights.parent)
     say(f"weights: {weights}")
@@ -129,6 +128,7 @@ def mask(
     workers: int = WORKERS,
 ) -> None:
     """3. Shapes of lesions from a sphere (DiffMask)."""
+    from models.device import of_preset
     from models.lefusion.config import TRAINING
     from models.lefusion.data import SHAPES, ShapeStore
     from models.lefusion.train import network_for, train
@@ -139,23 +139,15 @@ def mask(
         weights = train(
             network_for("mask", preset), "mask", ShapeStore(seed=seed), out / MASK, training=training, seed=seed,
             facts={"preset": preset, "shapes": SHAPES["train"]}, resume=resume, on_progress=progress,
-            device=device_of(preset), workers=workers,
+            device=of_preset(preset), workers=workers,
         )  # fmt: skip
     say(f"weights: {weights}")
-
-
-def device_of(preset: str) -> torch.device:
-    """A GPU where one is asked for and there."""
-    import torch
-
-    return torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
 
 
 def _prepare_real(folder: Path, out: Path, split: Literal["train", "test"], lesions: int) -> None:
     """Lesions in the longest series of each patient; what cannot be used is said and left out."""
     from models.contract import ModelError
     from models.lefusion.data import prepare_chest
-    from node.cli.training_diffusionxray import longest_series, upright_voxels
     from node.dicom.read.volume import read_volume
 
     other = "test" if split == "train" else "train"

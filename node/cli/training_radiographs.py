@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.contract import ModelError
+from node.cli.series import short_digest
 from node.errors import NotEligible, NotUnderstood
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ def prepare_radiographs(
     """
     from models.diffusionxray.data import picture_of, save_picture
     from models.diffusionxray.domain import unfit_by_header
-    from node.cli.training_deeplesion import short_digest
     from node.dicom.header import read_header
     from node.dicom.read import read_radiograph
 

@@ -15,7 +15,8 @@ from typer.testing import Result
 
 from models.contract import FloatArray, SourceRef, Volume
 from models.diffusionxray.data import Domain, Picture, load_pictures, save_picture
-from node.cli.training_diffusionxray import _shares, upright_voxels
+from node.cli.series import upright_voxels
+from node.cli.training_diffusionxray import _shares
 from node.errors import ConfigurationError, NotEligible
 
 Run = Callable[..., Result]
