@@ -22,6 +22,7 @@ from models.clinreadnet.losses import quality_loss
 from models.clinreadnet.network import QualityNetwork, build
 from models.clinreadnet.run import BATCH, prepare, score_slices
 from models.clinreadnet.samples import REAL, make_samples, read_facts, sample_files
+from models.device import of_preset
 from models.training import OnProgress, TrainingRun
 from models.weights import save_weights
 
@@ -68,11 +69,11 @@ def train(
             seed=seed,
             slices=slices,
             workers=workers,
-            device=device_of(preset),
+            device=of_preset(preset),
             on_progress=lambda done, n: report("samples", done, n, math.nan),
         )
     store = PhysicsStore(sample_files(folder / "train"), config.data, seed=seed)
-    run = Run(config, training, seed=seed, device=device_of(preset))
+    run = Run(config, training, seed=seed, device=of_preset(preset))
     _fit(run, store, out, resume=resume, workers=workers, report=report)
     network = prepare(copy.deepcopy(run.smoothed), run.device)
     images = spread(graded_images(sample_files(folder / "validation"), config.data, seed=seed), VALIDATION_IMAGES)
@@ -109,7 +110,7 @@ def train_on_challenge(
     training = training or TRAINING[preset]
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
     kept, held_out = fold(load_challenge(folder), held_out_fold, folds=CHALLENGE_FOLDS, seed=seed)
-    run = Run(config, training, seed=seed, device=device_of(preset))
+    run = Run(config, training, seed=seed, device=of_preset(preset))
     _fit(run, RatedStore(kept, seed=seed), out, resume=resume, workers=0, report=report)
     network = prepare(copy.deepcopy(run.smoothed), run.device)
     told = []
@@ -121,11 +122,6 @@ def train_on_challenge(
     measured = {**agreement(np.array(told), truth), "images": len(held_out)}
     facts = {"rated_images": len(kept), "fold": held_out_fold, "folds": CHALLENGE_FOLDS}
     return _finished(run, config, out, preset=preset, measured=measured, facts=facts)
-
-
-def device_of(preset: Preset) -> torch.device:
-    """That a preset works on; the CPU where there is no GPU."""
-    return torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
 
 
 def _fit(run: Run, store: Store, out: Path, *, resume: bool, workers: int, report: OnProgress) -> None:

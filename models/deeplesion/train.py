@@ -25,6 +25,7 @@ from models.deeplesion.network import Detector, build
 from models.deeplesion.run import prepare
 from models.deeplesion.samples import FAMILIES, Split, family_of, make_samples, patient_of
 from models.deeplesion.validate import calibrate
+from models.device import of_preset
 from models.training import OnProgress, TrainingRun
 from models.weights import save_weights
 
@@ -63,7 +64,7 @@ def train(
     training = training or TRAINING[preset]
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
     folder = out / "samples"
-    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
+    device = of_preset(preset)
     make_samples(
         folder,
         config,

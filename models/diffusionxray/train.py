@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.contract import ModelError
+from models.device import of_preset
 from models.diffusionxray.config import TRAINING, DiffusionXRayConfig, Preset, Stage, TrainConfig
 from models.diffusionxray.facts import kept_up, write_facts
 from models.diffusionxray.losses import flow_loss, noise_loss, regression_loss
@@ -149,7 +150,7 @@ def train(
                             that is no number
     """
     training = training or TRAINING[preset]
-    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
+    device = of_preset(preset)
     same = dict(learns_from or {})
     run = _run_of(config, stage, training, seed=seed, device=device, regressor=regressor, same=same)
     checkpoint = out / "checkpoint.pt"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.device import of_preset
 from models.lidnet.config import LidnetConfig, Preset, TrainConfig, training_of
 from models.lidnet.network import channels_last
 from models.lidnet.pairs import Batch, PairStore, make_pairs
@@ -47,7 +48,7 @@ def train(
     training = training_of(preset, config.socket)
     training = training if steps is None else replace(training, steps=steps)
     workers = WORKERS[preset] if workers is None else workers
-    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
+    device = of_preset(preset)
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
     kept, _ = split(slice_files(data), config.held_out)
     pairs = make_pairs(

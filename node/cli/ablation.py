@@ -64,10 +64,9 @@ def train_ablation(
     pacsnode train ablation --denoiser d/weights.safetensors --detector l1/weights.safetensors \\
       --judge l2/weights.safetensors --out ./arms
     """
-    import torch
-
     from models.deeplesion.model import FAST
     from models.deeplesion.network import build
+    from models.device import of_preset
     from models.lidnet.ablation import run
     from models.lidnet.collaborate import collaboration_of
     from models.lidnet.config import LidnetConfig
@@ -80,7 +79,7 @@ def train_ablation(
     if detector.read_bytes() == judge.read_bytes():
         raise ConfigurationError("detector and judge are the same weights: a judge must not have taken part")
     detectors = dataclasses.replace(FAST, network=config_of(detector))
-    device = torch.device("cuda" if preset == "gpu" and torch.cuda.is_available() else "cpu")
+    device = of_preset(preset)
     with progress_bar() as progress, in_words():
         tables = run(
             filled(plug(LidnetConfig(socket=socket)), denoiser),

@@ -87,13 +87,11 @@ def evaluate_clinreadnet(
 
 def network_of(weights: Path) -> QualityNetwork:
     """Ready to run, on the GPU where there is one; of the size that its facts tell. raises ConfigurationError"""
-    import torch
-
     from models.clinreadnet.network import build
     from models.clinreadnet.run import prepare
+    from models.device import best
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return prepare(filled(build(_network_config(weights)), weights), device)
+    return prepare(filled(build(_network_config(weights)), weights), best())
 
 
 def _network_config(weights: Path) -> NetworkConfig:

@@ -154,13 +154,12 @@ def _arms(weights: Path | None, said: list[str]) -> tuple[dict[str, Path | None]
 
 def network_of(weights: Path | None) -> Detector:
     """Ready to run, on the GPU where there is one; as many categories as the file has. raises ConfigurationError"""
-    import torch
-
     from models.deeplesion.model import MODEL
     from models.deeplesion.network import build
+    from models.device import best
     from models.weights import load_weights
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best()
     if weights is None:
         network = MODEL.build()
         load_weights(network, MODEL.card())
@@ -191,15 +190,15 @@ def _numbered(count: int) -> tuple[str, ...]:
 def _after_denoising(detect: Detect) -> Detect:
     """The same detector, behind the denoiser that ships."""
     import numpy as np
-    import torch
 
     from models import lidnet
+    from models.device import best
     from models.lidnet.run import BATCH, denoise
     from models.weights import load_weights
 
     denoiser = lidnet.MODEL.build()
     load_weights(denoiser, lidnet.MODEL.card())
-    ready = lidnet.MODEL.prepare(denoiser, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    ready = lidnet.MODEL.prepare(denoiser, best())
 
     def behind(hu: FloatArray) -> Detected:
         parts = [denoise(ready, hu[start : start + BATCH]) for start in range(0, len(hu), BATCH)]

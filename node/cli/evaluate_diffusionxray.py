@@ -15,8 +15,6 @@ from node.cli.learning import arm_files, in_words, progress_bar
 from node.cli.words import remark
 
 if TYPE_CHECKING:
-    import torch
-
     from models.diffusionxray.evaluate import Shown
     from models.evaluation.table import Measured, Table
 
@@ -69,6 +67,7 @@ def evaluate_diffusionxray(
         --arm bicubic=./run/bicubic/weights.safetensors --arm learnt=./run/munit-1/weights.safetensors \\
         --arm learnt=./run/munit-2/weights.safetensors --out ./compared
     """
+    from models.device import best
     from models.diffusionxray.comparison import RESTORER, Comparison
     from models.diffusionxray.evaluate import EvaluationConfig
     from models.weights import write_whole
@@ -84,7 +83,7 @@ def evaluate_diffusionxray(
             steps=step or _STEPS,
             what=what,
             seed=seed,
-            device=_device(),
+            device=best(),
             report=progress,
             say=remark,
         )
@@ -119,12 +118,6 @@ def in_parts(parts: Sequence[Callable[[], tuple[Table, ...]]], weights: Path, so
     with suppress(OSError):
         so_far.unlink()
     return measured
-
-
-def _device() -> torch.device:
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def draw(shown: Sequence[Shown], to: Path) -> None:

@@ -132,15 +132,15 @@ def network_of(weights: Path | None, config: LidnetConfig) -> tuple[PluggedIn, s
 
     raises   ConfigurationError     a file of other weights
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
+    from models.device import best
     from models.lidnet import MODEL
     from models.lidnet.run import prepare
     from models.lidnet.socket import plug
     from models.weights import load_weights
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best()
     if weights is None:
         shipped = MODEL.build()
         load_weights(shipped, MODEL.card())

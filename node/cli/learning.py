@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from node.cli.words import err
+from node.cli.words import err, remark
 from node.errors import ConfigurationError, Transient
 
 if TYPE_CHECKING:
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 Network = TypeVar("Network", bound="nn.Module")
 
-PRESET: Any = typer.Option("cpu", "--preset", help="Length and size of the training, and where.")
+
+def _told_where(preset: str) -> str:
+    """A training for a GPU takes a CPU weeks: not begun there without a word."""
+    if preset == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            remark("--preset gpu: torch sees no GPU here, so that the CPU does all of it, which takes very long")
+    return preset
+
+
+PRESET: Any = typer.Option("cpu", "--preset", callback=_told_where, help="Length and size of the training, and where.")
 SEED: Any = typer.Option(1, "--seed", help="Same seed, data and preset: same weights.")
 STEPS: Any = typer.Option(None, "--steps", min=1, help="Instead of the preset's.", show_default=False)
 CASES: Any = typer.Option(None, "--cases", min=2, help="Drawn patients per family.", show_default=False)

@@ -1,11 +1,15 @@
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 from models.contract import ModelError
 from node.cli.learning import arm_files, in_words, trainings_by_arm
 from node.errors import ConfigurationError, Transient
+
+Run = Callable[..., Result]
 
 
 @pytest.fixture
@@ -72,3 +76,12 @@ def test_a_disk_without_room_is_passing_trouble(number: int) -> None:
 def test_another_error_of_the_system_is_not_explained_away() -> None:
     with pytest.raises(FileNotFoundError), in_words():
         raise FileNotFoundError(errno.ENOENT, "gone")
+
+
+def test_a_training_for_a_gpu_says_that_there_is_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = ("train", "diffusionxray", "munit", "--out", tmp_path)
+    assert "torch sees no GPU here" in run(*arguments, "--preset", "gpu").stderr
+    assert "GPU" not in run(*arguments).stderr
