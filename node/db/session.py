@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url, text
@@ -50,8 +51,6 @@ class Database:
     def write(self) -> Iterator[Session]:
         """A transaction that changes rows. On SQLite it takes the write lock at once, so it never fails half-way."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
-            if self.engine.dialect.name == "postgresql":
-                session.execute(text(f"SET LOCAL lock_timeout = {round(self.patience_s * 1000)}"))
             yield session
             session.flush()
             if self._before_commit is not None:
@@ -91,7 +90,9 @@ def _engine(url: str, patience_s: float) -> Engine:
     if make_url(url).get_backend_name() not in _KINDS:
         raise ValueError("neither SQLite nor PostgreSQL")
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        event.listen(engine, "connect", partial(_wait_at_most, patience_s))
+        return engine
     # connections are kept: closing the last one would make SQLite write its whole log back, at every transaction
     engine = create_engine(
         url, max_overflow=-1, hide_parameters=True, connect_args={"timeout": patience_s, "check_same_thread": False}
@@ -99,6 +100,13 @@ def _engine(url: str, patience_s: float) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _wait_at_most(patience_s: float, connection: Any, _record: Any) -> None:
+    """For locks of others, on PostgreSQL: said once to a connection, not at each transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {round(patience_s * 1000)}")
+    connection.commit()  # the pool takes back what is not committed
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
