@@ -109,7 +109,7 @@ def _by_label(frames: Sequence[Frame], along: Array) -> Scans | None:
         if words not in _LABELS:
             continue
         values = np.array([frame.phases[number][1] for frame in frames])
-        if words == ACQUISITION_NUMBER and _has_gaps(along) and not _overlap(frames, along, len(set(values))):
+        if words == ACQUISITION_NUMBER and _has_gaps(along) and not overlap(frames, along, len(set(values))):
             continue
         scans = sorted((along[values == value] for value in set(values)), key=len)
         most = len(scans[-1])
@@ -155,7 +155,7 @@ def _by_turns(frames: Sequence[Frame], along: Array) -> Scans | None:
         count = len(set(values))
         if not 2 <= count <= _most(frames) or values != (values[:count] * len(values))[: len(values)]:
             continue
-        if words != ACQUISITION_NUMBER or _overlap(frames, along, count):
+        if words != ACQUISITION_NUMBER or overlap(frames, along, count):
             return words, grouped(frames, number)
     return None
 
@@ -196,8 +196,8 @@ def _in_two_runs(frames: Sequence[Frame], plane: Plane, positions: Array) -> Sca
 
 def _ranks(frames: Sequence[Frame], along: Array) -> Iterator[tuple[str, list[float]]]:
     """In which order the slices came, where all of them say so; images and numbers only where slices overlap."""
-    overlap = _overlap(frames, along)
-    return ((words, known) for words, known in _orders(frames) if overlap or words == ACQUISITION_TIME)
+    any_order = overlap(frames, along)
+    return ((words, known) for words, known in _orders(frames) if any_order or words == ACQUISITION_TIME)
 
 
 def _orders(frames: Sequence[Frame]) -> Iterator[tuple[str, list[float]]]:
@@ -214,7 +214,7 @@ def _most(frames: Sequence[Frame]) -> int:
     return min(_MOST_SCANS, len(frames) // _LEAST_SLICES)
 
 
-def _overlap(frames: Sequence[Frame], along: Array, scans: int = 2) -> bool:
+def overlap(frames: Sequence[Frame], along: Array, scans: int = 2) -> bool:
     """Whether each of so many scans would be without gaps; yes where no header says how thick slices are."""
     stated = [frame.slice_thickness_mm for frame in frames if frame.slice_thickness_mm]
     return not stated or median(stated) >= OVERLAP * scans * float(np.median(np.diff(along)))

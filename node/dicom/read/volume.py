@@ -14,7 +14,7 @@ from node.dicom.read.brightness import alternation_hu
 from node.dicom.read.codec import Codec
 from node.dicom.read.frames import Frame, described, frames_of
 from node.dicom.read.geometry import Plane, distances, evenly_spaced, place
-from node.dicom.read.interleaved import OVERLAP
+from node.dicom.read.interleaved import overlap
 from node.dicom.read.pixels import IntArray, PixelFile
 from node.dicom.read.stack import one_stack
 from node.errors import NotEligible
@@ -84,10 +84,9 @@ def _alternation_hu(frames: Sequence[Frame], plane: Plane, voxels: FloatArray) -
 
 
 def _overlap(frames: Sequence[Frame], plane: Plane) -> bool:
-    """Whether every second slice alone would be a scan without gaps, as far as the headers say how thick slices are."""
-    steps = np.diff(distances(plane, np.array([frame.position for frame in frames], dtype=np.float64)))
-    stated = [frame.slice_thickness_mm for frame in frames if frame.slice_thickness_mm]
-    return bool(stated) and float(np.median(stated)) >= OVERLAP * 2 * float(np.median(steps))
+    """Whether every second slice alone would be a scan without gaps, and a header says so."""
+    along = distances(plane, np.array([frame.position for frame in frames], dtype=np.float64))
+    return any(frame.slice_thickness_mm for frame in frames) and overlap(frames, along)
 
 
 def _of_two_phases(step_hu: float, slices: int) -> str:
