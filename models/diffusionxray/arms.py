@@ -99,7 +99,7 @@ def methods_of(name: str, weights: Path, device: torch.device, *, steps: Sequenc
     if stage == "regressor":
         return {name: _by_regressor(network_of(weights, "regressor", device))}
     if stage == "ddpm":
-        return _by_ddpm(name, network_of(weights, "ddpm", device), FAST)
+        return by_ddpm(name, network_of(weights, "ddpm", device), FAST)
     raise ModelError(f"{weights}: {stage} restores nothing by itself")
 
 
@@ -207,7 +207,7 @@ def _by_regressor(network: RestorationUNet) -> Method:
     return restored
 
 
-def _by_ddpm(name: str, network: RestorationUNet, config: DiffusionXRayConfig) -> dict[str, Method]:
+def by_ddpm(name: str, network: RestorationUNet, config: DiffusionXRayConfig) -> dict[str, Method]:
     """The paper's restorer by ancestral sampling, and by DPM-Solver++."""
     schedule, sampling = cosine(config.schedule), config.sampling
 

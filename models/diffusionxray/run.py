@@ -13,7 +13,6 @@ from torch import Tensor
 from models.contract import FloatArray, ModelError, Radiograph
 from models.device import as_written
 from models.diffusionxray.config import DiffusionXRayConfig
-from models.diffusionxray.data import MOST
 from models.diffusionxray.guard import (
     MOST_SAFE_CAP,
     cap_residual,
@@ -23,9 +22,8 @@ from models.diffusionxray.guard import (
     share_open,
 )
 from models.diffusionxray.network import RestorationUNet
-from models.diffusionxray.samplers import Noise, Predict, dpm_solver, refine, seed_of
+from models.diffusionxray.samplers import Noise, Predict, refine, seed_of
 from models.diffusionxray.scale import scale_of_radiograph
-from models.diffusionxray.schedule import cosine, even_steps
 from models.diffusionxray.tiles import padded, predictor, tiled
 
 OnProgress = Callable[[int, int], None]
@@ -189,24 +187,6 @@ class _Counter:
 
 @torch.inference_mode()
 @as_written()
-def reference(network: RestorationUNet, radiograph: Radiograph, config: DiffusionXRayConfig) -> FloatArray:
-    """What the paper's conditional DDPM makes of the radiograph, by DPM-Solver++: to compare with, not for a reader.
-
-    No guard: nothing bounds what it adds.
-
-    network     in `eval` mode, with two inputs
-    returns     float32 (Y, X), values that can be stored
-    raises      ModelError     values out of range
-    """
-    scale = scale_of_radiograph(radiograph)
-    unit = scale.unit(radiograph.pixels, radiograph.value_range)
-    condition = _canvas(unit, network.config.multiple, network)
-    path = even_steps(cosine(config.schedule), config.sampling.solver_steps)
-    noise = Noise(seed_of(radiograph.source.instance_uid))
-    drawn = dpm_solver(predictor(network, config.tiles, condition), path, condition, noise, limit=MOST)
-    return scale.stored(_like(unit, drawn), radiograph.value_range, radiograph.value_step)
-
-
 def _canvas(unit: FloatArray, multiple: int, network: RestorationUNet) -> Tensor:
     """The image as the network takes it, (1, 1, H, W)."""
     return torch.from_numpy(padded(unit, multiple))[None, None].to(next(network.parameters()).device)

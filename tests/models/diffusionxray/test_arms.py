@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from models.diffusionxray.arms import (
     CPU,
     LEARNT,
     bundled,
+    by_ddpm,
     degraders_of,
     methods_of,
     network_of,
@@ -25,7 +26,9 @@ from models.diffusionxray.arms import (
 )
 from models.diffusionxray.config import NetworkConfig
 from models.diffusionxray.facts import facts_of
+from models.diffusionxray.model import FAST
 from models.diffusionxray.network import build
+from models.diffusionxray.schedule import cosine
 from models.diffusionxray.train import digest
 from models.weights import save_weights
 
@@ -99,6 +102,34 @@ def test_a_regressor_alone_and_the_papers_network_are_methods_too(tmp_path: Path
             told = method(picture, 0.3)
             assert told.shape == picture.shape
             assert np.isfinite(told).all()
+
+
+class SeesTheCondition(torch.nn.Module):
+    """Predicts the noise as if the clean image were its condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = NetworkConfig(inputs=2, fold=2, mults=(1, 2))
+        self.none = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        alpha = (1 + np.exp(-2 * cosine(FAST.schedule).log_snr_of(time.numpy().astype(np.float64)))) ** -0.5
+        return (x[:, :1] - float(alpha[0]) * x[:, 1:]) / float(np.sqrt(1 - alpha[0] ** 2))
+
+
+def test_the_ddpm_is_conditioned_on_the_image_and_ends_without_noise(picture: FloatArray) -> None:
+    for method in by_ddpm("paper", SeesTheCondition(), FAST).values():  # type: ignore[arg-type]
+        np.testing.assert_allclose(method(picture, 0.3), picture, atol=1e-6)
+
+
+def test_the_ddpm_runs_with_the_shape_of_the_paper(picture: FloatArray) -> None:
+    torch.manual_seed(1)
+    network = build(replace(DDPM, norm="group", middle_attention=True, full_skip=False)).eval()
+    for method in by_ddpm("paper", network, FAST).values():
+        one, again = (method(picture, 0.3) for _ in range(2))
+        assert one.shape == picture.shape
+        assert len(np.unique(one)) > 256
+        np.testing.assert_array_equal(one, again)
 
 
 def test_a_refiner_alone_restores_nothing(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from models.contract import ModelError, Radiograph, SourceRef
 from models.diffusionxray.config import DiffusionXRayConfig, NetworkConfig, SamplingConfig, TileConfig
 from models.diffusionxray.guard import local_noise_sd
 from models.diffusionxray.network import build
-from models.diffusionxray.run import reference, restore, run
+from models.diffusionxray.run import restore, run
 from models.diffusionxray.samplers import seed_of
 from models.diffusionxray.scale import scale_of
-from models.diffusionxray.schedule import cosine
 
 CONFIG = DiffusionXRayConfig(
     tiles=TileConfig(side_px=128, overlap_px=32, ramp_px=16), sampling=SamplingConfig(returned_steps=4)
@@ -192,29 +191,3 @@ def test_refuses_what_it_cannot_bound(networks, radiograph):
     torch.nn.init.constant_(broken.head.bias, torch.nan)
     with pytest.raises(ModelError, match="not finite"):
         run(networks[0], broken, radiograph, CONFIG)
-
-
-class SeesTheCondition(torch.nn.Module):
-    """Predicts the noise as if the clean image were its condition."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = NetworkConfig(inputs=2, fold=2, mults=(1, 2))
-        self.none = torch.nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        alpha = (1 + np.exp(-2 * cosine(CONFIG.schedule).log_snr_of(time.numpy().astype(np.float64)))) ** -0.5
-        return (x[:, :1] - float(alpha[0]) * x[:, 1:]) / float(np.sqrt(1 - alpha[0] ** 2))
-
-
-def test_the_reference_is_conditioned_on_the_image_and_ends_without_noise(radiograph):
-    np.testing.assert_array_equal(reference(SeesTheCondition(), radiograph, CONFIG), radiograph.pixels)
-
-
-def test_the_reference_runs_with_the_shape_of_the_paper(tiny, radiograph):
-    torch.manual_seed(1)
-    network = build(replace(tiny, inputs=2, norm="group", middle_attention=True, full_skip=False)).eval()
-    one, again = (reference(network, radiograph, CONFIG) for _ in range(2))
-    assert one.shape == radiograph.pixels.shape
-    assert len(np.unique(one)) > 256
-    np.testing.assert_array_equal(one, again)
