@@ -95,6 +95,11 @@ class Frame:
     """Values of a pixel: a page in colour has three."""
 
     @property
+    def is_of_several(self) -> bool:
+        """Whether it is a frame of a multi-frame image, which tells of each frame by itself."""
+        return bool(dict(self.phases).get(MULTI_FRAME))
+
+    @property
     def is_localiser(self) -> bool:
         return "LOCALIZER" in self.image_type
 

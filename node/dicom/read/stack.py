@@ -76,8 +76,11 @@ def _in_grey(frames: list[Frame], notes: list[str]) -> list[Frame]:
 
 
 def _originals(frames: list[Frame], notes: list[str]) -> list[Frame]:
-    """Without the frames of a multi-frame image that say of themselves that they were computed, whatever it says."""
-    kept = [frame for frame in frames if not reworked(frame.image_type)]
+    """Without the frames of a multi-frame image that say of themselves that they were computed, whatever it says.
+
+    Of images of one frame the plan has judged what the header says; our own results are read, too.
+    """
+    kept = [frame for frame in frames if not frame.is_of_several or not reworked(frame.image_type)]
     if not kept:
         raise NotEligible(reworked(frames[0].image_type))
     if len(kept) < len(frames):

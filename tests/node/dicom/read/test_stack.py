@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from images import phantom
 from models.contract import SourceRef
-from node.dicom.read.frames import Frame
+from node.dicom.read.frames import MULTI_FRAME, Frame
 from node.dicom.read.stack import one_stack
 from node.errors import NotEligible
 
@@ -85,8 +85,13 @@ def test_refuses_localisers_alone() -> None:
 RESAMPLED = ("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED")
 
 
+def frame_of_several(z: float, *kind: str) -> Frame:
+    return at(z, image_type=kind, phases=((MULTI_FRAME, "1.2.3"),))
+
+
 def test_frames_that_say_they_were_computed_are_left_out_whatever_the_image_says() -> None:
-    frames = [at(9, image_type=RESAMPLED), at(0), at(1, image_type=("ORIGINAL", "PRIMARY", "VOLUME", "NONE"))]
+    original = ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
+    frames = [frame_of_several(9, *RESAMPLED), frame_of_several(0, *original), frame_of_several(1, *original)]
     kept, _, notes = one_stack(frames, different)
     assert order(kept) == [0, 1]
     assert notes == ["Reformatted or computed frames left out, by their own type: 1."]
@@ -102,7 +107,13 @@ def test_a_page_in_colour_among_slices_is_left_out() -> None:
 
 def test_refuses_computed_frames_alone() -> None:
     with pytest.raises(NotEligible, match="A reformatted, projected or computed image"):
-        one_stack([at(z, image_type=RESAMPLED) for z in range(3)], different)
+        one_stack([frame_of_several(z, *RESAMPLED) for z in range(3)], different)
+
+
+def test_of_images_of_one_frame_the_plan_is_to_judge_since_our_own_results_are_read_too() -> None:
+    ours = ("DERIVED", "SECONDARY", "AXIAL", "AI_DENOISED")
+    kept, _, notes = one_stack([at(z, image_type=ours) for z in range(3)], different)
+    assert (order(kept), notes) == ([0, 1, 2], [])
 
 
 @pytest.mark.parametrize("odd", [{"orientation": CORONAL}, {"rows": 8}, {"spacing": (2.0, 2.0)}])

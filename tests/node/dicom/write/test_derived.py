@@ -30,6 +30,15 @@ def test_a_viewer_cannot_take_it_for_the_original(ct_run: Any, read_back: Any) -
         assert "HU bias in soft tissue: 0.3 HU" in ds.DerivationDescription
 
 
+def test_it_is_read_as_the_series_that_it_was_made_of(ct_run: Any, tmp_path: Path) -> None:
+    """The demonstration's picture of before and after does so."""
+    derived = [result for result in ct_run.images if result.kind == "derived"]
+    before, after = read_volume(ct_run.paths), read_volume(made.keep(tmp_path, derived))
+    assert after.voxels.shape == before.voxels.shape
+    np.testing.assert_allclose(after.affine, before.affine)
+    assert 0 < np.abs(after.voxels - before.voxels).mean() < 100
+
+
 def test_a_long_derivation_ends_in_whole_sentences_and_keeps_the_caution(tmp_path: Path, read_back: Any) -> None:
     paths = made.ct_series(tmp_path, slices=2)
     volume = read_volume(paths)
