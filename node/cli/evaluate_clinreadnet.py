@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from node.cli.learning import filled, in_words, progress_bar, trainings_by_arm
+from node.cli.learning import filled, in_words, progress_bar, tell, trainings_by_arm
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -79,10 +79,7 @@ def evaluate_clinreadnet(
     measured = Measured(
         hashlib.sha256(weights.read_bytes()).hexdigest(), facts_of(weights), (*evaluation.tables, speed)
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
-    (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
-    typer.echo(measured.json() if as_json else measured.markdown())
+    tell(measured, out, as_json=as_json)
 
 
 def network_of(weights: Path) -> QualityNetwork:

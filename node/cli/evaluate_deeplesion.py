@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from node.cli.learning import arm_files, filled, in_words, progress_bar
+from node.cli.learning import arm_files, filled, in_words, progress_bar, tell
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -94,12 +94,9 @@ def evaluate_deeplesion(
             tables.append(speed(next(iter(networks.values()))))
             progress("speed", 1, 1)
     measured = Measured(_sha256(weights), _facts(weights), tuple(tables))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
-    (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
+    tell(measured, out, as_json=as_json)
     (out / "froc.json").write_text(evaluation.curves_json(), encoding="utf8")
     draw(evaluation, trainings, out / "froc.png")
-    typer.echo(measured.json() if as_json else measured.markdown())
 
 
 def draw(evaluation: Evaluation, trainings: Mapping[str, Sequence[str]], to: Path) -> None:

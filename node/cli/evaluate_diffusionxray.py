@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from node.cli.learning import arm_files, in_words, progress_bar
+from node.cli.learning import arm_files, in_words, progress_bar, tell
 from node.cli.words import remark
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ def evaluate_diffusionxray(
     from models.device import best
     from models.diffusionxray.comparison import RESTORER, Comparison
     from models.diffusionxray.evaluate import EvaluationConfig
-    from models.weights import write_whole
 
     files = arm_files(arm or [], taken=(RESTORER,))
     what = EvaluationConfig(crop_px=crop, most=most)
@@ -96,10 +95,8 @@ def evaluate_diffusionxray(
         )
         measured = in_parts(parts, weights, out / "evaluation.unfinished.md")
         shown = compared.most_changed()
-    typer.echo(measured.json() if as_json else measured.markdown())
     with in_words():
-        write_whole(measured.markdown().encode("utf8"), out / "evaluation.md")
-        write_whole(measured.json().encode("utf8"), out / "evaluation.json")
+        tell(measured, out, as_json=as_json)
         draw(shown, out / "pictures.png")
 
 

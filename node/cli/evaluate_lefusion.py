@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from node.cli.learning import in_words, progress_bar
+from node.cli.learning import in_words, progress_bar, tell
 from node.cli.training_lefusion import LESIONS, TEXTURE
 from node.errors import ConfigurationError
 
@@ -81,11 +81,8 @@ def evaluate_lefusion(
         shown = measure.examples(few, methods)
     weights = data / TEXTURE / WEIGHTS
     measured = Measured(hashlib.sha256(weights.read_bytes()).hexdigest(), main.texture.facts, tuple(tables))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
-    (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
+    tell(measured, out, as_json=as_json)
     draw(shown, out / "lesions.png")
-    typer.echo(measured.json() if as_json else measured.markdown())
 
 
 def _agreement(path: Path) -> NDArray[np.uint8]:

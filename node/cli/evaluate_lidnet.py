@@ -6,19 +6,21 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from node.cli.intervals import draw_intervals
-from node.cli.learning import filled, in_words, progress_bar
+from node.cli.learning import Report, filled, in_words, progress_bar, tell
 from node.cli.training_lidnet import DATA, HOLD_OUT, OUT, config_of, prepared
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from models.evaluation.table import Table
     from models.lidnet.config import LidnetConfig
-    from models.lidnet.evaluate import Changed
+    from models.lidnet.evaluate import Changed, EvaluationConfig
     from models.lidnet.socket import PluggedIn
 
 
@@ -57,13 +59,8 @@ def evaluate_lidnet(
     \b
     pacsnode evaluate lidnet --data ./run1/slices --weights ./run1/weights.safetensors --out ./run1
     """
-    import numpy as np
-
     from models.evaluation.table import Measured
-    from models.lidnet.detectability import phantom_inserts, simulated_discs
-    from models.lidnet.evaluate import EvaluationConfig, compared_methods, evaluate, full_dose, most_changed
-    from models.lidnet.planted import planted_lesions
-    from models.lidnet.sharpness import spectra
+    from models.lidnet.evaluate import EvaluationConfig, most_changed
     from models.lidnet.speed import speed
 
     slices = prepared(data, out)
@@ -71,48 +68,58 @@ def evaluate_lidnet(
     what = EvaluationConfig(slices_per_patient=per_patient, bm3d=bm3d)
     with progress_bar("held-out patients") as progress, in_words():
         network, sha256 = network_of(weights, config)
-        progress("strengths of the filters", 0, 1)
-        methods = compared_methods(network, slices, config, what=what, seed=seed)
-        tables = [
-            evaluate(
-                slices,
-                config,
-                methods,
-                what=what,
-                seed=seed,
-                on_progress=lambda done, total: progress("held-out patients", done, total),
-            )
-        ]
-        lesions, gains = planted_lesions(
-            slices,
-            config,
-            methods,
-            what=what,
-            seed=seed,
-            on_progress=lambda done, total: progress("faint lesions in them", done, total),
-        )
-        tables += [lesions, gains]
-        tables.append(full_dose(network, slices, config, slices_per_patient=per_patient))
-        progress("faint discs", 0, 4)
-        tables.append(simulated_discs(network, pairs=pairs, seed=seed))
-        if inserts is not None:
-            with np.load(inserts, allow_pickle=False) as arrays:
-                tables.append(phantom_inserts(network, arrays))
-        progress("edges and noise", 1, 4)
-        tables += spectra(network, seed=seed)
-        progress("speed", 2, 4)
-        tables.append(speed(network))
-        progress("figure", 3, 4)
+        on_patients, gains = _on_patients(network, slices, config, what=what, seed=seed, report=progress)
+        on_phantoms = _on_phantoms(network, inserts, pairs=pairs, seed=seed, report=progress)
+        progress("speed", 0, 2)
+        timed = speed(network)
+        progress("figure", 1, 2)
         shown = most_changed(network, slices, config, what=what, seed=seed)
-        progress("figure", 4, 4)
-    measured = Measured(sha256, _facts(weights), tuple(tables))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.md").write_text(measured.markdown(), encoding="utf8")
-    (out / "evaluation.json").write_text(measured.json(), encoding="utf8")
+        progress("figure", 2, 2)
+    tables = (*on_patients, *on_phantoms, timed)
+    measured = Measured(sha256, _facts(weights), tables)
+    tell(measured, out, as_json=as_json)
     draw(shown, out / "slice.png")
     if gains.rows:
         draw_intervals(gains, out / "lesions.png")
-    typer.echo(measured.json() if as_json else measured.markdown())
+
+
+def _on_patients(
+    network: PluggedIn,
+    slices: Path,
+    config: LidnetConfig,
+    *,
+    what: EvaluationConfig,
+    seed: int,
+    report: Report,
+) -> tuple[list[Table], Table]:
+    """Tables of held-out patients, and that of them which says what is gained on faint lesions."""
+    from models.lidnet.evaluate import compared_methods, evaluate, full_dose
+    from models.lidnet.planted import planted_lesions
+
+    report("strengths of the filters", 0, 1)
+    methods = compared_methods(network, slices, config, what=what, seed=seed)
+    quality = evaluate(slices, config, methods, what=what, seed=seed, on_progress=partial(report, "held-out patients"))
+    lesions, gains = planted_lesions(
+        slices, config, methods, what=what, seed=seed, on_progress=partial(report, "faint lesions in them")
+    )
+    changed = full_dose(network, slices, config, slices_per_patient=what.slices_per_patient)
+    return [quality, lesions, gains, changed], gains
+
+
+def _on_phantoms(network: PluggedIn, inserts: Path | None, *, pairs: int, seed: int, report: Report) -> list[Table]:
+    """Tables of faint discs, edges and noise in water."""
+    import numpy as np
+
+    from models.lidnet.detectability import phantom_inserts, simulated_discs
+    from models.lidnet.sharpness import spectra
+
+    report("faint discs", 0, 2)
+    tables = [simulated_discs(network, pairs=pairs, seed=seed)]
+    if inserts is not None:
+        with np.load(inserts, allow_pickle=False) as arrays:
+            tables.append(phantom_inserts(network, arrays))
+    report("edges and noise", 1, 2)
+    return [*tables, *spectra(network, seed=seed)]
 
 
 def _facts(weights: Path | None) -> Mapping[str, object]:

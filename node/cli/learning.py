@@ -18,6 +18,8 @@ from node.errors import ConfigurationError, Transient
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.evaluation.table import Measured
+
 Network = TypeVar("Network", bound="nn.Module")
 
 
@@ -81,6 +83,15 @@ def in_words() -> Iterator[None]:
         raise Transient(
             f"no room to write ({exc.strerror}): what was finished before is whole, and the same command goes on there"
         ) from exc
+
+
+def tell(measured: Measured, out: Path, *, as_json: bool) -> None:
+    """The tables of an evaluation: shown first, since the disk may fail, then as OUT/evaluation.md and .json, whole."""
+    from models.weights import write_whole
+
+    typer.echo(measured.json() if as_json else measured.markdown())
+    write_whole(measured.markdown().encode("utf8"), out / "evaluation.md")
+    write_whole(measured.json().encode("utf8"), out / "evaluation.json")
 
 
 def trainings_by_arm(said: Sequence[str], first: Mapping[str, Path]) -> dict[str, list[Path]]:
