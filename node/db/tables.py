@@ -362,6 +362,22 @@ class AuditHeadRow(Row):
     digest: Mapped[str] = mapped_column(String(64))
 
 
+class AuditFeedRow(Row):
+    """How far the audit repository has been told what the trail says. One row."""
+
+    __tablename__ = "audit_feed"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)
+    """Every message that is complete with this event, or before, has been taken."""
+    told_at: Mapped[dt.datetime | None] = mapped_column(Utc)
+    holder: Mapped[str] = mapped_column(Text)
+    """The process that tells it, until its lease ends."""
+    lease_until: Mapped[dt.datetime | None] = mapped_column(Utc)
+    trouble: Mapped[str] = mapped_column(Text)
+    """Why the last try failed; empty where it did not."""
+    trouble_since: Mapped[dt.datetime | None] = mapped_column(Utc)
+
+
 class ModelVersionRow(Row):
     """A network that has run here."""
 
