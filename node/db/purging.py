@@ -21,7 +21,7 @@ from node.db.tables import (
     RevisionRow,
     StudyRow,
 )
-from node.db.work import REPORT
+from node.db.work import REPORT, has_failed
 
 UNPROVEN = "C-STORE status only"
 """The proof of a delivery to a peer that offers none: its word, and nobody has looked."""
@@ -98,9 +98,7 @@ def _add_revisions(session: Session, found: dict[str, Held]) -> None:
             select(func.count())
             .where(JobRow.revision_id == RevisionRow.id, JobRow.state.not_in(list(FINISHED_JOB)))
             .scalar_subquery(),
-            select(func.count())
-            .where(JobRow.revision_id == RevisionRow.id, JobRow.pipeline != REPORT, JobRow.state == JobState.FAILED)
-            .scalar_subquery(),
+            select(func.count()).where(JobRow.revision_id == RevisionRow.id, has_failed()).scalar_subquery(),
             _report_was_given_up(),
             _holds_files(),
         )

@@ -238,7 +238,7 @@ class JobRow(Row):
     steps: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
     """[{name, started_at, seconds}] of the attempt that succeeded."""
     outcome: Mapped[str] = mapped_column(String(32), default="")
-    """processed, not eligible, failed."""
+    """processed, not eligible, failed, failed in part."""
     reason: Mapped[str] = mapped_column(Text, default="")
 
     revision: Mapped[RevisionRow] = relationship(back_populates="jobs")

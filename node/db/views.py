@@ -247,7 +247,7 @@ def failures(session: Session) -> Failures:
         select(RevisionRow.study_instance_uid, RevisionRow.id, JobRow.pipeline, _is_last_planned())
         .join(JobRow, JobRow.revision_id == RevisionRow.id)
         .join(StudyRow, StudyRow.study_instance_uid == RevisionRow.study_instance_uid)
-        .where(JobRow.state == JobState.FAILED, StudyRow.purged_at.is_(None))
+        .where(or_(JobRow.state == JobState.FAILED, work.has_failed()), StudyRow.purged_at.is_(None))
         .where(or_(_is_last_planned(), JobRow.pipeline == REPORT))
         .order_by(RevisionRow.id)
     ).all()

@@ -14,6 +14,8 @@ from node.db.tables import FindingRow, InstanceRow, JobRow, ModelVersionRow, Res
 
 REPORT = "report"
 """The pipeline name of the job that writes the report of a revision."""
+FAILED_IN_PART = "failed in part"
+"""The outcome of an analysis that is done, and that broke on some of its images."""
 
 
 def add_job(session: Session, row: JobRow) -> bool:
@@ -215,6 +217,17 @@ def earlier_job(session: Session, revision: RevisionRow, *, pipeline: str, serie
     return None if since else found
 
 
+def has_failed() -> Any:
+    """Of an analysis: whole, or some of its images."""
+    return and_(JobRow.pipeline != REPORT, or_(JobRow.state == JobState.FAILED, JobRow.outcome == FAILED_IN_PART))
+
+
+def rests_on(revision: RevisionRow, job_id: int) -> list[int]:
+    """Earlier jobs that told of those images of this job, of that revision, which it does not analyse again."""
+    [found] = [entry.get("rests_on", []) for entry in revision.selection if entry["job_id"] == job_id]
+    return list(found)
+
+
 def standing(session: Session, study_instance_uid: str) -> set[int]:
     """The jobs that the newest plan of a study refers to, those of older revisions too: nothing replaces them."""
     selection = session.scalar(
@@ -223,7 +236,7 @@ def standing(session: Session, study_instance_uid: str) -> set[int]:
         .order_by(RevisionRow.number.desc())
         .limit(1)
     )
-    return {entry["job_id"] for entry in selection or []} - {None}
+    return {job for entry in selection or [] for job in (entry["job_id"], *entry.get("rests_on", []))} - {None}
 
 
 def add_finding(session: Session, job_id: int, body: dict[str, Any]) -> None:
@@ -243,6 +256,12 @@ def results_of_job(session: Session, job_id: int) -> Sequence[ResultRow]:
     return session.scalars(
         select(ResultRow).where(ResultRow.job_id == job_id).order_by(ResultRow.kind, ResultRow.path)
     ).all()
+
+
+def results(session: Session, uids: Sequence[str]) -> Sequence[ResultRow]:
+    """Of whatever revision, in the order of `results_of_job`."""
+    query = select(ResultRow).where(ResultRow.sop_instance_uid.in_(uids))
+    return session.scalars(query.order_by(ResultRow.kind, ResultRow.path)).all()
 
 
 def results_of_revision(session: Session, revision_id: int) -> Sequence[ResultRow]:

@@ -2,7 +2,8 @@
 
 A report that is not written yet is queued again where it was: nothing of its revision has been sent. A failed analysis
 is told in a report, and what may be out keeps its UIDs and its bytes. So a new revision of the same images is opened:
-the plan analyses in it what failed, what did not fail stands, and its report replaces the earlier one.
+the plan analyses in it what failed, what did not fail stands, and its report replaces the earlier one. So too where an
+analysis broke on some images of a series: those alone are done again.
 
 The newest revision replaces what failed in older ones, with one exception: results of an older revision that it refers
 to, since their series has not changed, are sent by the report job of that older one.
@@ -172,7 +173,8 @@ def _dead_letters(session: Session, older: Sequence[RevisionRow], planned: Revis
 
 
 def _failed_analyses(jobs: Sequence[JobRow]) -> list[JobRow]:
-    return [job for job in jobs if job.pipeline != work.REPORT and job.state == JobState.FAILED]
+    analyses = [job for job in jobs if job.pipeline != work.REPORT]
+    return [job for job in analyses if job.state == JobState.FAILED or job.outcome == work.FAILED_IN_PART]
 
 
 def _purged(session: Session, revision: RevisionRow, failed: Sequence[JobRow]) -> Collection[str]:

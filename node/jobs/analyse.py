@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,8 @@ class Analyst:
     def _one_by_one(self, attempt: Attempt, rows: list[InstanceRow], models: Models) -> Outcome:
         """Of several images of a series each by itself; one that cannot be read keeps none of the others back.
 
-        Nor does one that the analysis breaks on, once the job will not be tried again.
+        Nor does one that the analysis breaks on, once the job will not be tried again. Where the job is to make good
+        what an earlier one broke on, what that one said of the others stands, and they are not analysed again.
         """
         with attempt.step("read"):
             demand_all(self.database, self.archive, rows)
@@ -97,8 +98,12 @@ class Analyst:
         results: list[ResultRow] = []
         told: list[dict[str, Any]] = []
         broken: Exception | None = None
+        before = self._told_before(attempt)
         for row, image in zip(rows, images, strict=True):
             name = {"image": image.part.name if image.part else ""}
+            if name["image"] in before:
+                told.append(before[name["image"]])
+                continue
             try:
                 own, body, _ = self._analysed(attempt, [row], models, image)
             except NotEligible as exc:
@@ -113,11 +118,19 @@ class Analyst:
                 continue
             results += own
             told.append({**name, **body, "results": [one.sop_instance_uid for one in own]})
-        if broken is not None and not results:
+        if broken is not None and not any(one.get("results") for one in told):
             raise broken
-        outcome = "processed" if results else "not eligible"
-        reason = "" if results else " ".join(dict.fromkeys(one["reason"] for one in told))
-        return Outcome(outcome, reason, tuple(results), {"one_by_one": told})
+        return Outcome(*_of_all(told), tuple(results), {"one_by_one": told})
+
+    def _told_before(self, attempt: Attempt) -> dict[str, dict[str, Any]]:
+        """What earlier jobs said of images that they did not break on, by name, and since when it stands."""
+        rests_on = work.rests_on(attempt.revision, attempt.job.id)
+        if not rests_on:
+            return {}
+        with self.database.read() as session:
+            body, number = work.finding(session, rests_on[-1]), work.job(session, rests_on[-1]).revision.number
+        stands = {"since": f"Image unchanged since revision {number}"}
+        return {part["image"]: {**stands, **part} for part in (body or {})["one_by_one"] if not part.get("failed")}
 
     def _instances(self, attempt: Attempt) -> list[InstanceRow]:
         """The images of the series that the plan chose: not the localiser or the lateral view beside them."""
@@ -139,6 +152,16 @@ class Analyst:
                 work.note_model(
                     session, name=model.name, version=model.version, weights_sha256=model.weights_sha256, at=now()
                 )
+
+
+def _of_all(told: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """(outcome, reason) of a job by what came of its images, some of them processed or none of them broken."""
+    broken = [f"{one['image']}: {one['reason']}" for one in told if one.get("failed")]
+    if broken:
+        return work.FAILED_IN_PART, "; ".join(broken)
+    if any(one.get("results") for one in told):
+        return "processed", ""
+    return "not eligible", " ".join(dict.fromkeys(one["reason"] for one in told))
 
 
 def _quality(

@@ -140,8 +140,13 @@ def _decide(
         return {**entry, "reason": f"Only the first {MOST_SERIES} eligible series of a study are analysed."}
     taken[pipeline] += 1
     earlier = work.earlier_job(session, revision, pipeline=pipeline, series_instance_uid=series)
+    rests_on: list[int] = []
     if earlier is not None and (pipeline != CHEST_XRAY or _of_the_same(earlier, entry)):
-        return {**entry, "decision": f"unchanged since revision {earlier.revision.number}", "job_id": earlier.id}
+        rests_on = work.rests_on(earlier.revision, earlier.id)
+        if earlier.outcome != work.FAILED_IN_PART:
+            unchanged = f"unchanged since revision {earlier.revision.number}"
+            return {**entry, **_resting(rests_on), "decision": unchanged, "job_id": earlier.id}
+        rests_on.append(earlier.id)
     job = JobRow(
         revision_id=revision.id,
         pipeline=pipeline,
@@ -151,7 +156,12 @@ def _decide(
     )
     if not work.add_job(session, job):
         return {**entry, "reason": "Other images of this series are analysed already."}
-    return {**entry, "decision": "analysed", "job_id": job.id}
+    return {**entry, **_resting(rests_on), "decision": "analysed", "job_id": job.id}
+
+
+def _resting(jobs: Sequence[int]) -> dict[str, Any]:
+    """Which earlier jobs told of images that are not analysed again; {} where none did."""
+    return {"rests_on": list(jobs)} if jobs else {}
 
 
 def _of_the_same(earlier: JobRow, entry: Mapping[str, Any]) -> bool:

@@ -138,26 +138,28 @@ def _entries(session: Session, chosen: dict[str, Any]) -> list[SeriesEntry]:
         return [replace(entry, reason=job.reason)]
     if body is None:
         return [replace(entry, outcome="failed", reason="The finding of this analysis is missing.")]
-    since = chosen["decision"] if chosen["decision"].startswith("unchanged") else ""
-    results = tuple(_ref(row) for row in work.results_of_job(session, job.id))
+    since = f"Series {chosen['decision']}" if chosen["decision"].startswith("unchanged") else ""
     if "one_by_one" not in body:
+        results = tuple(_ref(row) for row in work.results_of_job(session, job.id))
         return [_processed(entry, body, since, results)]
-    return [_told(replace(entry, image=part["image"], images=1), part, since, results) for part in body["one_by_one"]]
+    parts = body["one_by_one"]
+    return [_told(session, replace(entry, image=part["image"], images=1), part, since) for part in parts]
 
 
-def _told(entry: SeriesEntry, part: Mapping[str, Any], since: str, results: Sequence[ResultRef]) -> SeriesEntry:
-    """One image of several, with those of the results that are its own."""
+def _told(session: Session, entry: SeriesEntry, part: Mapping[str, Any], since: str) -> SeriesEntry:
+    """One image of several, with those of the results that are its own, be they of an earlier job."""
     if "findings" not in part:
         return replace(entry, outcome="failed" if part.get("failed") else entry.outcome, reason=part["reason"])
-    return _processed(entry, part, since, tuple(ref for ref in results if ref.sop_instance_uid in part["results"]))
+    results = tuple(_ref(row) for row in work.results(session, part["results"]))
+    return _processed(entry, part, part.get("since", since), results)
 
 
 def _processed(entry: SeriesEntry, body: Mapping[str, Any], since: str, results: tuple[ResultRef, ...]) -> SeriesEntry:
     """With what a pipeline said.
 
-    since       "unchanged since revision 1"; "" where it was said in this revision
+    since       "Series unchanged since revision 1"; "" where it was said in this revision
     """
-    notes = [f"Series {since}: its results still stand."] if since else []
+    notes = [f"{since}: its results still stand."] if since else []
     return replace(
         entry,
         outcome="processed",

@@ -18,9 +18,11 @@ from gate.gate import complaints
 from images import chest
 from models.contract import ModelError
 from node.archive import Archive
+from node.db import views, work
 from node.db.session import Database
-from node.db.tables import InstanceRow, ModelVersionRow, ResultRow
+from node.db.tables import DeliveryRow, InstanceRow, ModelVersionRow, ResultRow, RevisionRow
 from node.dicom.receive import Arrival
+from node.jobs import again
 from node.jobs.analyse import Analyst, read_one_radiograph
 from node.jobs.intake import complete_due
 from node.jobs.plan import plan
@@ -42,7 +44,9 @@ def treat(
         told = settings.model_copy(update=policy)
         for path in paths:
             desk.take(arrive(pydicom.dcmread(path)))
-        [revision_id] = complete_due(database, actor="test")
+        complete_due(database, actor="test")
+        with database.read() as session:
+            [revision_id] = session.scalars(select(RevisionRow.id).where(RevisionRow.state == "complete"))
         plan(database, revision_id, actor="test")
         pipeline = partial(chest_xray, maps=True)
         analyst = Analyst(
@@ -198,6 +202,50 @@ def test_one_image_that_the_network_breaks_on_keeps_no_other_back_at_the_last_at
     assert ", image 1 at 09:15:31 (DX, 1 image, radiograph): processed" in said
     assert "image 2 at 09:15:32 (DX, 1 image, radiograph): AI processing failed. ModelError in step 'analyse'" in said
     assert report.CompletionFlag == "PARTIAL"
+
+
+def test_the_image_that_broke_is_done_again_when_asked_and_no_other(
+    treat: Callable[..., list[Any]], tmp_path: Path, database: Database, settings: Settings
+) -> None:
+    first = treat([frontal(tmp_path, 1), frontal(tmp_path, 2)], chest.restorer(breaks_on_the_second), max_attempts=1)
+    with database.read() as session:
+        assert views.failures(session).analyses == [made.STUDY]
+    asked = again.retry(database, settings, made.STUDY, actor="ada@ward")
+    assert [one.pipeline for one in asked.queued] == ["chest_xray", "report"]
+
+    results = treat([], chest.restorer())
+    [restored] = of_class(results, made.DX)
+    assert restored.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.2", "the other stands"
+    [report] = of_class(results, SR)
+    said = report.to_json()
+    assert "image 1 at 09:15:31 (DX, 1 image, radiograph): processed. Image unchanged since revision 1" in said
+    assert "image 2 at 09:15:32 (DX, 1 image, radiograph): processed" in said
+    assert "AI processing failed" not in said
+    both = {ds.SOPInstanceUID for ds in [*of_class(first, made.DX), restored]}
+    assert all(uid in said for uid in both), "it refers to the earlier result too"
+    assert again.retry(database, settings, made.STUDY, actor="ada@ward").queued == []
+    with database.read() as session:
+        assert views.failures(session).analyses == []
+        sent = session.scalars(select(DeliveryRow.sop_instance_uid)).all()
+    assert both <= {*sent}
+    assert len(sent) == len({*sent})
+
+
+def test_an_image_that_breaks_once_more_leaves_what_was_told_of_the_others(
+    treat: Callable[..., list[Any]], tmp_path: Path, database: Database, settings: Settings
+) -> None:
+    broken = chest.restorer(breaks_on_the_second)
+    treat([frontal(tmp_path, 1), frontal(tmp_path, 2)], broken, max_attempts=1)
+    for revision in (2, 3):
+        assert again.retry(database, settings, made.STUDY, actor="ada@ward").queued
+        results = treat([], broken, max_attempts=1)
+        assert of_class(results, made.DX) == []
+        said = of_class(results, SR)[0].to_json()
+        assert "image 1 at 09:15:31 (DX, 1 image, radiograph): processed. Image unchanged since revision 1" in said
+        assert "image 2 at 09:15:32 (DX, 1 image, radiograph): AI processing failed" in said, revision
+    with database.read() as session:
+        jobs = session.scalars(select(ResultRow.job_id).where(ResultRow.kind == "derived")).all()
+        assert {*jobs} <= work.standing(session, made.STUDY), "what a report refers to is not taken for replaced"
 
 
 def test_while_a_job_may_be_tried_again_nothing_is_told_of_images_that_broke(
