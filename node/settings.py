@@ -58,6 +58,24 @@ def _is_redis(url: str) -> bool:
     return parts.scheme in ("redis", "rediss") and port != 0 and re.fullmatch(r"(/\d*)?", parts.path) is not None
 
 
+def _audit_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_one = parts.scheme in ("tls", "tcp", "udp") and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        is_one = False
+    if value and not (is_one and not (parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc)):
+        raise ValueError("an audit repository is tls://HOST[:PORT], tcp://HOST[:PORT] or udp://HOST[:PORT]")
+    return value
+
+
+def _token(value: str) -> str:
+    if value and (len(value) < _SHORTEST_TOKEN or not value.isascii() or not value.isprintable() or " " in value):
+        raise ValueError(f"a token has {_SHORTEST_TOKEN} printable ASCII characters or more, and no spaces")
+    return value
+
+
+_SHORTEST_TOKEN = 20
 _PREFIX = "PACSNODE_"
 _LONGEST_S = 100 * 365.25 * 86400.0
 """Longer spans reach beyond the calendar."""
@@ -101,6 +119,20 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_authorities: Path | None = None
+
+    # audit: the trail leaves as PS3.15 messages by syslog, and is read as FHIR AuditEvents
+    audit_url: Annotated[str, AfterValidator(_audit_url)] = ""
+    """tls://HOST[:6514], tcp://HOST[:601] or udp://HOST[:514] of the audit repository; empty: sent nowhere."""
+    audit_site: str = ""
+    """AuditEnterpriseSiteID: the hospital, where one repository serves several."""
+    audit_patient_names: bool = False
+    """Messages name a patient by id; whether by name too."""
+    audit_certificate: Path | None = None
+    """Files of TLS to the repository; without them those of DICOM TLS serve."""
+    audit_key: Path | None = None
+    audit_authorities: Path | None = None
+    audit_token: Annotated[str, AfterValidator(_token)] = ""
+    """Who shows it (Authorization: Bearer …) may read the trail at /fhir/AuditEvent; empty: nobody may."""
 
     # work
     device: str = "auto"

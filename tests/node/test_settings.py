@@ -171,3 +171,24 @@ def test_every_name_that_is_read_is_known() -> None:
     }
     said = doubtful_names(names | {"pacsnode_port", "PACSNODES", "HOME"})
     assert [one for one in said if "is given twice" not in one] == []
+
+
+@pytest.mark.parametrize("url", ["", "tls://audit.hospital", "tcp://10.1.2.3:601", "udp://[::1]:514", "tls://a:6514/"])
+def test_an_audit_repository_is_a_scheme_and_a_host(url: str) -> None:
+    assert Settings.load(audit_url=url).audit_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a", "tls://", "audit.hospital:6514", "tls://a:0", "tls://a:x", "tls://me:secret@a", "tls://a/x"]
+)
+def test_any_other_audit_repository_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="an audit repository is tls://") as caught:
+        Settings.load(audit_url=url)
+    assert "secret" not in caught.value.reason
+
+
+@pytest.mark.parametrize("token", ["short", "x" * 19, "with spaces " * 4, "é" * 30])
+def test_a_token_that_can_be_guessed_or_not_be_sent_is_refused_without_repeating_it(token: str) -> None:
+    with pytest.raises(ConfigurationError, match="20 printable ASCII") as caught:
+        Settings.load(audit_token=token)
+    assert token not in caught.value.reason
