@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from node.errors import ConfigurationError
@@ -81,8 +82,23 @@ def is_busy(exc: BaseException) -> bool:
     return getattr(exc.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
+def is_away(exc: BaseException) -> bool:
+    """Whether it is the database that does not do its work, not a statement that is wrong: it may do it later."""
+    return isinstance(exc, OperationalError | InterfaceError | PoolTimeout)
+
+
+def why_away(exc: SQLAlchemyError) -> str:
+    """In the driver's own words, one line: without the statement and its values, which may name a patient."""
+    told = str(exc.orig).splitlines() if isinstance(exc, DBAPIError) and exc.orig is not None else []
+    return told[0] if told else type(exc).__name__
+
+
 _PRIMARY_CODE = 0xFF  # the rest of SQLite's result code says more precisely why
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's appendix A
+
+
+_UNREACHABLE = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
+"""libpq's, in s and ms: a host that is gone without a word would be waited for many minutes."""
 
 
 def _engine(url: str, patience_s: float) -> Engine:
@@ -90,7 +106,8 @@ def _engine(url: str, patience_s: float) -> Engine:
     if make_url(url).get_backend_name() not in _KINDS:
         raise ValueError("neither SQLite nor PostgreSQL")
     if not url.startswith("sqlite"):
-        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        waits = {name: value for name, value in _UNREACHABLE.items() if name not in make_url(url).query}
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=waits)
         event.listen(engine, "connect", partial(_wait_at_most, patience_s))
         return engine
     # connections are kept: closing the last one would make SQLite write its whole log back, at every transaction

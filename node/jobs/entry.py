@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import logging
 import queue
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from node.audit.events import FAILED, Action
 from node.db import entering, purging, receiving
 from node.db.entering import Known
 from node.db.lifecycle import RevisionState
-from node.db.session import Database
+from node.db.session import Database, is_away
 from node.db.tables import ConflictRow, SeriesRow, StudyRow
 from node.dicom.header import InstanceHeader
 from node.dicom.receive import Arrival
 from node.errors import Conflict, OutOfResources, Refused
+from node.jobs.outage import AWAY, Outage
 from node.jobs.record import now, record
+
+log = logging.getLogger(__name__)
 
 _MOST_TOGETHER = 256
 _RETRIES = 5
@@ -46,9 +52,10 @@ class Entry:
 class Entries:
     """The one thread that enters objects; what arrives while it commits goes into its next transaction."""
 
-    def __init__(self, database: Database, *, is_there: Callable[[str], bool], actor: str) -> None:
+    def __init__(self, database: Database, outage: Outage, *, is_there: Callable[[str], bool], actor: str) -> None:
         """is_there     whether the archive holds a file, by its path"""
         self._database = database
+        self._outage = outage
         self._is_there = is_there
         self._actor = actor
         self._waiting: queue.Queue[Entry | None] = queue.Queue()
@@ -100,10 +107,23 @@ class Entries:
                     self._fail(batch, "the database refused the row repeatedly")
             except Exception as exc:  # noqa: BLE001  (entry point of this thread: no sender may wait for ever)
                 self._forget()
-                self._fail(batch, f"the database did not take the row ({type(exc).__name__})")
+                self._not_taken(batch, exc)
                 break
         for entry in batch:
             entry.done.set()
+
+    def _not_taken(self, batch: list[Entry], exc: Exception) -> None:
+        if not (isinstance(exc, SQLAlchemyError) and is_away(exc)):
+            log.error("objects could not be entered: %d", len(batch), exc_info=exc)
+            self._fail(batch, f"the database did not take the row ({type(exc).__name__})")
+            return
+        self._outage.begin(exc)
+        self._fail(batch, AWAY)
+        for entry in batch:
+            self._outage.write(partial(self._record_refused, entry=entry, at=now()))
+
+    def _record_refused(self, session: Session, *, entry: Entry, at: dt.datetime) -> None:
+        self._record(session, Action.INSTANCE_REFUSED, entry, outcome=FAILED, at=at, reason=AWAY)
 
     def _forget(self) -> None:
         self._series.clear()
@@ -261,10 +281,20 @@ class Entries:
         self._record(session, Action.INSTANCE_CONFLICT, entry, outcome=FAILED, reason=CONFLICT, kept=sha256)
         return Conflict(CONFLICT)
 
-    def _record(self, session: Session, action: Action, entry: Entry, *, outcome: str = "success", **more: str) -> None:
+    def _record(
+        self,
+        session: Session,
+        action: Action,
+        entry: Entry,
+        *,
+        outcome: str = "success",
+        at: dt.datetime | None = None,
+        **more: str,
+    ) -> None:
         record(
             session,
             action,
+            at=at,
             outcome=outcome,
             peer=entry.arrival.caller.calling_aet,
             study_instance_uid=entry.header.study_instance_uid,

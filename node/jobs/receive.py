@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import socket
+import threading
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from sqlalchemy.orm import Session
 
 from node.archive import Archive
 from node.audit.events import FAILED, Action
@@ -17,10 +23,22 @@ from node.dicom.receive import Arrival, Caller
 from node.errors import NodeError, OutOfResources, Refused, UnknownCaller, WrongCalledTitle, WrongClass
 from node.jobs import deliver
 from node.jobs.entry import Entries, Entry
+from node.jobs.outage import AWAY, Outage
 from node.jobs.record import now, record
 from node.settings import Peer, Settings
 
 _HIGH = 1  # DIMSE priority, PS3.7 E.1-1
+_MOST_TURNED_AWAY = 1000
+_OTHERS = Caller("", "", "", 0, None)
+"""All beyond, together."""
+
+
+@dataclass
+class _Tally:
+    """How often a caller was turned away."""
+
+    since: dt.datetime
+    times: int = 0
 
 
 class ReceivingDesk:
@@ -32,7 +50,11 @@ class ReceivingDesk:
         self._archive = archive
         self._receiver = f"receive@{socket.gethostname()}:{settings.port}"
         self.spool = archive.spool_of(f"{socket.gethostname()}:{settings.port}")
-        self._entries = Entries(database, is_there=archive.holds, actor=self._receiver)
+        self._outage = Outage(database)
+        self._turned_away: dict[Caller, _Tally] = {}
+        """Who called while the database was away."""
+        self._lock = threading.Lock()
+        self._entries = Entries(database, self._outage, is_there=archive.holds, actor=self._receiver)
         self._senders: dict[str, Peer] = {}
         """The peer of each open association, as it was when it was admitted."""
 
@@ -53,11 +75,51 @@ class ReceivingDesk:
 
     def close(self) -> None:
         self._entries.stop()
+        self._outage.close()
 
     # -- associations
 
     def admit(self, caller: Caller) -> str:
-        """The id of the association. raises UnknownCaller, WrongCalledTitle (both recorded)."""
+        """The id of the association. raises UnknownCaller, WrongCalledTitle, OutOfResources (all recorded)"""
+        try:
+            with self._outage.noticed():
+                return self._admit(caller)
+        except OutOfResources:
+            self._turn_away(caller)
+            raise
+
+    def _turn_away(self, caller: Caller) -> None:
+        """One event for each caller, however often it tries before the database is back."""
+        who = replace(caller, port=0)
+        with self._lock:
+            if who not in self._turned_away and len(self._turned_away) >= _MOST_TURNED_AWAY:
+                who = _OTHERS
+            tally = self._turned_away.setdefault(who, _Tally(now()))
+            tally.times += 1
+            is_first = tally.times == 1
+        if is_first:
+            self._outage.write(partial(self._record_turned_away, who=who, tally=tally))
+
+    def _record_turned_away(self, session: Session, *, who: Caller, tally: _Tally) -> None:
+        with self._lock:
+            self._turned_away.pop(who, None)
+        record(
+            session,
+            Action.ASSOCIATION_REFUSED,
+            at=tally.since,
+            outcome=FAILED,
+            peer=who.calling_aet,
+            actor=self._receiver,
+            detail={
+                "host": who.host,
+                "called_aet": who.called_aet,
+                "tls_subject": who.tls_subject,
+                "reason": AWAY,
+                "times": tally.times,
+            },
+        )
+
+    def _admit(self, caller: Caller) -> str:
         association = str(uuid.uuid4())
         detail = {
             "association": association,
@@ -114,13 +176,16 @@ class ReceivingDesk:
 
     def left(self, association: str, outcome: str, stored: int, refused: int, not_accepted: Sequence[str]) -> None:
         self._senders.pop(association, None)
-        with self._database.write() as session:
+        at = now()
+
+        def close(session: Session) -> None:
             row = receiving.close_association(
-                session, association, at=now(), outcome=outcome, stored=stored, refused=refused
+                session, association, at=at, outcome=outcome, stored=stored, refused=refused
             )
             record(
                 session,
                 Action.ASSOCIATION_CLOSED,
+                at=at,
                 outcome="success" if outcome == "released" else FAILED,
                 peer=row.calling_aet if row is not None else "",
                 actor=self._receiver,
@@ -133,12 +198,15 @@ class ReceivingDesk:
                 },
             )
 
+        self._outage.write(close)
+
     def has_room(self) -> str | None:
         return self._archive.room()
 
     def committed(self, report: CommitmentReport) -> None:
         """A PACS says what it has taken responsibility for."""
-        deliver.apply_report(self._database, self._settings, report)
+        with self._outage.noticed():
+            deliver.apply_report(self._database, self._settings, report)
 
     # -- objects
 
@@ -147,16 +215,21 @@ class ReceivingDesk:
         self._note(Action.INSTANCE_LOST, association, sop_instance_uid, reason)
 
     def _note(self, action: Action, association: str, sop_instance_uid: str, reason: str) -> None:
-        with self._database.write() as session:
+        at = now()
+
+        def note(session: Session) -> None:
             row = session.get(AssociationRow, association)
             record(
                 session,
                 action,
+                at=at,
                 outcome=FAILED,
                 peer=row.calling_aet if row is not None else "",
                 actor=self._receiver,
                 detail={"association": association, "sop_instance_uid": sop_instance_uid, "reason": reason},
             )
+
+        self._outage.write(note)
 
     def take(self, arrival: Arrival) -> None:
         """Returns once bytes and row are durable. raises a Refused leaf (recorded)."""

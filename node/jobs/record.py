@@ -55,9 +55,9 @@ def _began(pid: int) -> str:
     return text.rpartition(")")[2].split()[19]
 
 
-def record(session: Session, action: Action, **fields: Any) -> None:
-    """Note an event of this transaction; see node.audit.events.Event for the fields."""
-    session.info.setdefault(_PENDING, []).append(Event(at=now(), action=action, **fields))
+def record(session: Session, action: Action, *, at: dt.datetime | None = None, **fields: Any) -> None:
+    """Note an event of this transaction, of now unless said; see node.audit.events.Event for the fields."""
+    session.info.setdefault(_PENDING, []).append(Event(at=at or now(), action=action, **fields))
 
 
 def seal_pending(session: Session) -> None:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -23,11 +24,12 @@ from node.archive import Archive
 from node.audit.events import FAILED, FAILED_FOR_NOW, Action
 from node.db import quality, receiving, work
 from node.db.lifecycle import JobState
-from node.db.session import Database
+from node.db.session import Database, is_away, why_away
 from node.db.tables import JobRow, QualityRow, ResultRow, RevisionRow
 from node.dicom.write import Produced
 from node.errors import NodeError, NotEligible, OutOfResources, SourceLost, Transient
 from node.jobs import patience
+from node.jobs.outage import persist
 from node.jobs.plan import queue_report_if_ready
 from node.jobs.record import now, record
 from node.settings import Settings
@@ -69,12 +71,16 @@ class Attempt:
 
     def _renew(self) -> None:
         pause_s = min(1.0, self.lease_s / 4)
+        is_told = False
         while not self._over.wait(pause_s):
             try:
                 still_ours = self._renew_once()
             except SQLAlchemyError as exc:  # the lease is longer than a pause: it may be renewed before it is over
-                log.warning("job %d: the lease was not renewed (%s)", self.job.id, type(exc).__name__)
+                if not is_told:
+                    log.warning("job %d: the lease is not renewed (%s)", self.job.id, why_away(exc))
+                is_told = True
                 continue
+            is_told = False
             if not still_ours:
                 return  # the result is refused at the end; nothing else to do here
 
@@ -145,11 +151,13 @@ class Worker:
             with attempt.held():
                 outcome = do(attempt)
         except NotEligible as exc:
-            self._finish(attempt, Outcome("not eligible", exc.reason))
+            end = partial(self._finish, attempt, Outcome("not eligible", exc.reason))
         except Exception as exc:  # noqa: BLE001  (entry point of a job: whatever broke is told, never hidden)
-            self._broke(attempt, exc)
+            self._tell(attempt, exc)
+            end = partial(self._broke, attempt, exc)
         else:
-            self._finish(attempt, outcome)
+            end = partial(self._finish, attempt, outcome)
+        persist(end, patience_s=self._settings.retry_most_s)
         return True
 
     def _claim(self) -> Attempt | None:
@@ -197,11 +205,15 @@ class Worker:
         else:
             queue_report_if_ready(session, receiving.revision(session, attempt.revision.id))
 
+    def _tell(self, attempt: Attempt, exc: Exception) -> None:
+        reason = what_broke(exc, attempt.doing)
+        where = None if is_away(exc) else exc
+        log.error("job %d attempt %d broke: %s", attempt.job.id, attempt.job.attempt, reason, exc_info=where)
+
     def _broke(self, attempt: Attempt, exc: Exception) -> None:
         """Another attempt, or the end: a failure that is told in the report."""
         job = attempt.job
         reason = what_broke(exc, attempt.doing)
-        log.error("job %d attempt %d broke: %s", job.id, job.attempt, reason, exc_info=exc)
         with self._database.write() as session:
             if isinstance(exc, SourceLost):
                 fail_job(session, job, attempt.revision, reason, actor=self._actor)
@@ -288,7 +300,7 @@ def what_broke(exc: Exception, step: str) -> str:
 
 def passes(exc: Exception, job: JobRow) -> bool:
     """Whether it is the surroundings that failed, not the job: waited for, and not counted as an attempt."""
-    if isinstance(exc, Transient | OutOfResources):
+    if isinstance(exc, Transient | OutOfResources) or is_away(exc):
         return True
     told = exc if isinstance(exc, OSError) else exc.__cause__
     is_hiccup = isinstance(told, OSError) and told.errno is not None  # a library's own, of damage, has no number

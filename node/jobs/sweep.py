@@ -9,10 +9,12 @@ import logging
 import threading
 from time import monotonic
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from node.audit.events import FAILED_FOR_NOW, Action
 from node.db import deliveries, receiving, work
 from node.db.lifecycle import DeliveryState
-from node.db.session import Database
+from node.db.session import Database, is_away, why_away
 from node.db.tables import DeliveryRow, JobRow
 from node.jobs import intake, patience
 from node.jobs.deliver import finish_revision, record_delivery
@@ -56,7 +58,9 @@ class Clock:
     def _failed(self, exc: Exception) -> None:
         """With its traceback the first time only: an outage of hours must not push all else out of the log."""
         kind = type(exc).__name__
-        if kind != self._trouble:
+        if kind != self._trouble and isinstance(exc, SQLAlchemyError) and is_away(exc):
+            log.error("the database is away (%s): the clock waits", why_away(exc))
+        elif kind != self._trouble:
             log.exception("tick failed; the next one tries again")
         elif monotonic() - self._told > _TELL_AGAIN_S:
             log.error("ticks still fail (%s)", kind)
