@@ -1,4 +1,4 @@
-"""Lesions into a chest CT: where, of what shape and texture, and the truth of each.
+"""Lesions into a CT: where, of what shape and texture, and the truth of each.
 
 source: dossier 9
 """
@@ -8,26 +8,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.contract import BoolArray, FloatArray, ModelError
+from models.contract import BoolArray, FloatArray
+from models.deeplesion.grouping import Axes, Box3, Region
+from models.deeplesion.grouping import axes_of as recist_axes
 from models.lefusion.composite import Vector, crop_at, difference, mask_at, on_volume, settled, soft_edge
 from models.lefusion.config import CROP_ZYX
 from models.lefusion.data import draw_shape
-from models.lefusion.histogram import LUNG, PRESETS, Texture, histogram, wasserstein_hu
+from models.lefusion.histogram import PRESETS, Texture, histogram, wasserstein_hu
+from models.lefusion.places import InLungs, Kind, Places, Spot
 from models.simulation.cases import NOISE_SMOOTHING_MM
-from models.simulation.lesions import MOST_NOISE_HU, Plan
-from models.simulation.lungs import Lungs, find_lungs, plan_nodule, point_spread_mm
+from models.simulation.lesions import MOST_NOISE_HU
 
 OnProgress = Callable[[int, int], None]
 
-TEXTURES: tuple[Texture, ...] = ("ground-glass", "part-solid", "solid")
 TRIES = 12
-"""Places per lesion before a chest is said to have no room for more."""
+"""Places per lesion before a volume is said to have no room for more."""
 MOST_DIAMETER_MM = 20.0
 """What is larger would not fit into a crop with its surroundings."""
 MOST_SHIFT = (3, 8, 8)
@@ -38,6 +39,8 @@ LEVELS_HU: dict[Texture, tuple[float, float]] = {
     "solid": (0.0, 100.0),
 }
 LEAST_VOXELS = 4
+HALF = 0.5
+"""Of a voxel: what is filled so far is lesion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +68,16 @@ class Site:
 
     healthy     float32 (D, H, W), HU, voxels of 1 mm          organ   bool: where the lesion may be
     centre      voxel of its middle
+    kind        of a lung its texture
+    shift_hu    mean change of what is there; None where the kind says what grey it has, whatever is there
     """
 
     healthy: FloatArray
     organ: BoolArray
     centre: tuple[int, int, int]
     diameter_mm: float
-    texture: Texture
+    kind: Kind
+    shift_hu: float | None = None
 
 
 class Artist(Protocol):
@@ -89,20 +95,23 @@ class Inserted:
 
     centre          (z, y, x) of its centroid, index into the volume, not whole
     axes_mm         of the ellipsoid with its moments, longest first
+    recist          longest diameter in a slice and across it, of the outline at half of a voxel filled
     contrast_hu     mean change in its mask             mean_hu     of the result in its mask
-    texture         the class asked for                 seen_as     the published class whose histogram is nearest
-    box, mask       voxels that it fills by more than half; mask is bool of the box's shape
+    kind            what was asked for                  seen_as     in a lung the published class whose histogram is
+                                                                    nearest, else the kind
+    box, mask       voxels that it fills by half or more; mask is bool of the box's shape
     """
 
     centre: tuple[float, float, float]
     diameter_mm: float
     axes_mm: tuple[float, float, float]
+    recist: Axes
     contrast_hu: float
     mean_hu: float
-    texture: Texture
-    seen_as: Texture
+    kind: Kind
+    seen_as: Kind
     seed: int
-    box: tuple[slice, slice, slice]
+    box: Box3
     mask: BoolArray
 
 
@@ -122,7 +131,10 @@ class ByHand:
             return None
         smooth = ndimage.gaussian_filter(site.healthy, NOISE_SMOOTHING_MM)
         grain = np.clip(site.healthy - smooth, -MOST_NOISE_HU, MOST_NOISE_HU)
-        level = np.float32(rng.uniform(*LEVELS_HU[site.texture]))
+        if site.shift_hu is None:
+            level = np.float32(rng.uniform(*LEVELS_HU[cast(Texture, site.kind)]))
+        else:
+            level = np.float32(np.median(smooth[mask]) + site.shift_hu)
         return Drawn((level + grain,), (mask,))
 
 
@@ -133,34 +145,34 @@ def insert_lesions(
     *,
     count: int,
     seed: int,
+    places: Places | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[FloatArray, tuple[Inserted, ...]]:
-    """A copy of a chest CT with lung lesions, and their truth; fewer where there is no room.
+    """A copy of a CT with lesions, and their truth; fewer where there is no room.
 
-    Voxels beyond the collar of a lesion keep their bits.
+    Voxels beyond the collar of a lesion keep their bits. No two lesions change one voxel, and none reaches the first or
+    last slice: what goes on beyond the scan would have no true size.
 
     voxels   float32 (Z, Y, X), HU, padding set to air
+    places   where they may be; None: in its lungs
     raises   ModelError     no lungs found
     """
-    lungs = find_lungs(voxels, spacing_zyx_mm)
-    if lungs is None:
-        raise ModelError("no lungs found in this volume")
-    blur_mm = point_spread_mm(voxels, lungs, spacing_zyx_mm)
+    where = InLungs.find(voxels, spacing_zyx_mm) if places is None else places
     image = voxels.astype(np.float32, copy=True)
-    plans: list[Plan] = []
+    taken = np.zeros(image.shape, bool)
+    spots: list[Spot] = []
     done: list[Inserted] = []
     for number in range(TRIES * count):
         if len(done) == count:
             break
         of_lesion = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-        rng = np.random.default_rng(of_lesion)
-        plan = plan_nodule(lungs, plans, rng=rng, blur_mm=blur_mm)
-        if plan is None:
+        spot = where.spot(spots, np.random.default_rng(of_lesion))
+        if spot is None:
             continue
-        plan = dataclasses.replace(plan, diameter_mm=min(plan.diameter_mm, MOST_DIAMETER_MM))
-        found = _inserted(image, spacing_zyx_mm, lungs, plan, artist, of_lesion, blur_mm)
+        spot = dataclasses.replace(spot, diameter_mm=min(spot.diameter_mm, MOST_DIAMETER_MM))
+        found = _inserted(image, taken, spacing_zyx_mm, where, spot, artist, of_lesion)
         if found is not None:
-            plans.append(plan)
+            spots.append(spot)
             done.append(found)
             if on_progress is not None:
                 on_progress(len(done), count)
@@ -169,55 +181,74 @@ def insert_lesions(
 
 def _inserted(
     image: FloatArray,
+    taken: BoolArray,
     spacing_zyx_mm: Vector,
-    lungs: Lungs,
-    plan: Plan,
+    where: Places,
+    spot: Spot,
     artist: Artist,
     seed: int,
-    blur_mm: float,
 ) -> Inserted | None:
-    """One lesion, put into the image; None, and the image untouched, where it would not be seen."""
+    """One lesion, put into the image; None, and the image untouched, where it would not be seen, or not whole."""
     rng = np.random.default_rng((seed, 1))
     shift = np.array([int(rng.integers(-most, most + 1)) for most in MOST_SHIFT])
     first = (np.array(image.shape) - 1) / 2 * np.array(spacing_zyx_mm)
-    z, y, x = (float(value) for value in plan.centre + first + shift)
+    z, y, x = (float(value) for value in np.asarray(spot.centre) + first + shift)
     middle = np.array(CROP_ZYX) // 2 - shift
+    kind, shift_hu = where.kind(rng)
     site = Site(
         crop_at(image, spacing_zyx_mm, (z, y, x), CROP_ZYX),
-        mask_at(lungs.host, spacing_zyx_mm, (z, y, x), CROP_ZYX),
+        mask_at(where.host, spacing_zyx_mm, (z, y, x), CROP_ZYX),
         (int(middle[0]), int(middle[1]), int(middle[2])),
-        plan.diameter_mm,
-        TEXTURES[int(rng.integers(len(TEXTURES)))],
+        spot.diameter_mm,
+        kind,
+        shift_hu,
     )
     drawn = artist.draw(site, seed)
     if drawn is None:
         return None
-    edge_mm = blur_mm if drawn.edge_mm is None else drawn.edge_mm
+    edge_mm = where.blur_mm if drawn.edge_mm is None else drawn.edge_mm
     change = difference(drawn.hu, drawn.masks, site.healthy, sigma_voxels=edge_mm)
     on_grid = [
         on_volume(one, image.shape, spacing_zyx_mm, (z, y, x))
         for one in (change, drawn.whole.astype(np.float32), soft_edge(drawn.whole, edge_mm), site.healthy)
     ]
     box, (added, filled, soft, interpolated) = on_grid[0][0], [values for _, values in on_grid]
-    mask = filled > 0.5
-    if np.count_nonzero(mask) < LEAST_VOXELS:
+    mask = _largest_piece(filled >= HALF)
+    reaches = added != 0
+    if np.count_nonzero(mask) < LEAST_VOXELS or _is_cut(box, mask, len(image)) or (taken[box] & reaches).any():
         return None
     before = image[box].copy()
     image[box] = settled(before, added, soft, interpolated, most_hu=MOST_NOISE_HU)
-    return _truth(image[box], before, mask, box, spacing_zyx_mm, site.texture, seed)
+    taken[box] |= reaches
+    recist = recist_axes(Region(box, mask, filled, HALF), spacing_zyx_mm)
+    return _truth(image[box], before, mask, box, spacing_zyx_mm, recist=recist, kind=kind, seed=seed)
+
+
+def _largest_piece(mask: BoolArray) -> BoolArray:
+    """Of what an organ's border or thick slices cut in pieces; empty where the mask is."""
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if count < 2:
+        return mask
+    return np.asarray(pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax()))
+
+
+def _is_cut(box: Box3, mask: BoolArray, slices: int) -> bool:
+    """Whether it reaches the first or last slice."""
+    planes = box[0].start + np.flatnonzero(mask.any((1, 2)))
+    return bool(planes[0] == 0 or planes[-1] == slices - 1)
 
 
 def _truth(
     after: FloatArray,
     before: FloatArray,
     mask: BoolArray,
-    box: tuple[slice, slice, slice],
+    box: Box3,
     spacing_zyx_mm: Vector,
-    texture: Texture,
+    *,
+    recist: Axes,
+    kind: Kind,
     seed: int,
 ) -> Inserted:
-    shares = histogram(after, mask)
-    nearest = min(PRESETS, key=lambda name: wasserstein_hu(shares, PRESETS[name]))
     places = np.argwhere(mask)
     z, y, x = (float(part.start + middle) for part, middle in zip(box, places.mean(0), strict=True))
     volume_mm3 = len(places) * float(np.prod(spacing_zyx_mm))
@@ -225,14 +256,20 @@ def _truth(
         centre=(z, y, x),
         diameter_mm=(6 * volume_mm3 / np.pi) ** (1 / 3),
         axes_mm=axes_of(mask, spacing_zyx_mm),
+        recist=recist,
         contrast_hu=float((after - before)[mask].mean()),
-        mean_hu=float((shares * LUNG.centres_hu).sum()),
-        texture=texture,
-        seen_as=nearest,
+        mean_hu=float(after[mask].mean()),
+        kind=kind,
+        seen_as=_seen_as(after, mask) if kind in PRESETS else kind,
         seed=seed,
         box=box,
         mask=mask,
     )
+
+
+def _seen_as(after: FloatArray, mask: BoolArray) -> Texture:
+    shares = histogram(after, mask)
+    return min(PRESETS, key=lambda name: wasserstein_hu(shares, PRESETS[name]))
 
 
 def axes_of(mask: BoolArray, spacing_zyx_mm: Vector) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -71,7 +71,9 @@ class Synthesiser:
 
     def draw(self, site: Site, seed: int, /) -> Drawn | None:
         """See `insert.Artist`."""
-        rng = np.random.default_rng((seed, 2))
+        if site.shift_hu is not None:
+            raise ModelError("these networks draw lesions of the lung")
+        rng, texture = np.random.default_rng((seed, 2)), cast(Texture, site.kind)
         radius = round(RADIUS_PER_DIAMETER * site.diameter_mm)
         sphere = control_sphere(site.healthy.shape, site.centre, max(radius, 2))
         schedule = cosine(SCHEDULE)
@@ -82,8 +84,8 @@ class Synthesiser:
         if np.count_nonzero(mask) < LEAST_VOXELS:
             return None
         classes = int(self.texture.facts["classes"])
-        masks = [mask] if classes == 1 else parts_of(mask, site.texture)
-        wanted = self._wanted(site.texture, masks, rng)
+        masks = [mask] if classes == 1 else parts_of(mask, texture)
+        wanted = self._wanted(texture, masks, rng)
         hu = draw_texture(self.texture.network, site.healthy, masks, wanted, Noise(seed, 1), sampling=self.sampling)
         return Drawn(tuple(hu), tuple(masks), EDGE_SIGMA_MM)
 

@@ -138,6 +138,6 @@ def _row(lesion: Inserted, affine: NDArray[np.float64]) -> list[object]:
     numbers = (*place[:3], lesion.diameter_mm, *lesion.axes_mm)
     return [
         round(z) + 1, round(y, 1), round(x, 1), *(round(float(value), 2) for value in numbers),
-        int(lesion.mask.sum()), round(lesion.contrast_hu, 1), round(lesion.mean_hu, 1), lesion.texture, lesion.seen_as,
+        int(lesion.mask.sum()), round(lesion.contrast_hu, 1), round(lesion.mean_hu, 1), lesion.kind, lesion.seen_as,
         lesion.seed,
     ]  # fmt: skip

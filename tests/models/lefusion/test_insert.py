@@ -15,6 +15,7 @@ from models.lefusion.data import CropStore, ShapeStore, histograms_of
 from models.lefusion.histogram import LUNG, preset
 from models.lefusion.insert import ByHand, Drawn, Site, axes_of, insert_lesions
 from models.lefusion.masks import control_sphere
+from models.lefusion.places import Spot
 from models.lefusion.samplers import evaluations
 from models.lefusion.synthesis import (
     PAPER_SAMPLING,
@@ -74,9 +75,9 @@ def test_the_truth_is_what_was_put_in(chest, made):
         long, middle, short = lesion.axes_mm
         assert long >= middle >= short > 0
         assert (long * middle * short) ** (1 / 3) == pytest.approx(lesion.diameter_mm, rel=0.15)
-    assert len({lesion.texture for lesion in truth}) > 1
-    glass = [lesion.mean_hu for lesion in truth if lesion.texture == "ground-glass"]
-    others = [lesion.mean_hu for lesion in truth if lesion.texture != "ground-glass"]
+    assert len({lesion.kind for lesion in truth}) > 1
+    glass = [lesion.mean_hu for lesion in truth if lesion.kind == "ground-glass"]
+    others = [lesion.mean_hu for lesion in truth if lesion.kind != "ground-glass"]
     assert max(glass, default=-1000) < min(others, default=0)
 
 
@@ -219,3 +220,56 @@ def test_a_run_is_read_as_an_artist(tmp_path, tiny):
 def test_the_papers_sampling_is_598_evaluations():
     assert evaluations(PAPER_SAMPLING.path) == 598
     assert evaluations(Sampling(30, jump=5, visits=2).path) == 55
+
+
+class Ball:
+    """Draws balls of one grey, whatever is asked for."""
+
+    name = "ball"
+
+    def __init__(self, radius):
+        self.radius = radius
+
+    def draw(self, site, _seed):
+        mask = control_sphere(CROP_ZYX, site.centre, self.radius)
+        return Drawn((np.full(CROP_ZYX, 50, np.float32),), (mask,))
+
+
+def test_a_balls_longest_diameters_are_its_own(chest):
+    _, truth = insert_lesions(chest, SPACING, Ball(6), count=2, seed=2)
+    assert truth
+    for lesion in truth:
+        assert lesion.recist.long_mm == pytest.approx(12.5, abs=1.2)
+        assert lesion.recist.short_mm == pytest.approx(12.5, abs=1.2)
+        assert lesion.recist.index == pytest.approx(lesion.centre[0], abs=1)
+        middle = np.mean(lesion.recist.long_px, axis=0)
+        assert middle[::-1] == pytest.approx(lesion.centre[1:], abs=0.6)
+
+
+def test_no_lesion_reaches_the_end_of_the_scan_and_none_another(chest):
+    short = chest[10:20]
+    _, truth = insert_lesions(short, SPACING, ByHand(), count=6, seed=4)
+    assert truth
+    counted = np.zeros(short.shape, int)
+    for lesion in truth:
+        counted[lesion.box] += lesion.mask
+    assert counted.max() == 1
+    assert not counted[[0, -1]].any()
+    _, none = insert_lesions(chest[10:13], SPACING, Ball(6), count=2, seed=4)
+    assert none == ()
+
+
+def test_lesions_that_would_share_voxels_are_not_both_put_in(chest):
+    class Crowded:
+        host, blur_mm = np.ones(chest.shape, bool), 0.5
+        asked = 0
+
+        def spot(self, _others, _rng):
+            self.asked += 1
+            return Spot((0.0, 0.0, -30.0 + 4 * (self.asked % 2)), 10.0)
+
+        def kind(self, _rng):
+            return "solid", None
+
+    _, truth = insert_lesions(chest, SPACING, Ball(5), count=2, seed=1, places=Crowded())
+    assert len(truth) == 1
