@@ -1,1 +1,1 @@
-"""The audit trail: what is recorded (events) and how tampering shows (chain). Messages will have their room here."""
+"""The audit trail: what is recorded (events), how tampering shows (chain), and how it leaves: PS3.15, syslog, FHIR."""
