@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from node.dicom.write.source import SeriesSource
 
 DIFFERENCE_HU = (-50.0, 50.0)
 TITLE = "AI results - research use only"
+_SIDES = ("RL", "AP", "FH")
+"""Of the axes of LPS: towards lower values, towards higher ones."""
+_OPPOSITE = dict(zip("RLAPFH", "LRPAHF", strict=True))
 _NO_PICTURES = "No pictures here: the images say that words which may name the patient are burned into them."
 
 
@@ -48,7 +51,7 @@ def summary_page(findings: Findings, grid: Volume | Radiograph, source: SeriesSo
     refs = grid.sources if isinstance(grid, Volume) else (grid.source,)
     numbers = source.image_numbers(refs)
     burnt = burned_in(source.frame(refs[len(refs) // 2]))
-    panels = _panels(findings, grid, numbers) if burnt != "YES" else []
+    panels = _panels(findings, grid, numbers, edges(grid, source)) if burnt != "YES" else []
     always = [stamp.note, _NO_PICTURES] if burnt == "YES" else [stamp.note]
     lines = [*(page.Line(text, "warning") for text in always), *summary_lines(findings, grid.notes, numbers)]
     images = source.part.name if source.part else sentences.count(len(refs), "image")
@@ -164,8 +167,29 @@ def _line(text: str) -> page.Line:
     return page.Line(text, "warning" if sentences.is_warning(text) else "")
 
 
-def _panels(findings: Findings, grid: Volume | Radiograph, numbers: Sequence[int]) -> list[page.Panel]:
-    return _volume_panels(findings, grid, numbers) if isinstance(grid, Volume) else _radiograph_panels(findings, grid)
+def edges(grid: Volume | Radiograph, source: SeriesSource) -> tuple[str, str]:
+    """What of the patient lies at the left and at the top edge: "R", "A"; "" where the header does not say."""
+    if isinstance(grid, Volume):
+        across, down = _towards(-grid.affine[:3, 2]), _towards(-grid.affine[:3, 1])
+        return across, down
+    stated = source.frame(grid.source).get("PatientOrientation") or ()
+    if isinstance(stated, str) or len(stated) != 2:
+        return "", ""
+    across, down = ("".join(_OPPOSITE.get(letter, "") for letter in str(value)) for value in stated)
+    return across, down
+
+
+def _towards(direction: NDArray[np.float64]) -> str:
+    """The side of the patient that a direction in LPS leads to, of the axis nearest to it."""
+    axis = int(np.argmax(np.abs(direction)))
+    return _SIDES[axis][int(direction[axis] > 0)]
+
+
+def _panels(
+    findings: Findings, grid: Volume | Radiograph, numbers: Sequence[int], sides: tuple[str, str]
+) -> list[page.Panel]:
+    drawn = _volume_panels(findings, grid, numbers) if isinstance(grid, Volume) else _radiograph_panels(findings, grid)
+    return [replace(panel, edges=sides) for panel in drawn]
 
 
 def _volume_panels(findings: Findings, volume: Volume, numbers: Sequence[int]) -> list[page.Panel]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from models.contract import Findings, FloatArray, Lesion, Volume
+from models.contract import Findings, Lesion, Volume
 from node.dicom import uids
 from node.dicom.write import capture, display, page, sentences
 from node.dicom.write.derived import origin_of, series_description, series_number
@@ -17,6 +18,9 @@ TITLE = "AI lesion candidates - research use only"
 LUNG_HU = (-1350.0, 150.0)
 _MOSTLY_AIR_HU = -300.0
 """Surroundings whose median is below are shown in a lung window: in soft tissue a nodule in lung has no edge."""
+_SURROUNDINGS_MM = 10.0
+"""Around the lesion: more would show a nodule near the chest wall in the window of the wall."""
+_LEGEND = "Each pair of marks points at the ends of the long or of the short axis."
 _LEAST_SIDE_MM = 80.0
 _TIMES_LONG_AXIS = 4.0
 
@@ -46,8 +50,11 @@ def _page(
     header = source.first
     origin = origin_of(findings, source, stamp)
     subtitle = capture.subtitle(sentences.count(len(findings.lesions), "candidate"), findings, source, stamp)
-    panels = [panel(number, lesion, numbers[lesion.slice_index], volume) for number, lesion in shown]
-    lines = [page.Line(stamp.note, "warning"), *(page.Line(note, "warning") for note in findings.notes)]
+    sides = capture.edges(volume, source)
+    panels = [
+        replace(panel(number, lesion, numbers[lesion.slice_index], volume), edges=sides) for number, lesion in shown
+    ]
+    lines = [page.Line(text, "warning") for text in (stamp.note, *findings.notes)] + [page.Line(_LEGEND)]
     stated = {_burned_in(lesion, volume, source) for _, lesion in shown}
     which = capture.Page(
         sop_instance_uid=uids.instance_uid(origin, "lesions", place),
@@ -83,7 +90,7 @@ def panel(number: int, lesion: Lesion, image_number: int, volume: Volume) -> pag
         for (x0, y0), (x1, y1) in (np.array(axis) - corner for axis in (lesion.long_axis_px, lesion.short_axis_px))
     )
     title = f"Lesion {number}, image {image_number}: {lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm"
-    return page.Panel(title, pixels, down / across, _window(pixels), "HU", axes=axes)
+    return page.Panel(title, pixels, down / across, _window(lesion, volume), "HU", axes=axes)
 
 
 def _part(middle: float, half: float, size: int) -> tuple[int, int]:
@@ -91,5 +98,14 @@ def _part(middle: float, half: float, size: int) -> tuple[int, int]:
     return max(0, round(middle - half)), min(size, round(middle + half) + 1)
 
 
-def _window(pixels: FloatArray) -> tuple[float, float]:
-    return LUNG_HU if float(np.median(pixels)) < _MOSTLY_AIR_HU else display.SOFT_TISSUE_HU
+def _window(lesion: Lesion, volume: Volume) -> tuple[float, float]:
+    """By what lies around the lesion, which itself is left out."""
+    _, down, across = volume.spacing_zyx_mm
+    ends = np.array([*lesion.long_axis_px, *lesion.short_axis_px])  # (4, 2), x and y
+    middle, half = (ends.max(0) + ends.min(0)) / 2, (ends.max(0) - ends.min(0)) / 2
+    rows, columns = volume.voxels.shape[1:]
+    left, right = _part(middle[0], half[0] + _SURROUNDINGS_MM / across, columns)
+    top, bottom = _part(middle[1], half[1] + _SURROUNDINGS_MM / down, rows)
+    near = volume.voxels[lesion.slice_index, top:bottom, left:right]
+    around = near[~lesion.mask[lesion.slice_index, top:bottom, left:right]]
+    return LUNG_HU if around.size and float(np.median(around)) < _MOSTLY_AIR_HU else display.SOFT_TISSUE_HU

@@ -61,13 +61,15 @@ def _page(
     )
     lines = [page.Line(stamp.note, "warning"), page.Line(one.explanation)]
     lines += [page.Line(note, "warning") for note in findings.notes]
-    return capture.capture(page.map_page(TITLE, subtitle, _panels(one, projection), lines), which, header, stamp)
+    panels = _panels(one, projection, capture.edges(projection, source))
+    return capture.capture(page.map_page(TITLE, subtitle, panels, lines), which, header, stamp)
 
 
-def _panels(one: Map, projection: Radiograph) -> list[page.Panel]:
+def _panels(one: Map, projection: Radiograph, edges: tuple[str, str]) -> list[page.Panel]:
     """The radiograph as received, and the map."""
     down, across = projection.spacing_yx_mm or (1.0, 1.0)
     aspect = down / across
     colours = SIGNED if one.limits[0] < 0 else UNSIGNED
-    received = page.Panel("Received", projection.pixels, aspect, capture.radiograph_window(projection), "")
-    return [received, page.Panel(one.title, one.array, aspect, one.limits, one.unit, colours)]
+    window = capture.radiograph_window(projection)
+    received = page.Panel("Received", projection.pixels, aspect, window, "", edges=edges)
+    return [received, page.Panel(one.title, one.array, aspect, one.limits, one.unit, colours, edges=edges)]

@@ -33,6 +33,7 @@ _ROW: Final = _PANEL + 66
 _IN_A_ROW: Final = 3
 MOST_SMALL_PANELS: Final = 6
 _BAR_WIDTH: Final = 14
+_POINTER: Final = 14
 _WHOLE_FROM: Final = 10.0
 _STRIP: Final = 150
 _STRIP_PLOT: Final = 84
@@ -48,6 +49,7 @@ _GRID: Final = (52, 57, 66)
 
 
 Colour = tuple[int, int, int]
+Axis = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,8 @@ class Panel:
     aspect          height of a pixel over its width
     window          (value drawn in the first colour, value drawn in the last)
     colours         at even steps between; grey levels where none are given
-    axes            lines drawn on it, ((x, y), (x, y)) with pixel centres at whole numbers
+    axes            whose ends are pointed at from outside, ((x, y), (x, y)) with pixel centres at whole numbers
+    edges           what of the patient the left and the top edge are ("R", "A"), written beside the picture
     """
 
     title: str
@@ -67,7 +70,8 @@ class Panel:
     window: tuple[float, float]
     unit: str
     colours: tuple[Colour, ...] = ((0, 0, 0), (255, 255, 255))
-    axes: tuple[tuple[tuple[float, float], tuple[float, float]], ...] = ()
+    axes: tuple[Axis, ...] = ()
+    edges: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -173,27 +177,45 @@ def _draw_panel(
     scale = min(room / columns, side / (rows * panel.aspect))
     size = max(1, round(columns * scale)), max(1, round(rows * panel.aspect * scale))
     small = small.resize(size, Picture.Resampling.BOX if scale < 1 else Picture.Resampling.BICUBIC)
-    picture.paste(_coloured(small, panel.colours), (left, top))
+    coloured = _coloured(small, panel.colours)
     for axis in panel.axes:
-        across, down = size[0] / columns, size[1] / rows
-        ends = [(left + (x + 0.5) * across, top + (y + 0.5) * down) for x, y in axis]
-        draw.line(ends, fill=_BACKGROUND, width=4)
-        draw.line(ends, fill=_WARNING, width=2)
+        _point_at_ends(coloured, np.array([axis[0], axis[1]]), np.array([size[0] / columns, size[1] / rows]))
+    picture.paste(coloured, (left, top))
     ramp = np.repeat(np.linspace(255, 0, size[1]).astype(np.uint8)[:, None], _BAR_WIDTH, axis=1)
-    bar = left + size[0] + 8
-    picture.paste(_coloured(Picture.fromarray(ramp), panel.colours), (bar, top))
-    font = _font(14)
-    unit = f" {panel.unit}" if panel.unit else ""
-    for text, y, anchor in (
-        (f"{_number(high, panel)}{unit}", top + 2, "ra"),
-        (f"{_number(low, panel)}{unit}", top + size[1] - 2, "rd"),
-    ):
-        draw.text((bar - 4, y), text, font=font, fill=_INK, anchor=anchor, stroke_width=2, stroke_fill=_BACKGROUND)
-    centre, width = (low + high) / 2, high - low
+    picture.paste(_coloured(Picture.fromarray(ramp), panel.colours), (left + size[0] + 8, top))
+    beside, above = panel.edges
+    draw.text((left - 6, top + size[1] / 2), beside, font=_font(15, bold=True), fill=_QUIET, anchor="rm")
+    draw.text((left + size[0] / 2, top - 3), above, font=_font(15, bold=True), fill=_QUIET, anchor="md")
     title = _fit(draw, panel.title, _font(17, bold=True), side)
     draw.text((left, top + side + 8), title, font=_font(17, bold=True), fill=_INK)
-    window = f"window centre {_number(centre, panel)}{unit}, width {_number(width, panel)}{unit}"
-    draw.text((left, top + side + 30), window, font=font, fill=_QUIET)
+    draw.text((left, top + side + 30), _fit(draw, _window(panel), _font(14), side), font=_font(14), fill=_QUIET)
+
+
+def _point_at_ends(picture: Picture.Image, axis: NDArray[np.float64], scale: NDArray[np.float64]) -> None:
+    """From outside, so that nothing lies over the lesion; from inside where there is no picture outside.
+
+    axis, scale     (2, 2) of x and y in pixels of the image; (2,) pixels of the picture for one of the image
+    """
+    ends = (axis + 0.5) * scale
+    way = ends[1] - ends[0]
+    length = float(np.hypot(*way))
+    along = way / length if length else np.array([1.0, 0.0])
+    draw = ImageDraw.Draw(picture)
+    for end, outward in zip(ends, (-along, along), strict=True):
+        far = end + _POINTER * outward
+        if (far < 0).any() or (far >= picture.size).any():
+            far = end - _POINTER * outward
+        for colour, width in ((_BACKGROUND, 4), (_WARNING, 2)):
+            draw.line([tuple(end), tuple(far)], fill=colour, width=width)
+
+
+def _window(panel: Panel) -> str:
+    """Off the picture: a number over it may hide the marker of a side."""
+    low, high = panel.window
+    unit = f" {panel.unit}" if panel.unit else ""
+    ends, of_window = (low, high), ((low + high) / 2, high - low)
+    (least, most), (centre, width) = ([_number(value, panel) for value in pair] for pair in (ends, of_window))
+    return f"{least} to {most}{unit} (centre {centre}, width {width})"
 
 
 def _number(value: float, panel: Panel) -> str:

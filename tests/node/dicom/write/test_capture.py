@@ -12,7 +12,8 @@ from PIL import ImageDraw
 from gate import made
 from gate.gate import complaints
 from images import chest
-from node.dicom.write import capture, display, page
+from node.dicom.read import read_radiograph, read_volume
+from node.dicom.write import SeriesSource, capture, display, page
 
 
 def _page(run: Any, read_back: Any) -> Any:
@@ -75,6 +76,38 @@ def test_a_radiograph_gets_a_page_too(dx_run: Any, read_back: Any) -> None:
 def test_a_window_that_shows_nothing_is_not_that_of_the_page(window: Any, shown: Any) -> None:
     projection = replace(chest.radiograph(), window=window)
     assert capture.radiograph_window(projection) == (shown or display.span(projection.pixels))
+
+
+def test_no_number_lies_over_a_picture() -> None:
+    """It would hide the marker of a side."""
+    grey = np.zeros((40, 40), np.float32)
+    drawn = page.summary("t", "s", [page.Panel("p", grey, 1.0, (0.0, 255.0), "HU")], [])
+    assert (drawn[112 : 112 + 338, 30 : 30 + 338] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "edges"),
+    [
+        ((1, 0, 0, 0, 1, 0), ("R", "A")),
+        ((-1, 0, 0, 0, -1, 0), ("L", "P")),
+        ((1, 0, 0, 0, 0, -1), ("R", "H")),
+        ((0, 1, 0, 0, 0, -1), ("A", "H")),
+    ],
+)
+def test_the_edges_of_a_slice_are_named_by_its_orientation(
+    orientation: tuple[float, ...], edges: tuple[str, str], tmp_path: Path
+) -> None:
+    paths = made.ct_series(tmp_path, orientation=orientation)
+    assert capture.edges(read_volume(paths), SeriesSource.load(paths)) == edges
+
+
+@pytest.mark.parametrize(
+    ("stated", "edges"),
+    [(["L", "F"], ("R", "H")), (["PR", "H"], ("AL", "F")), (None, ("", "")), ("L", ("", ""))],
+)
+def test_the_edges_of_a_radiograph_are_those_of_its_header(stated: Any, edges: tuple[str, str], tmp_path: Path) -> None:
+    paths = made.radiograph(tmp_path, PatientOrientation=stated)
+    assert capture.edges(read_radiograph(paths[0]), SeriesSource.load(paths)) == edges
 
 
 def test_the_ends_of_a_narrow_window_are_told_apart() -> None:
