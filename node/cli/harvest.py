@@ -12,6 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,9 @@ def harvest(
     """Turn RECIST marks (GSPS, SR by TID 1500) into a training set: DL_info.csv and 16-bit images, no names.
 
     Looks for studies with presentation states or reports, fetches these first and then only the series that they
-    mark (C-FIND, C-GET or C-MOVE). A study that was harvested is not fetched again. Every refused mark is counted.
+    mark (C-FIND, C-GET or C-MOVE). A study that was harvested is asked for again, and fetched only where its marks
+    or images have changed: its rows are then replaced. What key object notes reject is not used, and rows of it go.
+    Every refused mark is counted.
 
     \b
     pacsnode --home DIR harvest --peer MAINPACS --since 2024-01-01 --out ./lesions
@@ -95,60 +98,71 @@ def harvest(
     if kept_apart.resolve().is_relative_to(out.resolve()):
         raise ConfigurationError(f"{kept_apart}: the mapping leads back to patients; keep it outside of {out}")
     source = {"kind": "peer" if folder is None else "folder"}  # no AE title: it may name the hospital
+    made = _opened(out, kept_apart)
     if folder is not None:
         studies = _in_folder(folder, study)
     else:
         settings, called = homes.load(ctx.obj), peer_of(ctx, peer)
         dates = _dates(since, until)
-        studies = _of_peer(settings, called, dates, _lines(patient_list), study, _destination(move_to))
-    _run(studies, out, kept_apart, source, dry_run=dry_run, as_json=as_json)
-
-
-def _run(
-    studies: dict[str, Opened], out: Path, kept_apart: Path, source: dict[str, str], *, dry_run: bool, as_json: bool
-) -> None:
-    from node.cli.harvested import TrainingSet
-    from node.dicom.marks.deidentify import Mapping
-
-    made = TrainingSet(out, Mapping.open(kept_apart))
-    todo = {uid: opened for uid, opened in studies.items() if not made.has(uid)}
-    counts = {"found": len(studies), "harvested_before": len(studies) - len(todo)}
+        studies = _of_peer(settings, called, dates, _lines(patient_list), study, _destination(move_to), made.knows)
     if dry_run:
-        _say_plan(list(todo), counts, as_json=as_json)
+        _say_plan(made, studies, as_json=as_json)
         raise typer.Exit(0 if studies else NOTHING)
-    before = len(made)
     with _alone(out) as fetched:
-        troubles = harvest_all(made, todo, source, fetched)
+        made = _opened(out, kept_apart)  # another harvest may have ended meanwhile
+        looked = harvest_all(made, studies, source, fetched)
         said = made.save(source)
-    _report(said, counts, troubles, len(made) - before, out, kept_apart, as_json=as_json)
-    if troubles:
-        raise typer.Exit(max(exit_code_of(error) for error in troubles))
+    said |= {"found": len(studies), "harvested_before": looked.unchanged, "changed": looked.changed}
+    said |= {"new_rows": made.new, "dropped_rows": made.dropped}
+    _report(said, looked.troubles, out, kept_apart, as_json=as_json)
+    if looked.troubles:
+        raise typer.Exit(max(exit_code_of(error) for error in looked.troubles))
     raise typer.Exit(0 if len(made) else NOTHING)
 
 
+def _opened(out: Path, kept_apart: Path) -> TrainingSet:
+    from node.cli.harvested import TrainingSet
+    from node.dicom.marks.deidentify import Mapping
+
+    return TrainingSet(out, Mapping.open(kept_apart))
+
+
+@dataclass
+class Looked:
+    """What became of the studies that were looked at.
+
+    troubles    of those that are left for the next time
+    unchanged   harvested before, and as they were; changed: harvested before, and anew now
+    """
+
+    troubles: list[NodeError] = field(default_factory=list)
+    unchanged: int = 0
+    changed: int = 0
+
+
 def harvest_all(
-    made: TrainingSet, todo: dict[str, Opened], source: dict[str, str], fetched: Path | None = None
-) -> list[NodeError]:
-    """What went wrong, of studies that are left for the next time; where nothing can go well any more, it ends.
+    made: TrainingSet, studies: dict[str, Opened], source: dict[str, str], fetched: Path | None = None
+) -> Looked:
+    """All studies that are new or have changed; where nothing can go well any more, it ends.
 
     fetched   folder for the files of the study under way; None: the system's
     """
     from node.dicom.read.codec import Codec
 
-    troubles: list[NodeError] = []
+    looked = Looked()
     unreachable, saved_at = 0, time.monotonic()
     made.mapping.save()
     with _bar() as bar, Codec() as codec:
-        task = bar.add_task("harvesting", total=len(todo))
+        task = bar.add_task("harvesting", total=len(studies))
         try:
-            for done, opened in enumerate(todo.values(), start=1):
-                trouble = _harvest_one(made, opened, codec, fetched)
+            for done, opened in enumerate(studies.values(), start=1):
+                trouble = _harvest_one(made, opened, codec, fetched, looked)
                 if trouble is not None:
-                    troubles.append(trouble)
+                    looked.troubles.append(trouble)
                 unreachable = unreachable + 1 if isinstance(trouble, PeerUnreachable) else 0
-                if unreachable == _GIVE_UP_AFTER and done < len(todo):
-                    words = f"no connection {unreachable} times in a row: {len(todo) - done} studies were not tried"
-                    troubles.append(PeerUnreachable(words))
+                if unreachable == _GIVE_UP_AFTER and done < len(studies):
+                    words = f"no connection {unreachable} times in a row: {len(studies) - done} studies were not tried"
+                    looked.troubles.append(PeerUnreachable(words))
                     break
                 bar.update(task, advance=1, description=f"harvesting, {len(made)} rows")
                 if time.monotonic() - saved_at > _SAVE_EVERY_S:
@@ -157,17 +171,27 @@ def harvest_all(
         except (KeyboardInterrupt, NodeError):
             made.save(source)  # what was finished before
             raise
-    return troubles
+    return looked
 
 
-def _harvest_one(made: TrainingSet, opened: Opened, codec: Codec, fetched: Path | None) -> NodeError | None:
+def _harvest_one(
+    made: TrainingSet, opened: Opened, codec: Codec, fetched: Path | None, looked: Looked
+) -> NodeError | None:
     """Why a study, or some of it, is left for the next time. raises NoCommonContext, ConfigurationError"""
     from node.dicom.marks.study import marks_of
 
     with tempfile.TemporaryDirectory(dir=fetched) as folder:
         shelf = opened(Path(folder))
         try:
-            made.add(marks_of(shelf, codec), codec, not_sent=shelf.failed)
+            holdings = shelf.holdings()
+            if made.is_current(shelf.study_uid, holdings):
+                looked.unchanged += 1
+                return None
+            known = made.knows(shelf.study_uid)
+            found = marks_of(shelf, codec)
+            if not made.add(found, codec, holdings=holdings, not_sent=shelf.failed):
+                return PeerBusy(f"study {shelf.study_uid}: {shelf.failed} objects did not come; its earlier rows stay")
+            looked.changed += known
         except (NoCommonContext, ConfigurationError):
             raise
         except NodeError as exc:
@@ -227,16 +251,21 @@ def _of_peer(
     patients: list[str],
     wanted: list[str] | None,
     move_to: Destination | None,
+    is_known: Callable[[str], bool],
 ) -> dict[str, Opened]:
-    """Studies that may hold marks: those whose modalities say so, whose peer does not say, or that were named."""
-    from node.dicom.marks.shelf import DOCUMENT_MODALITIES, PeerShelf
+    """Studies that may hold marks: those whose modalities say so, whose peer does not say, or that were named; and
+    those that held some when they were harvested."""
+    from node.dicom.marks.shelf import MARKED_MODALITIES, PeerShelf
     from node.dicom.retrieve import find_studies
 
     found = [
         match
         for uid in wanted or [""]
         for match in find_studies(settings, peer, dates=dates, patient_ids=patients or [""], study_instance_uid=uid)
-        if uid or not match.modalities or set(match.modalities) & set(DOCUMENT_MODALITIES)
+        if uid
+        or not match.modalities
+        or set(match.modalities) & set(MARKED_MODALITIES)
+        or is_known(match.study_instance_uid)
     ]
 
     def opened(uid: str) -> Opened:
@@ -280,36 +309,35 @@ def _lines(path: Path | None) -> list[str]:
     return found
 
 
-def _say_plan(todo: list[str], counts: dict[str, int], *, as_json: bool) -> None:
+def _say_plan(made: TrainingSet, studies: dict[str, Opened], *, as_json: bool) -> None:
+    todo = []
+    for uid, opened in studies.items():
+        if not made.has(uid) or not made.is_current(uid, opened(made.out).holdings()):
+            todo.append(uid)
+    counts = {"found": len(studies), "harvested_before": len(studies) - len(todo)}
     if as_json:
         print_json({**counts, "to_harvest": todo})
         return
     for uid in todo:
         say(uid)
-    say(f"{counts['found']} studies may hold marks, {counts['harvested_before']} of them harvested before")
+    say(f"{counts['found']} studies may hold marks, {counts['harvested_before']} of them harvested as they are")
 
 
-def _report(
-    said: dict[str, Any],
-    counts: dict[str, int],
-    troubles: list[NodeError],
-    new: int,
-    out: Path,
-    kept_apart: Path,
-    *,
-    as_json: bool,
-) -> None:
+def _report(said: dict[str, Any], troubles: list[NodeError], out: Path, kept_apart: Path, *, as_json: bool) -> None:
     for error in troubles:
         complain(f"left for the next time: {error.reason}")
     if as_json:
-        print_json({**said, **counts, "new_rows": new, "left": [error.reason for error in troubles]})
+        print_json({**said, "left": [error.reason for error in troubles]})
         return
     if said["refused"]:
         table("", [">marks", "refused because"], [[count, reason] for reason, count in said["refused"].items()])
     say(
-        f"{new} new rows, {said['rows']} in all, of {said['patients']} patients in {out}"
-        f" ({counts['found']} studies found, {counts['harvested_before']} harvested before)"
+        f"{said['new_rows']} new rows, {said['dropped_rows']} dropped, {said['rows']} in all, of"
+        f" {said['patients']} patients in {out} ({said['found']} studies found, {said['harvested_before']} harvested"
+        f" before and unchanged, {said['changed']} changed since)"
     )
+    if said["objects_rejected"]:
+        remark(f"{said['objects_rejected']} images or documents are rejected by notes in their studies: not used")
     if said["objects_not_sent"]:
         remark(f"{said['objects_not_sent']} objects could not be sent by the peer")
     if said["possibly_noisy"]:

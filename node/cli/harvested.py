@@ -16,8 +16,8 @@ import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Collection, Sequence
 from collections.abc import Mapping as AnyMapping
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,10 @@ NOTE = (
 )
 _IMAGES = "Images_png"
 _LESION_COLUMNS = ("File_name", "Lesion", "Observer", "Finding", "Site")
+_REFUSED_COLUMNS = ("document", "image", "reason", "detail")
 _LESION_DIGITS = 16
 _UNFINISHED = ".new"
+_TABLE_DIGITS_PX = 0.01
 _MOST_SLENDER = 8.0
 """Long over short axis; 1.0 to 4.0 in 19 real marks."""
 _AIR_HU = -970.0
@@ -111,6 +113,9 @@ class TrainingSet:
         self._lesions: dict[tuple[int, int], list[dict[str, str]]] = {}
         self._finished: dict[str, dict[str, Any]] = {}
         self._refused: list[Refusal] = []
+        self._read_again: set[str] = set()
+        self.new = self.dropped = 0
+        """Rows since this was opened; one whose points have moved is both."""
         self._end_save()
         try:
             for row in read_table(self.table) if self.table.exists() else []:
@@ -142,22 +147,48 @@ class TrainingSet:
     def __len__(self) -> int:
         return sum(len(rows) for rows in self._rows.values())
 
-    def has(self, study_uid: str) -> bool:
-        """Whether a study is done with: one of which the peer could not send all may give more the next time."""
+    def _done(self, study_uid: str) -> dict[str, Any] | None:
         digest = self.mapping.digest("study", study_uid)
-        done = self._finished.get(digest) or self.mapping.done.get(digest)
+        return self._finished.get(digest) or self.mapping.done.get(digest)
+
+    def knows(self, study_uid: str) -> bool:
+        """Whether a study was harvested before, all of it or in part."""
+        return self._done(study_uid) is not None
+
+    def has(self, study_uid: str) -> bool:
+        """Whether all of a study was harvested: one of which the peer could not send all gives more the next time."""
+        done = self._done(study_uid)
         return done is not None and not done["not_sent"]
 
-    def add(self, study: StudyMarks, codec: Codec, *, not_sent: int = 0) -> None:
-        """Rows and images of one study; `save` makes them last. raises ConfigurationError where the disk fails"""
+    def is_current(self, study_uid: str, holdings: Collection[str]) -> bool:
+        """Whether all was harvested of what a study holds now (`Shelf.holdings`)."""
+        done = self._done(study_uid)
+        return self.has(study_uid) and done is not None and done.get("holdings") == self._digest_of(holdings)
+
+    def _digest_of(self, holdings: Collection[str]) -> str:
+        return self.mapping.digest("holdings", "\n".join(sorted(holdings)))
+
+    def add(self, study: StudyMarks, codec: Codec, *, holdings: Collection[str] = (), not_sent: int = 0) -> bool:
+        """Rows and images of one study instead of those that it had; `save` makes them last.
+
+        returns  False where the earlier rows stay: the study was whole and now came in part, and nothing in it is
+                 rejected
+        raises   ConfigurationError   where the disk fails
+        """
+        if not_sent and self.has(study.study_uid) and not study.rejections:
+            return False
         patient_id = study.patient_id or study.study_uid
         patient = self.mapping.patient(patient_id)
         number = self.mapping.study(patient_id, study.study_uid)
         refusals = list(study.refusals)
         rows, lesions = [], []
         images: dict[Path, bool] = {}
+        places = self.mapping.places(study.study_uid)
+        earlier = [row for place in sorted(places) for row in self._rows.pop(place, [])]
         try:
-            self._clear(patient, number)
+            for place in places:
+                self._lesions.pop(place, None)
+                self._clear(*place)
             for mark in _once(study.marks, refusals):
                 try:
                     row = self._row(mark, patient, number, study.study_uid, Split(self.mapping.share(patient_id)))
@@ -172,9 +203,14 @@ class TrainingSet:
         except OSError as exc:
             raise ConfigurationError(f"{self.out}: cannot be written ({exc.strerror})") from exc
         self._rows[patient, number], self._lesions[patient, number] = rows, lesions
+        self.new += sum(not any(_same(row, other) for other in earlier) for row in rows)
+        self.dropped += sum(not any(_same(row, other) for other in rows) for row in earlier)
         self._refused += refusals
+        self._read_again.update(study.documents)
         self._finished[self.mapping.digest("study", study.study_uid)] = {
-            "documents": study.documents,
+            "holdings": self._digest_of(holdings),
+            "documents": len(study.documents),
+            "rejections": study.rejections,
             "rows": len(rows),
             "images": sum(images.values()),
             "neighbours_left_out": len(images) - sum(images.values()),
@@ -182,6 +218,7 @@ class TrainingSet:
             "origins": dict(Counter(row.origin for row in rows)),
             "refused": dict(Counter(refusal.reason for refusal in refusals)),
         }
+        return True
 
     def save(self, source: AnyMapping[str, Any]) -> dict[str, Any]:
         """Make all that was added last; returns what harvest.json says. raises ConfigurationError
@@ -227,6 +264,7 @@ class TrainingSet:
             "rows": len(self),
             "images": sum(study["images"] for study in studies),
             "neighbours_left_out": sum(study.get("neighbours_left_out", 0) for study in studies),
+            "objects_rejected": sum(study.get("rejections", 0) for study in studies),
             "objects_not_sent": sum(study["not_sent"] for study in studies),
             "origins": dict(origins.most_common()),
             "possibly_noisy": sum(row.noisy for row in self.rows),
@@ -320,14 +358,22 @@ class TrainingSet:
             table.replace(self.table)
 
     def _note_refusals(self) -> None:
+        """What was refused of documents that were read now, instead of what was refused of them before."""
         path = self.mapping.path.with_name(f"{self.out.name}.refused.csv")
-        is_new = not path.exists()
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(("document", "image", "reason", "detail"))
-            writer.writerows((it.document_uid, it.image_uid, it.reason, it.detail) for it in self._refused)
+        unfinished = path.with_name(path.name + _UNFINISHED)
+        lines: list[Sequence[str]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf8") as file:
+                lines = [line for line in list(csv.reader(file))[1:] if line and line[0] not in self._read_again]
+        lines += [(it.document_uid, it.image_uid, it.reason, it.detail) for it in self._refused]
+        unfinished.unlink(missing_ok=True)
+        with os.fdopen(
+            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", newline="", encoding="utf8"
+        ) as file:
+            csv.writer(file).writerows((_REFUSED_COLUMNS, *lines))
+        unfinished.replace(path)
         self._refused.clear()
+        self._read_again.clear()
 
 
 def _once(marks: Sequence[Mark], refusals: list[Refusal]) -> list[Mark]:
@@ -353,6 +399,12 @@ def _odd(row: LesionRow, hu: NDArray[np.int32]) -> bool:
     inside = hu[max(0, y1) : y2 + 1, max(0, x1) : x2 + 1]
     long_mm, short_mm = row.diameters_mm
     return bool(long_mm > _MOST_SLENDER * short_mm or inside.mean() < _AIR_HU or inside.std() < _LEAST_SPREAD_HU)
+
+
+def _same(row: LesionRow, other: LesionRow) -> bool:
+    """Whether two rows are of one mark: one of them may have been read from the table, which has six digits."""
+    near = np.allclose(row.points_px, other.points_px, rtol=0, atol=_TABLE_DIGITS_PX)
+    return row.file_name == other.file_name and near
 
 
 def _sync(path: Path) -> None:

@@ -21,7 +21,7 @@ from pynetdicom import AE, evt
 
 from node.dicom import status
 from node.dicom.association import Broken, associate
-from node.dicom.elements import text, texts, valid_uid
+from node.dicom.elements import integer, text, texts, valid_uid
 from node.dicom.header import read_header
 from node.dicom.negotiation import STUDY_ROOT_FIND, STUDY_ROOT_GET, STUDY_ROOT_MOVE
 from node.dicom.query import find
@@ -34,6 +34,8 @@ _UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 _MOVE_PATIENCE_S = 600.0
 """A peer need not tell how far a C-MOVE has come, and may fetch the series from tape first."""
+
+_OBJECTS_OF_SERIES = 0x00201209
 
 OnObject = Callable[[int], None]
 """Called with the number of objects that have come."""
@@ -49,10 +51,11 @@ class FoundStudy:
 
 @dataclass(frozen=True)
 class FoundSeries:
-    """A series that a peer has."""
+    """A series that a peer has; objects 0 where it does not say how many."""
 
     series_instance_uid: str
     modality: str
+    objects: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,14 @@ def find_series(settings: Settings, peer: Peer, study_instance_uid: str) -> list
     keys.StudyInstanceUID = study_instance_uid
     keys.SeriesInstanceUID = ""
     keys.Modality = ""
+    keys.NumberOfSeriesRelatedInstances = ""
     with _finding(settings, peer) as association:
         matches = [
-            FoundSeries(text(match, 0x0020000E), text(match, 0x00080060).upper())
+            FoundSeries(
+                text(match, 0x0020000E), text(match, 0x00080060).upper(), integer(match, _OBJECTS_OF_SERIES) or 0
+            )
             for match in find(association, peer, keys)
+            if text(match, 0x0020000D) in ("", study_instance_uid)
         ]
     return [match for match in matches if valid_uid(match.series_instance_uid)]
 

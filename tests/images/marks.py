@@ -192,6 +192,31 @@ def report(images: Sequence[Dataset], *groups: Dataset, uid: str = "1.2.3.88.1",
     return ds
 
 
+def supersede(document: Dataset, *uids: str) -> Dataset:
+    """The same document, replacing those."""
+    series = item(ReferencedSOPSequence=[item(ReferencedSOPInstanceUID=uid) for uid in uids])
+    document.PredecessorDocumentsSequence = [item(ReferencedSeriesSequence=[series])]
+    return document
+
+
+KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
+
+
+def key_objects(*objects: Dataset, title: str = "113001", uid: str = "1.2.3.59.1") -> Dataset:
+    """A key object selection: by its title a rejection (IOCM), or only what is of interest (113000)."""
+    ds = document(KEY_OBJECTS, uid, objects[0])
+    ds.Modality, ds.ValueType, ds.ConceptNameCodeSequence = "KO", "CONTAINER", [code(title)]
+    ds.ContentSequence = [
+        item(
+            RelationshipType="CONTAINS",
+            ValueType="COMPOSITE" if it.Modality in ("SR", "PR") else "IMAGE",
+            ReferencedSOPSequence=[reference(it)],
+        )
+        for it in objects
+    ]
+    return ds
+
+
 def lengths_mm(points: Points, image: Dataset) -> tuple[float, float]:
     """Of both axes, by the image's own spacing."""
     row, column = (float(value) for value in image.PixelSpacing)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -135,6 +136,47 @@ def test_the_second_time_nothing_is_fetched(out: Path, marked: Marked) -> None:
     said = json.loads(done.stdout)
     assert (said["harvested_before"], said["new_rows"], said["rows"]) == (1, 0, 2)
     assert {path: path.read_bytes() for path in out.rglob("*.csv")} == before
+
+
+def test_what_appears_later_is_taken_what_is_replaced_or_rejected_goes(marked: Marked, tmp_path: Path) -> None:
+    """A workstation adds marks, a report is amended, and a note takes an image out of use: each is asked for, and
+    fetched, once."""
+    folder, out = tmp_path / "later", tmp_path / "set"
+
+    def look() -> dict[str, int]:
+        done = harvest(marked, out, "--study", marked.uid)
+        assert done.returncode == 0, done.stderr
+        said: dict[str, int] = json.loads(done.stdout)
+        return {name: said[name] for name in ("changed", "new_rows", "dropped_rows", "rows", "objects_not_sent")}
+
+    def store(document: Dataset, name: str) -> str:
+        document.SeriesInstanceUID = studies.uid("marked", name)
+        document.PatientID, document.PatientName, document.StudyDate = "ZZ-4711", PATIENT, "20260301"
+        path = phantom.save(document, folder / f"{name}.dcm")
+        with httpx.Client(trust_env=False) as client:
+            at = f"http://127.0.0.1:{marked.pacs.http_port}/instances"
+            stored: str = client.post(at, content=path.read_bytes()).raise_for_status().json()["ID"]
+        return stored
+
+    added = []
+    try:
+        assert look() == {"changed": 0, "new_rows": 2, "dropped_rows": 0, "rows": 2, "objects_not_sent": 0}
+        added.append(store(marks.gsps(marked.images[11], marks.axes(POINTS), uid="2.25.4711.11"), "state"))
+        moved = [(x + 9, y) for x, y in POINTS]
+        amended = marks.report(marked.images, marks.bidirectional(marked.images[9], moved), uid="2.25.4711.12")
+        added.append(store(marks.supersede(amended, "2.25.4711.1"), "amended"))
+        assert look() == {"changed": 1, "new_rows": 2, "dropped_rows": 1, "rows": 3, "objects_not_sent": 0}
+        before = (out / "DL_info.csv").read_bytes()
+        assert look() == {"changed": 0, "new_rows": 0, "dropped_rows": 0, "rows": 3, "objects_not_sent": 0}
+        assert (out / "DL_info.csv").read_bytes() == before
+        added.append(store(marks.key_objects(marked.images[11], uid="2.25.4711.13"), "note"))
+        look()
+        assert sorted(row.origin for row in read_table(out / "DL_info.csv")) == ["GSPS", "SR TID 1501"]
+        assert {row.image_size for row in read_table(out / "DL_info.csv")} == {(128, 128)}
+        assert len(list(out.rglob("*.png"))) == 23  # the rejected image is no neighbour either
+    finally:
+        for instance in added:
+            marked.pacs.request("DELETE", f"/instances/{instance}")
 
 
 def test_by_move_the_same_comes_as_by_get(out: Path, marked: Marked, tmp_path: Path) -> None:

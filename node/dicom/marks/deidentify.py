@@ -84,6 +84,12 @@ class Mapping:
         siblings = {name: number for name, number in self.studies.items() if name.startswith(of_patient)}
         return _number(self.studies, of_patient + self.digest("study", study_uid), siblings)
 
+    def places(self, study_uid: str) -> set[tuple[int, int]]:
+        """Numbers of patient and study that a study has ever had: it may have been given to another patient."""
+        digest = self.digest("study", study_uid)
+        found = ((name.partition("/"), number) for name, number in self.studies.items())
+        return {(self.patients[patient], number) for (patient, _, study), number in found if study == digest}
+
     def series_number(self, study_uid: str, series_uid: str) -> int:
         """Numbered within the study."""
         of_study = f"{self.digest('study', study_uid)}/"

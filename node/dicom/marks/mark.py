@@ -136,11 +136,12 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Document:
-    """One presentation state or report, read.
+    """One presentation state, report or key object note, read.
 
     series_of       SOP Instance UID → Series Instance UID of what it refers to, as far as it says
     elsewhere       SOP Instance UIDs of what it refers to in other studies
     supersedes      documents that this one replaces
+    rejects         SOP Instance UID → why it is not to be used any more
     """
 
     instance_uid: str
@@ -149,3 +150,4 @@ class Document:
     series_of: dict[str, str] = field(default_factory=dict)
     elsewhere: frozenset[str] = frozenset()
     supersedes: frozenset[str] = frozenset()
+    rejects: dict[str, str] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,7 +67,11 @@ class Refused(Exception):
 class Library:
     """Series and segmentations of one study, each fetched and read once."""
 
-    def __init__(self, shelf: Shelf, codec: Codec, documents: Sequence[Document]) -> None:
+    def __init__(
+        self, shelf: Shelf, codec: Codec, documents: Sequence[Document], rejected: Mapping[str, str] | None = None
+    ) -> None:
+        """rejected   SOP Instance UID → why it is not to be used"""
+        self._rejected = rejected or {}
         self._shelf = shelf
         self._codec = codec
         self._series_of = {uid: series for document in documents for uid, series in document.series_of.items()}
@@ -89,7 +93,7 @@ class Library:
     def _loaded(self, uid: str) -> CtSeries | Refused:
         try:
             paths = self._paths(uid)
-            return CtSeries.load(paths, self._codec) if paths else Refused(NO_IMAGE)
+            return CtSeries.load(paths, self._codec, without=self._rejected) if paths else Refused(NO_IMAGE)
         except NotEligible as exc:
             return Refused(f"the marked series is not usable: {exc.reason}")
         except Refused as exc:
@@ -98,12 +102,13 @@ class Library:
     def _paths(self, uid: str) -> Sequence[Path]:
         """raises Refused, NotEligible"""
         try:
-            return self._shelf.series(uid) if uid else ()
+            return self._shelf.series(uid, without=self._rejected) if uid else ()
         except PeerRefused as exc:
             raise Refused("the peer does not send the marked series", exc.reason) from exc
 
     def place(self, image: SourceRef) -> tuple[CtSeries, int]:
         """The slice that an image is. raises Refused"""
+        self._demand_in_use(image.instance_uid)
         uid = self.series_of(image.instance_uid)
         if not uid and image.instance_uid in self._elsewhere:
             raise Refused("the key image is of another study")
@@ -116,8 +121,13 @@ class Library:
             raise Refused("no frame of the key image is named, or one that it has not" if among else NO_IMAGE)
         return series, index
 
+    def _demand_in_use(self, instance_uid: str) -> None:
+        if instance_uid in self._rejected:
+            raise Refused(f"rejected in the PACS: {self._rejected[instance_uid]}")
+
     def segmentation(self, uid: str) -> Segmentation:
         """raises Refused"""
+        self._demand_in_use(uid)
         try:
             for path in self._paths(self.series_of(uid)):
                 found = Segmentation(path)
@@ -145,6 +155,8 @@ class Library:
                 if all(series.planes[index].distance_mm(point) < reach for point in points_mm):
                     found.append((series, index))
         if not found:
+            for image in images:
+                self._demand_in_use(image.instance_uid)
             raise Refused("no image lies where the mark is in the patient")
         if len(found) > 1:
             raise Refused("several series have an image where the mark is in the patient")

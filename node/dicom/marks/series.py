@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,12 +49,14 @@ class CtSeries:
     left_out: frozenset[str]
 
     @classmethod
-    def load(cls, paths: Sequence[Path], codec: Codec) -> CtSeries:
+    def load(cls, paths: Sequence[Path], codec: Codec, *, without: Collection[str] = ()) -> CtSeries:
         """The headers of a series; pixels are asked only of images that share a position.
 
+        without  SOP Instance UIDs of images that are as if they were not there
         raises   NotEligible   not one stack of CT images in HU
         """
-        found = [frame for path in paths for frame in frames_of(path)[0]]
+        every = [frame for path in paths for frame in frames_of(path)[0]]
+        found = [frame for frame in every if frame.source.instance_uid not in without]
 
         def fingerprint(frame: Frame) -> bytes:
             return hashlib.sha256(PixelFile(frame.path, codec).frame(frame.index)[0].tobytes()).digest()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import filecmp
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from node.dicom.folder import scan
 from node.dicom.marks.masks import SEGMENTATIONS
-from node.dicom.retrieve import Destination, find_objects, find_series, get_series, move_series
+from node.dicom.marks.rejections import KEY_OBJECTS
+from node.dicom.retrieve import Destination, FoundSeries, find_objects, find_series, get_series, move_series
 from node.errors import NotEligible, PeerRefused
 from node.settings import Peer, Settings
 
@@ -28,7 +30,11 @@ REPORTS = (
     "1.2.840.10008.5.1.4.1.1.88.35",  # extensible
 )
 
-DOCUMENT_MODALITIES = ("PR", "SR")
+MARKED_MODALITIES = ("PR", "SR")
+"""Of documents that may hold marks."""
+_REJECTIONS = "KO"
+_DOCUMENT_MODALITIES = (*MARKED_MODALITIES, _REJECTIONS)
+_CT_MODALITY = "CT"
 
 _CT = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
@@ -39,7 +45,8 @@ _COMPRESSED = (
     *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"),
 )
 """The last line is lossy: taken, so that the refusal can say why."""
-_DOCUMENTS = tuple((uid, _UNCOMPRESSED) for uid in (*PRESENTATION_STATES, *REPORTS))
+_DOCUMENT_CLASSES = (*PRESENTATION_STATES, *REPORTS, KEY_OBJECTS)
+_DOCUMENTS = tuple((uid, _UNCOMPRESSED) for uid in _DOCUMENT_CLASSES)
 _IMAGES = (*((uid, (*_UNCOMPRESSED, *_COMPRESSED)) for uid in _CT), *((uid, _UNCOMPRESSED) for uid in SEGMENTATIONS))
 
 
@@ -51,8 +58,15 @@ class Shelf(Protocol):
     @property
     def study_uid(self) -> str: ...
 
+    def holdings(self) -> frozenset[str]:
+        """What marks depend on, without a file being fetched: documents by their UIDs, series of images by their
+        number. Where it is as it was, nothing new can come of the study.
+
+        raises   Transient, Permanent where a peer is to be asked
+        """
+
     def documents(self) -> Sequence[Path]:
-        """Presentation states and reports."""
+        """Presentation states, reports and key object notes."""
 
     def series_of(self, instance_uid: str, said: str) -> str:
         """Which series an instance is of; "" where there is none. `said` is what documents say, "" where they do not.
@@ -60,35 +74,41 @@ class Shelf(Protocol):
         raises   Transient, Permanent where a peer is to be asked
         """
 
-    def series(self, series_uid: str) -> Sequence[Path]:
+    def series(self, series_uid: str, *, without: Collection[str] = ()) -> Sequence[Path]:
         """All instances of a series that are there: CT images and segmentations.
 
+        without  SOP Instance UIDs that need not be among them
         raises   NotEligible where it holds others alone; Transient, Permanent where a peer is to be asked
         """
 
 
 @dataclass(eq=False)
 class FolderShelf:
-    """One study of a folder."""
+    """One study of a folder; `marked` are its documents by SOP Instance UID."""
 
     study_uid: str
     paths: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    marked: list[Path] = field(default_factory=list)
+    marked: dict[str, Path] = field(default_factory=dict)
     series_by_instance: dict[str, str] = field(default_factory=dict)
     failed: int = 0
 
+    def holdings(self) -> frozenset[str]:
+        documents = set(self.marked.values())
+        counts = (f"{uid} {len(paths)}" for uid, paths in self.paths.items() if not set(paths) <= documents)
+        return frozenset((*self.marked, *counts))
+
     def documents(self) -> Sequence[Path]:
-        return self.marked
+        return list(self.marked.values())
 
     def series_of(self, instance_uid: str, said: str) -> str:  # noqa: ARG002  (the files themselves say)
         return self.series_by_instance.get(instance_uid, "")
 
-    def series(self, series_uid: str) -> Sequence[Path]:
+    def series(self, series_uid: str, *, without: Collection[str] = ()) -> Sequence[Path]:  # noqa: ARG002
         return self.paths.get(series_uid, [])
 
 
 def shelves(folder: Path, on_left_out: Callable[[str], None] | None = None) -> list[FolderShelf]:
-    """The studies of a folder that hold presentation states or reports, by UID.
+    """The studies of a folder that hold documents, by UID.
 
     on_left_out   called with the reason for each file that is no object of a study, or not the first of its UID
     """
@@ -107,8 +127,8 @@ def shelves(folder: Path, on_left_out: Callable[[str], None] | None = None) -> l
         shelf = found.setdefault(each.study_instance_uid, FolderShelf(each.study_instance_uid))
         shelf.series_by_instance[uid] = each.series_instance_uid
         shelf.paths[each.series_instance_uid].append(each.path)
-        if each.outgoing.sop_class_uid in (*PRESENTATION_STATES, *REPORTS):
-            shelf.marked.append(each.path)
+        if each.outgoing.sop_class_uid in _DOCUMENT_CLASSES:
+            shelf.marked[uid] = each.path
     return [found[uid] for uid in sorted(found) if found[uid].marked]
 
 
@@ -130,28 +150,48 @@ class PeerShelf:
     _listed: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @cached_property
-    def _modalities(self) -> dict[str, str]:
-        """Of the study's series."""
+    def _series(self) -> dict[str, FoundSeries]:
         found = find_series(self.settings, self.peer, self.study_uid)
-        return {series.series_instance_uid: series.modality for series in found}
+        return {series.series_instance_uid: series for series in found}
+
+    def _of(self, *modalities: str) -> list[str]:
+        return [uid for uid, series in self._series.items() if series.modality in modalities]
+
+    def holdings(self) -> frozenset[str]:
+        documents = (self._objects(uid) or (self._counted(uid),) for uid in self._of(*_DOCUMENT_MODALITIES))
+        return frozenset((*chain.from_iterable(documents), *map(self._counted, self._of(_CT_MODALITY))))
+
+    def _counted(self, uid: str) -> str:
+        return f"{uid} {self._series[uid].objects}"
 
     def documents(self) -> Sequence[Path]:
-        wanted = [uid for uid, modality in self._modalities.items() if modality in DOCUMENT_MODALITIES]
-        return [path for uid in wanted for path in self._get(uid, _DOCUMENTS)]
+        """raises also where all of them, or notes that may reject others, are refused"""
+        found: list[Path] = []
+        refused: PeerRefused | None = None
+        for uid in self._of(*_DOCUMENT_MODALITIES):
+            try:
+                found += self._get(uid, _DOCUMENTS)
+            except PeerRefused as exc:
+                if self._series[uid].modality == _REJECTIONS:
+                    raise
+                refused = exc
+        if refused is not None and not found:
+            raise refused
+        return found
 
     def series_of(self, instance_uid: str, said: str) -> str:
-        if said in self._modalities:
+        if said in self._series:
             return said
-        marked = [uid for uid, modality in self._modalities.items() if modality not in DOCUMENT_MODALITIES]
+        marked = [uid for uid, series in self._series.items() if series.modality not in _DOCUMENT_MODALITIES]
         return next((uid for uid in marked if instance_uid in self._objects(uid)), "")
 
-    def series(self, series_uid: str) -> Sequence[Path]:
-        if series_uid not in self._modalities:
+    def series(self, series_uid: str, *, without: Collection[str] = ()) -> Sequence[Path]:
+        if series_uid not in self._series:
             return ()
         kinds = set(self._objects(series_uid).values())
         if kinds and kinds.isdisjoint({"", *(uid for uid, _ in _IMAGES)}):
             raise NotEligible("It holds no CT image and no segmentation.")
-        return self._get(series_uid, _IMAGES)
+        return self._get(series_uid, _IMAGES, without)
 
     def _objects(self, uid: str) -> dict[str, str]:
         """SOP Instance UID → class of a series; empty where the peer does not answer about single objects."""
@@ -162,12 +202,14 @@ class PeerShelf:
                 self._listed[uid] = {}
         return self._listed[uid]
 
-    def _get(self, uid: str, contexts: Sequence[tuple[str, Sequence[str]]]) -> tuple[Path, ...]:
-        """What there is of these classes. Others stay where they are: of dose reports and key object notes a peer may
-        make an error of the whole series."""
+    def _get(
+        self, uid: str, contexts: Sequence[tuple[str, Sequence[str]]], without: Collection[str] = ()
+    ) -> tuple[Path, ...]:
+        """What there is of these classes. Others stay where they are: of dose reports a peer may make an error of the
+        whole series, and what is rejected it may list and not send."""
         if uid not in self._fetched:
             there, taken = self._objects(uid), {"", *(kind for kind, _ in contexts)}
-            wanted = {instance for instance, kind in there.items() if kind in taken}
+            wanted = {instance for instance, kind in there.items() if kind in taken and instance not in without}
             only = () if len(wanted) == len(there) else sorted(wanted)
             self._fetched[uid] = self._fetch(uid, contexts, only, len(wanted)) if wanted or not there else ()
         return self._fetched[uid]

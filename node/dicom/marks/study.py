@@ -11,46 +11,61 @@ from node.dicom.elements import parse, text
 from node.dicom.header import read_header
 from node.dicom.marks.gsps import read_presentation
 from node.dicom.marks.mark import Document, Refusal
+from node.dicom.marks.rejections import KEY_OBJECTS, read_rejections
 from node.dicom.marks.report import read_report
 from node.dicom.marks.resolve import Library, Mark, resolve, without_repeats
 from node.dicom.marks.shelf import PRESENTATION_STATES, REPORTS, Shelf
 from node.dicom.read.codec import Codec
 from node.errors import NotUnderstood
 
+_PIXEL_DATA = 0x7FE00008
+
 
 @dataclass(frozen=True, eq=False)
 class StudyMarks:
-    """What one study yields; `patient_id` as its marked images state it, or else its documents."""
+    """What one study yields.
+
+    patient_id      as its marked images state it, or else its documents
+    documents       SOP Instance UIDs of those that may hold marks, as far as they can be read
+    rejections      objects that notes in the study take out of use
+    """
 
     study_uid: str
     patient_id: str
-    documents: int
+    documents: tuple[str, ...]
     marks: tuple[Mark, ...]
     refusals: tuple[Refusal, ...]
+    rejections: int = 0
 
 
 def marks_of(shelf: Shelf, codec: Codec) -> StudyMarks:
     """raises Transient, Permanent where the files of a peer cannot be had"""
-    paths = list(shelf.documents())
     refusals: list[Refusal] = []
     documents: list[Document] = []
     patients: dict[str, str] = {}
-    for path in paths:
+    rejected: dict[str, str] = {}
+    for path in shelf.documents():
         try:
-            dataset = parse(path)
+            dataset = parse(path, stop_at=_PIXEL_DATA)
             own = read_header(path).own_result
         except NotUnderstood:
             refusals.append(Refusal("", "the document cannot be read"))
             continue
         document = _read(dataset)
+        rejected |= document.rejects
+        if text(dataset, 0x00080016) == KEY_OBJECTS:
+            continue
         patients[document.instance_uid] = text(dataset, 0x00100020)
         if own:
             refusals += _all_refused(document, "made by this node, not by a reader")
         else:
             documents.append(document)
-    library = Library(shelf, codec, documents)
+    library = Library(shelf, codec, documents, rejected)
     marks: list[Mark] = []
     for document in documents:
+        if document.instance_uid in rejected:
+            refusals += _all_refused(document, f"rejected in the PACS: {rejected[document.instance_uid]}")
+            continue
         if _replaced(document, documents):
             refusals += _all_refused(document, "replaced by a later report")
             continue
@@ -68,11 +83,14 @@ def marks_of(shelf: Shelf, codec: Codec) -> StudyMarks:
         repeats += [_refused(mark, "images with more than one patient ID in one study") for mark in kept]
         kept = []
     patient = next(filter(None, (*on_images, *patients.values())), "")
-    return StudyMarks(shelf.study_uid, patient, len(paths), tuple(kept), (*refusals, *repeats))
+    return StudyMarks(shelf.study_uid, patient, tuple(patients), tuple(kept), (*refusals, *repeats), len(rejected))
 
 
 def _replaced(document: Document, documents: Sequence[Document]) -> bool:
-    """By another one that names it; two that name each other, as copies do, replace neither."""
+    """By another one that names it; two that name each other, as copies do, replace neither.
+
+    Also by one that is rejected: what somebody held to be out of date is none to learn from.
+    """
     return any(
         document.instance_uid in other.supersedes and other.instance_uid not in document.supersedes
         for other in documents
@@ -89,6 +107,8 @@ def _read(dataset: Dataset) -> Document:
         return read_presentation(dataset)
     if kind in REPORTS:
         return read_report(dataset)
+    if kind == KEY_OBJECTS:
+        return read_rejections(dataset)
     return Document(text(dataset, 0x00080018))
 
 

@@ -244,14 +244,21 @@ class Broken:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
+    def holdings(self) -> frozenset[str]:
+        return frozenset()
+
     def documents(self) -> list[Path]:
         raise self.error
 
-    def series_of(self, instance_uid: str) -> str:
+    def series_of(self, instance_uid: str, said: str) -> str:
         return ""
 
-    def series(self, series_uid: str) -> list[Path]:
+    def series(self, series_uid: str, *, without: Any = ()) -> list[Path]:
         return []
+
+
+def troubles_of(*given: Any) -> list[Any]:
+    return harvest_all(*given).troubles
 
 
 @pytest.mark.parametrize("error", [PeerBusy("PACS: C-GET answered 0xA700"), ZeroDivisionError("a defect")])
@@ -261,7 +268,7 @@ def test_a_study_that_fails_is_left_and_those_behind_it_are_taken(
     (good,) = shelves(export)
     made = TrainingSet(tmp_path / "set", Mapping.open(tmp_path / "map.json"))
     todo = {"1.2.9.9": lambda _: Broken(error), good.study_uid: lambda _: good}
-    (trouble,) = harvest_all(made, todo, {"kind": "folder"})
+    (trouble,) = troubles_of(made, todo, {"kind": "folder"})
     assert len(made) == 2
     assert isinstance(trouble, PeerBusy if isinstance(error, PeerBusy) else AnalysisFailed)
     assert "1.2.9.9" in trouble.reason
@@ -326,7 +333,7 @@ def test_images_that_a_killed_harvest_left_do_not_become_somebody_elses(export: 
 def test_a_save_that_was_cut_off_between_its_files_is_ended(export: Path, tmp_path: Path) -> None:
     (first,) = shelves(export)
     made = training_set(tmp_path)
-    assert harvest_all(made, {first.study_uid: lambda _: first}, {}) == []
+    assert troubles_of(made, {first.study_uid: lambda _: first}, {}) == []
     made.save({})
     table = made.table.read_bytes()
     with Codec() as codec:
@@ -348,12 +355,12 @@ def test_what_came_of_a_study_is_kept_and_the_rest_is_asked_for_again(export: Pa
     short = FolderShelf(whole.study_uid, dict(whole.paths), whole.marked, whole.series_by_instance, failed=14)
     short.paths[phantom.SERIES] = whole.paths[phantom.SERIES][:15]
     made = training_set(tmp_path)
-    (trouble,) = harvest_all(made, {whole.study_uid: lambda _: short}, {})
+    (trouble,) = troubles_of(made, {whole.study_uid: lambda _: short}, {})
     made.save({})
     assert "14 objects did not come" in trouble.reason
     made = training_set(tmp_path)
     assert (len(made), made.has(whole.study_uid)) == (2, False)
-    assert harvest_all(made, {whole.study_uid: lambda _: whole}, {}) == []
+    assert troubles_of(made, {whole.study_uid: lambda _: whole}, {}) == []
     said = made.save({})
     assert (said["rows"], said["objects_not_sent"], made.has(whole.study_uid)) == (2, 0, True)
     by_report = made.rows[0]
@@ -396,7 +403,7 @@ def test_a_peer_that_is_gone_is_not_asked_for_every_study(tmp_path: Path) -> Non
 
         return open_it
 
-    troubles = harvest_all(training_set(tmp_path), {str(number): opened(str(number)) for number in range(9)}, {})
+    troubles = troubles_of(training_set(tmp_path), {str(number): opened(str(number)) for number in range(9)}, {})
     assert asked == ["0", "1", "2"]
     assert "6 studies were not tried" in troubles[-1].reason
 
@@ -416,8 +423,136 @@ def test_files_that_are_no_objects_or_contradict_each_other_are_said(run: Any, e
 def test_what_breaks_the_program_is_told_without_what_it_held(
     export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (trouble,) = harvest_all(training_set(tmp_path), {"1": lambda _: Broken(KeyError("Smith^John"))}, {})
+    (trouble,) = troubles_of(training_set(tmp_path), {"1": lambda _: Broken(KeyError("Smith^John"))}, {})
     said = capsys.readouterr().err
     assert "KeyError" in said
     assert "Smith" not in said
     assert isinstance(trouble, AnalysisFailed)
+
+
+def add(export: Path, document: Any, name: str) -> None:
+    phantom.save(document, export / f"{name}.dcm")
+
+
+def harvested(run: Any, export: Path, tmp_path: Path) -> dict[str, Any]:
+    result = run("harvest", "--folder", export, "--out", tmp_path / "set", "--json")
+    said: dict[str, Any] = json.loads(result.stdout)
+    return said
+
+
+def of(said: dict[str, Any], *names: str) -> tuple[Any, ...]:
+    return tuple(said[name] for name in names)
+
+
+def headers(export: Path) -> list[Any]:
+    return [dcmread(export / "ct" / f"{phantom.SERIES}.{number}.dcm") for number in range(1, 30)]
+
+
+def key_slices(tmp_path: Path) -> list[tuple[int, str]]:
+    return [(row.key_slice, row.origin) for row in read_table(tmp_path / "set" / "DL_info.csv")]
+
+
+CHANGES = ("harvested_before", "changed", "new_rows", "dropped_rows", "rows")
+
+
+def test_marks_that_appear_later_are_taken_once_and_the_others_stay(run: Any, export: Path, tmp_path: Path) -> None:
+    assert of(harvested(run, export, tmp_path), *CHANGES) == (0, 0, 2, 0, 2)
+    add(export, marks.gsps(headers(export)[7], marks.axes(marks.centred()), uid="1.2.3.11.9"), "later")
+    assert of(harvested(run, export, tmp_path), *CHANGES) == (0, 1, 1, 0, 3)
+    assert key_slices(tmp_path) == [(16, "SR TID 1501"), (22, "GSPS"), (28, "GSPS")]
+    refused = (tmp_path / "set.refused.csv").read_text()
+    assert refused.count("a single line") == 1  # of the first look, and read again since
+    assert of(harvested(run, export, tmp_path), *CHANGES) == (1, 0, 0, 0, 3)
+
+
+def test_a_report_that_replaces_another_replaces_its_rows(run: Any, export: Path, tmp_path: Path) -> None:
+    harvested(run, export, tmp_path)
+    images = headers(export)
+    moved = [(x - 30, y) for x, y in marks.centred()]
+    later = marks.report(images, marks.bidirectional(images[13], moved), uid="1.2.3.88.2")
+    add(export, marks.supersede(later, "1.2.3.88.1"), "addendum")
+    said = harvested(run, export, tmp_path)
+    assert of(said, *CHANGES) == (0, 1, 1, 1, 2)
+    assert said["refused"]["replaced by a later report"] == 1
+    row, _ = read_table(tmp_path / "set" / "DL_info.csv")
+    assert np.allclose(row.points_px, moved, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("title", "reason"),
+    [
+        ("113001", "for quality reasons"),
+        ("113037", "for patient safety reasons"),
+        ("113038", "incorrect modality worklist entry"),
+        ("113039", "data retention policy expired"),
+    ],
+)
+def test_what_is_rejected_loses_its_rows_and_images(
+    title: str, reason: str, run: Any, export: Path, tmp_path: Path
+) -> None:
+    """An image with a mark, and the presentation state of another one."""
+    harvested(run, export, tmp_path)
+    add(export, marks.key_objects(headers(export)[13], dcmread(export / "pr.dcm"), title=title), "ko")
+    said = harvested(run, export, tmp_path)
+    assert of(said, *CHANGES) == (0, 1, 0, 2, 0)
+    assert said["refused"] == {f"rejected in the PACS: {reason}": 2}
+    assert (said["objects_rejected"], said["documents"]) == (2, 2)
+    assert not list((tmp_path / "set").rglob("*.png"))
+
+
+def test_a_rejected_neighbour_is_no_slice_of_the_set(run: Any, export: Path, tmp_path: Path) -> None:
+    add(export, marks.key_objects(headers(export)[10]), "ko")
+    harvested(run, export, tmp_path)
+    by_report, _ = read_table(tmp_path / "set" / "DL_info.csv")
+    assert (by_report.key_slice, by_report.slice_range) == (16, (4, 18))  # 19th from the head: a gap there is the end
+    next_one = read_image(tmp_path / "set" / "Images_png" / "000001_01_01" / "019.png")
+    assert np.array_equal(next_one, phantom.stored_values(10, marks.SHAPE).astype(int) - 1024)
+
+
+@pytest.mark.parametrize("title", ["113000", "113010", "113030"])
+def test_a_note_of_what_is_of_interest_rejects_nothing(title: str, run: Any, export: Path, tmp_path: Path) -> None:
+    add(export, marks.key_objects(headers(export)[13], title=title), "ko")
+    assert of(harvested(run, export, tmp_path), "rows", "objects_rejected") == (2, 0)
+
+
+def test_what_replaced_a_report_and_was_rejected_does_not_bring_the_old_one_back(
+    run: Any, export: Path, tmp_path: Path
+) -> None:
+    images = headers(export)
+    later = marks.report(images, marks.bidirectional(images[9], marks.centred()), uid="1.2.3.88.2")
+    add(export, marks.supersede(later, "1.2.3.88.1"), "addendum")
+    add(export, marks.key_objects(later), "ko")
+    harvested(run, export, tmp_path)
+    assert key_slices(tmp_path) == [(28, "GSPS")]
+
+
+def test_a_study_that_was_given_to_another_patient_is_not_there_twice(run: Any, export: Path, tmp_path: Path) -> None:
+    harvested(run, export, tmp_path)
+    for path in export.rglob("*.dcm"):
+        ds = dcmread(path)
+        ds.PatientID = "P-2"
+        ds.save_as(path)
+    add(export, marks.gsps(headers(export)[7], marks.axes(marks.centred()), uid="1.2.3.11.9"), "later")
+    assert harvested(run, export, tmp_path)["rows"] == 3
+    assert {row.patient for row in read_table(tmp_path / "set" / "DL_info.csv")} == {2}
+    assert [path.name for path in (tmp_path / "set" / "Images_png").iterdir()] == ["000002_01_01"]
+
+
+@pytest.mark.parametrize("rejecting", [False, True])
+def test_a_changed_study_that_comes_in_part_keeps_its_rows_unless_something_is_rejected(
+    rejecting: bool, export: Path, tmp_path: Path
+) -> None:
+    (whole,) = shelves(export)
+    made = training_set(tmp_path)
+    assert troubles_of(made, {whole.study_uid: lambda _: whole}, {}) == []
+    changed = marks.gsps(headers(export)[7], marks.axes(marks.centred()), uid="1.2.3.11.9")
+    add(export, changed, "later")
+    if rejecting:
+        add(export, marks.key_objects(changed), "ko")
+    (now,) = shelves(export)
+    now.paths[phantom.SERIES], now.failed = [], 29
+    (trouble,) = troubles_of(made, {now.study_uid: lambda _: now}, {})
+    assert ("earlier rows stay" in trouble.reason, len(made)) == ((False, 0) if rejecting else (True, 2))
+    (again,) = shelves(export)
+    assert troubles_of(made, {again.study_uid: lambda _: again}, {}) == []
+    assert len(made) == (2 if rejecting else 3)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from pynetdicom import AE, evt
 from images import marks, phantom
 from images.marks import Scan
 from network.objects import EXPLICIT
+from node.dicom.marks.mark import Origin
 from node.dicom.marks.shelf import PeerShelf
 from node.dicom.marks.study import StudyMarks, marks_of
 from node.dicom.read.codec import Codec
+from node.errors import PeerRefused
 from node.settings import Peer, Settings
 
 FIND, GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"
@@ -58,6 +61,8 @@ class Pacs:
             for keyword in ("SeriesInstanceUID", "Modality", "SOPInstanceUID", "SOPClassUID"):
                 if keyword in keys:
                     setattr(match, keyword, it.get(keyword))
+            if "NumberOfSeriesRelatedInstances" in keys:
+                match.NumberOfSeriesRelatedInstances = len(self.matching(match))
             yield 0xFF00, match
         yield 0x0000, None
 
@@ -77,8 +82,11 @@ class Pacs:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, codec: Codec) -> Any:
-    def run(pacs: Pacs) -> tuple[StudyMarks, int]:
+def peer_of(tmp_path: Path) -> Iterator[Callable[[Pacs], PeerShelf]]:
+    """The phantom's study as this PACS has it, asked anew."""
+    servers = []
+
+    def run(pacs: Pacs) -> PeerShelf:
         ae = AE("PACS")
         for syntax in (FIND, GET):
             ae.add_supported_context(syntax, EXPLICIT)
@@ -89,12 +97,20 @@ def ask(tmp_path: Path, codec: Codec) -> Any:
             it.file_meta.TransferSyntaxUID = UID(EXPLICIT)
         handlers = [(evt.EVT_C_FIND, pacs.on_find), (evt.EVT_C_GET, pacs.on_get)]
         server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
-        try:
-            peer = Peer(aet="PACS", host="127.0.0.1", port=server.server_address[1])
-            shelf = PeerShelf(Settings(aet="NODE", dimse_timeout_s=10), peer, phantom.STUDY, tmp_path / "in")
-            return marks_of(shelf, codec), shelf.failed
-        finally:
-            server.shutdown()
+        servers.append(server)
+        peer = Peer(aet="PACS", host="127.0.0.1", port=server.server_address[1])
+        return PeerShelf(Settings(aet="NODE", dimse_timeout_s=10), peer, phantom.STUDY, tmp_path / "in")
+
+    yield run
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.fixture
+def ask(peer_of: Callable[[Pacs], PeerShelf], codec: Codec) -> Any:
+    def run(pacs: Pacs) -> tuple[StudyMarks, int]:
+        shelf = peer_of(pacs)
+        return marks_of(shelf, codec), shelf.failed
 
     return run
 
@@ -168,3 +184,49 @@ def test_a_peer_that_does_not_tell_of_objects_is_asked_for_series(axial: Scan, a
     pacs.tells_objects = False
     study, failed = ask(pacs)
     assert (len(study.marks), failed) == (1, 0)
+
+
+def test_rejected_images_are_not_asked_for(axial: Scan, ask: Any) -> None:
+    """Many a PACS lists them and does not send them."""
+    rejected = axial.headers[4]
+    pacs = Pacs([*axial.headers, state(axial), marks.key_objects(rejected)])
+    pacs.broken = {str(rejected.SOPInstanceUID)}
+    study, failed = ask(pacs)
+    assert (len(study.marks), study.rejections, failed) == (1, 1, 0)
+    assert len(study.marks[0].series.frames) == len(axial.headers) - 1
+
+
+def test_a_document_that_the_peer_refuses_costs_no_mark_of_another(axial: Scan, ask: Any) -> None:
+    report = marks.report(axial.headers, marks.bidirectional(axial.headers[3], marks.centred()))
+    pacs = Pacs([*axial.headers, state(axial), report])
+    pacs.broken = {str(report.SeriesInstanceUID)}
+    study, failed = ask(pacs)
+    assert ([mark.about.origin for mark in study.marks], failed) == ([Origin.GSPS], 1)
+
+
+def test_where_notes_are_refused_nobody_knows_what_is_rejected(axial: Scan, ask: Any) -> None:
+    note = marks.key_objects(axial.key)
+    pacs = Pacs([*axial.headers, state(axial), note])
+    pacs.broken = {str(note.SeriesInstanceUID)}
+    with pytest.raises(PeerRefused):
+        ask(pacs)
+
+
+@pytest.mark.parametrize("tells_objects", [True, False])
+def test_what_a_study_holds_changes_with_its_documents_and_images_and_with_nothing_else(
+    tells_objects: bool, axial: Scan, peer_of: Any
+) -> None:
+    pacs = Pacs([*axial.headers[:4], state(axial)])
+    pacs.tells_objects = tells_objects
+    seen = []
+    for more in (
+        beside(axial, MR, "1.2.3.14.1", Modality="MR"),
+        axial.headers[4],
+        state(axial, uid="1.2.3.11.5"),
+        marks.key_objects(axial.key),
+    ):
+        seen.append(peer_of(pacs).holdings())
+        pacs.objects.append(more)
+    seen.append(peer_of(pacs).holdings())
+    assert [one == other for one, other in pairwise(seen)] == [True, False, False, False]
+    assert pacs.asked == []
