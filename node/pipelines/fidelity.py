@@ -14,6 +14,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from models.contract import BoolArray, FloatArray, Lesion, Volume
 from models.evaluation.noise import LUNG_HU, SOFT_TISSUE_HU, homogeneous, noise_sd
+from node.pipelines.stacks import normal_of, places_mm
 
 SOFT_TISSUE_LIMIT_HU = 2.0
 LUNG_LIMIT_HU = 5.0
@@ -98,7 +99,7 @@ def contrast_kept(volume: Volume, derived: FloatArray, lesions: Sequence[Lesion]
     """
     kept = []
     for lesion in lesions:
-        box, inside, ring = _neighbourhood(lesion, volume.spacing_zyx_mm)
+        box, inside, ring = _neighbourhood(lesion, volume)
         if not ring.any():
             continue
         before, after = (
@@ -110,19 +111,20 @@ def contrast_kept(volume: Volume, derived: FloatArray, lesions: Sequence[Lesion]
     return kept
 
 
-def _neighbourhood(
-    lesion: Lesion, spacing_zyx_mm: tuple[float, float, float]
-) -> tuple[tuple[slice, ...], BoolArray, BoolArray]:
-    """A box around the lesion, and in it the lesion and its ring."""
-    reach = [int(np.ceil(RING_MM[1] / step)) + 1 for step in spacing_zyx_mm]
+def _neighbourhood(lesion: Lesion, volume: Volume) -> tuple[tuple[slice, ...], BoolArray, BoolArray]:
+    """A box around the lesion, and in it the lesion and its ring, which reaches over no gap."""
+    reach = [int(np.ceil(RING_MM[1] / step)) + 1 for step in volume.spacing_zyx_mm]
     places = [np.flatnonzero(lesion.mask.any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
     box = tuple(
         slice(max(int(place[0]) - more, 0), int(place[-1]) + 1 + more)
         for place, more in zip(places, reach, strict=True)
     )
     inside = lesion.mask[box]
-    distance = distance_transform_edt(~inside, sampling=spacing_zyx_mm)
-    return box, inside, (distance >= RING_MM[0]) & (distance <= RING_MM[1])
+    distance = distance_transform_edt(~inside, sampling=volume.spacing_zyx_mm)
+    along = places_mm(volume) @ normal_of(volume)
+    away = np.abs(along[box[0], None] - along[places[0]]).min(axis=1)  # of each slice from the lesion's nearest
+    near = (away <= RING_MM[1])[:, None, None]
+    return box, inside, near & (distance >= RING_MM[0]) & (distance <= RING_MM[1])
 
 
 class _Bias:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from math import isnan
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.clinreadnet.config import HIGHEST
 from models.clinreadnet.run import scores_of
@@ -26,17 +25,31 @@ from models.contract import (
 from models.deeplesion.run import LEAST_SIDE_PX
 from node.pipelines import fidelity
 from node.pipelines.models import Candidate, Detector, Models, Progress, Scorer
+from node.pipelines.stacks import (
+    LARGEST_GAP_MM,
+    LEAST_EXTENT_MM,
+    LEAST_SLICES,
+    Stack,
+    gaps_in_words,
+    left_out_in_words,
+    normal_of,
+    places_mm,
+    search,
+    searchable,
+    stacks_of,
+)
 from node.pipelines.trunk import not_of_the_trunk
 
 NAME = "low_dose_ct"
-VERSION = "8"
+VERSION = "9"
 DENOISING, DETECTION, SCORING = "Denoising", "Lesion detection", "Image quality scoring"
+DETECTION_APART = "Lesion detection in images that stand apart"
 
 NOISE: Code = ("noise-sd", "99PACSNODE", "Noise in soft tissue, standard deviation")
 HOUNSFIELD_UNIT: Code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
 SMOOTHING: Code = ("113087", "DCM", "Smoothing")
 
-LEAST_SLICES, COARSEST_PIXEL_MM, LARGEST_GAP_MM, MOST_TILT_DEG = 3, 1.5, 6.0, 30
+COARSEST_PIXEL_MM, MOST_TILT_DEG = 1.5, 30
 """What the detector is asked about: a little more than it was trained on. No gantry tilts by more than 30°."""
 LEAST_BODY_CM2, DENSE_HU = 30.0, -500.0
 """Of what is denser than half of air, on the slice that shows most of it: less shows no trunk, not even a newborn's."""
@@ -52,9 +65,9 @@ _POOR = "Some images are of poor quality: that nothing is marked there says litt
 def low_dose_ct(volume: Volume, models: Models, on_progress: Progress, *, least_quality: float = 0.0) -> Findings:
     """Findings of one CT series. raises ModelError where a network broke.
 
-    Lesions are searched for in the series as it came. On the denoised one the search is repeated only to hold the
-    denoiser to it: a lesion that the original does not support keeps the whole series from leaving. Quality is that of
-    the series as it came too: no score of denoised images has been validated.
+    Lesions are searched for in the series as it came, in each contiguous stack by itself. On the denoised one the
+    search is repeated only to hold the denoiser to it: a lesion that the original does not support keeps the whole
+    series from leaving. Quality is that of the series as it came too: no score of denoised images has been validated.
 
     least_quality   median quality below which lesions are not searched for; 0 searches always
     """
@@ -64,10 +77,11 @@ def low_dose_ct(volume: Volume, models: Models, on_progress: Progress, *, least_
         skipped = tuple(Analysis(name, "not done", reason) for name in (DENOISING, DETECTION))
         return Findings(NAME, VERSION, (*skipped, scoring), quality=quality)
     unfit = unfit_for_detection(volume) or _too_poor(quality, least_quality)
-    detection = _detection(models.detector, unfit)
+    stacks = stacks_of(volume)
+    detection = _detection(models.detector, unfit, stacks)
     if unfit:
         models = replace(models, detector=None)
-    candidates = models.detector.find(volume, stages.next()) if models.detector else ()
+    candidates = search(models.detector.find, searchable(stacks), stages.next()) if models.detector else []
     lesions = _lesions(candidates, volume, models.detector)
     denoising, images, measurements = _denoise(volume, models, candidates, lesions, stages)
     notes = [_CAUTION] if images else []
@@ -78,7 +92,7 @@ def low_dose_ct(volume: Volume, models: Models, on_progress: Progress, *, least_
     return Findings(
         NAME,
         VERSION,
-        (denoising, detection, scoring),
+        (denoising, *detection, scoring),
         images=images,
         lesions=lesions,
         scores=scores,
@@ -144,25 +158,28 @@ def unfit_for_detection(volume: Volume) -> str:
 
 
 def _too_far_apart(volume: Volume) -> str:
-    """Why slices do not follow each other closely enough, in words: by gaps, or sideways; "" where they do."""
-    steps = np.diff(volume.slice_origins_mm, axis=0)  # (Z - 1, 3)
-    way = np.linalg.norm(steps, axis=1)
-    gaps = way if volume.gantry_tilt_deg else np.abs(steps @ _normal(volume))
-    if float(gaps.max()) > LARGEST_GAP_MM:
-        return f"Slices are up to {gaps.max():.1f} mm apart, and it was made for {LARGEST_GAP_MM:g} mm at most."
-    if float(way.max()) > LARGEST_GAP_MM:
-        aside = float(np.sqrt(np.maximum(way**2 - gaps**2, 0)).max())
+    """Why slices do not follow each other closely enough, in words: by gaps, or sideways; "" where most do."""
+    stacks = stacks_of(volume)
+    if searchable(stacks):
+        return ""
+    if len(stacks) == 1:
         return (
-            f"Slices are shifted sideways against their neighbours by up to {aside:.1f} mm, and it was made for slices "
-            "that lie over each other."
+            f"It needs slices that reach over at least {LEAST_EXTENT_MM:g} mm, and these reach over "
+            f"{stacks[0].extent_mm:.1f} mm."
         )
-    return ""
-
-
-def _normal(volume: Volume) -> NDArray[np.float64]:
-    """Unit vector (3,) at right angles to the slices."""
-    normal = np.cross(volume.affine[:3, 2], volume.affine[:3, 1])
-    return normal / np.linalg.norm(normal)
+    steps = np.diff(places_mm(volume), axis=0)  # (Z - 1, 3)
+    way = np.linalg.norm(steps, axis=1)
+    gaps = way if volume.gantry_tilt_deg else np.abs(steps @ normal_of(volume))
+    if float(gaps.max()) > LARGEST_GAP_MM:
+        return (
+            f"Slices are up to {gaps.max():.1f} mm apart, and it was made for {LARGEST_GAP_MM:g} mm at most: too few "
+            "of them follow each other."
+        )
+    aside = float(np.sqrt(np.maximum(way**2 - gaps**2, 0)).max())
+    return (
+        f"Slices are shifted sideways against their neighbours by up to {aside:.1f} mm, and it was made for slices "
+        "that lie over each other."
+    )
 
 
 def _body_cm2(volume: Volume) -> float:
@@ -178,30 +195,39 @@ def _body_cm2(volume: Volume) -> float:
 
 def _from_axial_deg(volume: Volume) -> float:
     """Angle between the normal of the slices and the body's long axis, degrees, 0 to 90."""
-    return float(np.degrees(np.arccos(np.clip(abs(_normal(volume)[2]), 0, 1))))
+    return float(np.degrees(np.arccos(np.clip(abs(normal_of(volume)[2]), 0, 1))))
 
 
-def _detection(detector: Detector | None, unfit: str) -> Analysis:
+def _detection(detector: Detector | None, unfit: str, stacks: Sequence[Stack]) -> tuple[Analysis, ...]:
+    """What is said of the search; of slices that stand apart, by themselves."""
     if detector is None:
-        return Analysis(DETECTION, "not done", _NOT_OFFERED)
+        return (Analysis(DETECTION, "not done", _NOT_OFFERED),)
     if unfit:
-        return Analysis(DETECTION, "not done", unfit)
-    return Analysis(DETECTION, "done", "", detector.identity, looks_for=detector.looks_for)
+        return (Analysis(DETECTION, "not done", unfit),)
+    done = Analysis(DETECTION, "done", gaps_in_words(stacks), detector.identity, looks_for=detector.looks_for)
+    left_out = left_out_in_words(stacks)
+    return (done, Analysis(DETECTION_APART, "not done", left_out)) if left_out else (done,)
 
 
-def _lesions(candidates: Sequence[Candidate], volume: Volume, detector: Detector | None) -> tuple[Lesion, ...]:
+def _lesions(
+    candidates: Sequence[tuple[Stack, Candidate]], volume: Volume, detector: Detector | None
+) -> tuple[Lesion, ...]:
     if detector is None:
         return ()
-    return tuple(candidate.lesion(volume, detector.identity) for candidate in _findings(candidates))
+    return tuple(stack.lesion(one, volume, detector.identity) for stack, one in _findings(candidates))
 
 
-def _findings(candidates: Sequence[Candidate]) -> list[Candidate]:
+def _findings(candidates: Sequence[tuple[Stack, Candidate]]) -> list[tuple[Stack, Candidate]]:
     """Those sure enough to be told."""
-    return [candidate for candidate in candidates if candidate.score >= candidate.operating_point]
+    return [(stack, one) for stack, one in candidates if one.score >= one.operating_point]
 
 
 def _denoise(
-    volume: Volume, models: Models, candidates: Sequence[Candidate], lesions: tuple[Lesion, ...], stages: _Stages
+    volume: Volume,
+    models: Models,
+    candidates: Sequence[tuple[Stack, Candidate]],
+    lesions: tuple[Lesion, ...],
+    stages: _Stages,
 ) -> tuple[Analysis, tuple[Image, ...], tuple[Measurement, ...]]:
     """The denoised series where it passes its checks; else the reason why it is withheld."""
     denoiser = models.denoiser
@@ -234,14 +260,18 @@ def _denoise(
 
 
 def _unsupported(
-    denoised: Volume, volume: Volume, candidates: Sequence[Candidate], detector: Detector, on_progress: Progress
+    denoised: Volume,
+    volume: Volume,
+    candidates: Sequence[tuple[Stack, Candidate]],
+    detector: Detector,
+    on_progress: Progress,
 ) -> int:
     """Findings in the denoised volume where the original has not even a weak candidate."""
     known = np.zeros(volume.voxels.shape, np.bool_)
-    for candidate in candidates:
-        known[candidate.region.box] |= candidate.region.mask
-    found = _findings(detector.find(denoised, on_progress))
-    return sum(not (candidate.region.mask & known[candidate.region.box]).any() for candidate in found)
+    for stack, one in candidates:
+        known[stack.of_series(one.region.box)] |= one.region.mask
+    found = _findings(search(detector.find, searchable(stacks_of(denoised)), on_progress))
+    return sum(not (one.region.mask & known[stack.of_series(one.region.box)]).any() for stack, one in found)
 
 
 def _noise(result: fidelity.Fidelity) -> tuple[Measurement, ...]:

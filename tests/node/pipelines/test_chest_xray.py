@@ -59,7 +59,7 @@ def test_what_was_changed_and_by_how_much_is_said_in_words() -> None:
     for words in (
         "Restoration done. Network filter 1.0.",
         "Lesion detection not done.",
-        "levels (input), ",
+        "grey levels (as received), ",
         "Pixels changed by more than the noise: ",
         "Check of the AI restored images, shift of coarse structure: ",
         "Change: restored minus received, as a map. Red became denser",
