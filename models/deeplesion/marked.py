@@ -40,7 +40,8 @@ def make_marked_samples(
 ) -> list[Path]:
     """One sample per marked key slice, in `out`/<split of the table>/; rows that are possibly noisy are left out.
 
-    Samples of an earlier time are kept, unless the set has grown since: another image, or more marks on it.
+    Samples of an earlier time are kept where image and boxes are still the table's, made anew where they are not, and
+    removed where the table has lost them: a harvest drops rows that were replaced or rejected.
 
     folder   DL_info.csv and Images_png/
     raises   ModelError     table or a key slice missing or damaged
@@ -52,20 +53,26 @@ def make_marked_samples(
     made = []
     for done, (name, on_slice) in enumerate(sorted(rows.items())):
         target = out / FOLDERS[on_slice[0].split] / f"{FAMILY}.{Path(name).stem}-00.npz"
-        if not _is_current(target, folder / IMAGES / image_path(name), len(on_slice)):
+        if not _is_current(target, folder / IMAGES / image_path(name), on_slice):
             target.parent.mkdir(parents=True, exist_ok=True)
             save_sample(target, marked_sample(folder, on_slice, config))
         made.append(target)
         if on_progress is not None:
             on_progress(done + 1, len(rows))
+    for stale in set(out.glob(f"*/{FAMILY}.*.npz")) - set(made):
+        stale.unlink()
     return made
 
 
-def _is_current(sample: Path, image: Path, lesions: int) -> bool:
+def _is_current(sample: Path, image: Path, rows: Sequence[LesionRow]) -> bool:
     if not sample.exists() or (image.exists() and image.stat().st_mtime_ns > sample.stat().st_mtime_ns):
         return False
+    first = rows[0]
+    full = (first.image_size[1], first.image_size[0])
     with np.load(sample) as arrays:
-        return len(arrays["boxes"]) == lesions
+        boxes, category = arrays["boxes"], arrays["category"]
+    same = category.tolist() == [_category(row.lesion_type) for row in rows]
+    return same and np.array_equal(boxes, _boxes(rows, full, _resized(full, first)))
 
 
 def marked_sample(folder: Path, rows: Sequence[LesionRow], config: DeepLesionConfig) -> Sample:
@@ -76,26 +83,34 @@ def marked_sample(folder: Path, rows: Sequence[LesionRow], config: DeepLesionCon
     first = rows[0]
     planes = _planes(folder / IMAGES, first, config)
     full = (planes.shape[1], planes.shape[2])
-    shape = resized_shape(full, (first.spacing_mm[1], first.spacing_mm[0]), SPACING_MM)
-    scale = np.array([shape[1] / full[1], shape[0] / full[0]] * 2)
+    shape = _resized(full, first)
+    scale = np.array([shape[1] / full[1], shape[0] / full[0]])
     labels = np.zeros(shape, np.uint8)
-    boxes = []
     for number, row in enumerate(rows):
-        # From pixel centres at whole numbers to pixel i covering i to i + 1.
-        box = (np.array(row.box_px) + 0.5) * scale
-        boxes.append(np.clip(box, 0, [shape[1], shape[0]] * 2))
-        points = (np.array(row.points_px) + 0.5) * scale[:2] - 0.5
+        points = (np.array(row.points_px) + 0.5) * scale - 0.5
         labels[ellipse(points, shape)] = number + 1
     return Sample(
         hu=resize(planes, shape),
         labels=labels,
-        boxes=np.array(boxes, np.float32),
+        boxes=_boxes(rows, full, shape),
         category=np.array([_category(row.lesion_type) for row in rows], np.int64),
         annotated=np.ones(len(rows), np.bool_),
         ignore=np.zeros((0, 4), np.float32),
         patient=f"{FAMILY}.{first.patient:06d}",
         family=FAMILY,
     )
+
+
+def _resized(full: tuple[int, int], row: LesionRow) -> tuple[int, int]:
+    return resized_shape(full, (row.spacing_mm[1], row.spacing_mm[0]), SPACING_MM)
+
+
+def _boxes(rows: Sequence[LesionRow], full: tuple[int, int], shape: tuple[int, int]) -> FloatArray:
+    """float32 (N, 4): from pixel centres at whole numbers to pixel i covering i to i + 1, within the image."""
+    scale = np.array([shape[1] / full[1], shape[0] / full[0]] * 2)
+    boxes = (np.array([row.box_px for row in rows]) + 0.5) * scale
+    inside: FloatArray = np.clip(boxes, 0, [shape[1], shape[0]] * 2).astype(np.float32)
+    return inside
 
 
 def ellipse(points: NDArray[np.float64] | Points, shape: tuple[int, int]) -> BoolArray:

@@ -130,6 +130,20 @@ def test_samples_of_a_set_that_has_grown_are_made_anew(folder, tmp_path):
     assert (load_sample(path).hu[1] == 77).any()
 
 
+def test_samples_follow_rows_that_were_replaced_or_dropped(folder, tmp_path):
+    write_table(folder / "DL_info.csv", [row(), row(key_slice=8)])
+    for index in (7, 8):
+        write_image(folder / "Images_png" / image_path(row(key_slice=index).file_name), np.zeros((100, 120), np.int32))
+    kept, dropped = make_marked_samples(folder, tmp_path / "out", CONFIG)
+    beside = tmp_path / "out" / "train" / "mird.1-00.npz"
+    beside.write_bytes(kept.read_bytes())
+    moved = tuple((x + 40, y + 30) for x, y in POINTS)
+    write_table(folder / "DL_info.csv", [row(points_px=moved, box_px=box_of(moved))])
+    assert make_marked_samples(folder, tmp_path / "out", CONFIG) == [kept]
+    assert load_sample(kept).boxes.tolist() == [[55.5, 55.5, 105.5, 85.5]]
+    assert (dropped.exists(), beside.exists()) == (False, True)
+
+
 def test_an_uncategorised_lesion_is_a_target_of_an_unknown_kind(folder, tmp_path):
     write_table(folder / "DL_info.csv", [row(lesion_type=LesionType.UNLABELLED)])
     files = make_marked_samples(folder, tmp_path / "out", CONFIG)
