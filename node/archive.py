@@ -103,7 +103,6 @@ class Archive:
         """A produced object, durable; (relative path, sha256). Writing the same bytes again changes nothing.
 
         raises   OutOfResources   no room
-                 ResultLost       there is another object of this UID: a re-run must make the same bytes
         """
         digest = hashlib.sha256(data).hexdigest()
         relative = Path("results") / _part(study) / str(revision) / f"{_part(instance)}-{digest[:16]}.dcm"
@@ -137,6 +136,12 @@ class Archive:
     def unlink(self, given_up: Collection[str]) -> int:
         """Remove these files, not durably: `delete` is to follow. How many were there. raises OSError"""
         return sum(_unlink(self._to_delete(path)) for path in given_up)
+
+    def discard(self, written: Collection[str]) -> None:
+        """Remove results that no row will name. What cannot be removed goes with its study."""
+        for path in written:
+            with suppress(OSError):
+                self._to_delete(path).unlink()
 
     def _to_delete(self, relative: str) -> Path:
         place = Path(relative)

@@ -143,6 +143,7 @@ def origin_of(findings: Findings, source: SeriesSource, stamp: Stamp) -> uids.Or
         findings.pipeline,
         findings.version,
         findings.weights_digest,
+        stamp.run,
     )
 
 
