@@ -10,9 +10,13 @@ source  RFC 5424 (message), RFC 5425 (TLS), RFC 6587 3.4.1 (TCP, octet counting)
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import socket
 import ssl
+import struct
+import termios
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -105,20 +109,31 @@ def _deliver_stream(repository: Repository, messages: Sequence[bytes], tls: ssl.
 def _await_end(sock: socket.socket) -> None:
     """Say that no more comes, and wait for the other side to have read that. raises OSError where it has not"""
     if isinstance(sock, ssl.SSLSocket):
-        try:
-            sock = sock.unwrap()  # our close_notify, and theirs
-        except ssl.SSLEOFError:
-            return  # closed without a word, but in order: all was read
+        with contextlib.suppress(ssl.SSLEOFError):  # closed without a word, which is in order once all was read
+            sock.unwrap()  # our close_notify, and theirs
+        _demand_receipt(sock)
     sock.shutdown(socket.SHUT_WR)
     while sock.recv(4096):
         pass
+    _demand_receipt(sock)
+
+
+def _demand_receipt(sock: socket.socket) -> None:
+    """Whoever closes before our last byte has come never acknowledges it. raises OSError"""
+    (unacknowledged,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, struct.pack("i", 0)))
+    if unacknowledged:
+        raise ConnectionResetError
 
 
 def _why(exc: OSError) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted here ({exc.verify_message})"
+    if isinstance(exc, ssl.SSLEOFError | ConnectionError) and not isinstance(exc, ConnectionRefusedError):
+        return "the connection was closed before all was read"
     if isinstance(exc, ssl.SSLError):
         return f"TLS failed ({(exc.reason or type(exc).__name__).replace('_', ' ').lower()})"
     if isinstance(exc, TimeoutError):
         return "no answer in time"
+    if exc.errno == errno.ENOTCONN:
+        return "the connection was closed before all was read"
     return exc.strerror or type(exc).__name__

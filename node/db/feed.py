@@ -33,11 +33,12 @@ def position(session: Session) -> AuditFeedRow:
     return session.get_one(AuditFeedRow, 1)
 
 
-def claim(session: Session, holder: str, *, at: dt.datetime, until: dt.datetime) -> bool:
-    """Be the one who tells the repository, until then; False while another is."""
+def claim(session: Session, holder: str, *, at: dt.datetime, until: dt.datetime, dead: str = "") -> bool:
+    """Be the one who tells the repository, until then; False while another is who is not the one known to be dead."""
+    is_free = or_(AuditFeedRow.lease_until.is_(None), AuditFeedRow.lease_until < at)
     done = session.execute(
         update(AuditFeedRow)
-        .where(or_(AuditFeedRow.holder == holder, AuditFeedRow.lease_until.is_(None), AuditFeedRow.lease_until < at))
+        .where(or_(is_free, AuditFeedRow.holder.in_([holder, dead])))
         .values(holder=holder, lease_until=until)
     )
     return bool(done.rowcount)  # type: ignore[attr-defined]

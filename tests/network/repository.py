@@ -11,6 +11,8 @@ import threading
 from network.certificates import Authority, Identity
 
 _TICK_S = 0.05
+_UNREAD = 8192
+"""Octets that the system takes for a receiver that does not read, about."""
 
 
 def mutual(identity: Identity, authority: Authority) -> ssl.SSLContext:
@@ -27,6 +29,7 @@ class Receiver:
 
     break_after   reset a connection once so many messages came over it
     mute          read all, and never close
+    absent        end in order what it would say, and read nothing
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
@@ -34,10 +37,12 @@ class Receiver:
         self.connections = 0
         self.break_after: int | None = None
         self.mute = False
+        self.absent = False
         self.tls = tls
         self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", port))
         self._listener.settimeout(_TICK_S)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UNREAD)
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -67,7 +72,11 @@ class Receiver:
         """One connection. raises OSError"""
         with self.tls.wrap_socket(sock, server_side=True) if self.tls is not None else sock as stream:
             self.connections += 1
-            self._read(stream)
+            if self.absent:
+                stream.shutdown(socket.SHUT_WR)
+                self._over.wait()
+            else:
+                self._read(stream)
 
     def _read(self, sock: socket.socket) -> None:
         """Until the caller has ended. raises OSError"""
