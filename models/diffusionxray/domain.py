@@ -57,7 +57,7 @@ def unfit(radiograph: Radiograph) -> str:
         return reason
     area = metal_cm2(radiograph)
     if area >= LEAST_METAL_CM2:
-        return f"It shows {area:.0f} cm² of very dense material with sharp edges, such as an implant."
+        return f"The image shows {area:.0f} cm² of very dense material with sharp edges, such as an implant."
     return ""
 
 

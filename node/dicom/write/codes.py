@@ -83,10 +83,8 @@ MODALITIES: Final[dict[str, Code]] = {
     "CT": ("CT", "DCM", "Computed Tomography"),
     "CR": ("CR", "DCM", "Computed Radiography"),
     "DX": ("DX", "DCM", "Digital Radiography"),
-    "MR": ("MR", "DCM", "Magnetic Resonance"),
-    "OT": ("OT", "DCM", "Other"),
-    "SEG": ("SEG", "DCM", "Segmentation"),
 }
+"""Of derived images; CID 29, which has none for a page."""
 
 
 def item(code: Code) -> Any:

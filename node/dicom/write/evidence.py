@@ -71,8 +71,8 @@ def image_library(study: StudyEntry) -> Any | None:
             if ref.kind == "derived":
                 derived.setdefault(ref.series_instance_uid, []).append(ref)
         middles = [refs[len(refs) // 2] for refs in derived.values()]
-        groups += [_group("OT", pages)] if pages else []
-        groups += [_group(entry.modality, middles)] if middles else []
+        groups += [_group(pages)] if pages else []
+        groups += [_group(middles, modality=codes.MODALITIES.get(entry.modality))] if middles else []
     return content.container(codes.IMAGE_LIBRARY, groups) if groups else None
 
 
@@ -80,11 +80,11 @@ def _unique(results: Iterable[ResultRef]) -> list[ResultRef]:
     return list({ref.sop_instance_uid: ref for ref in results}.values())
 
 
-def _group(modality: str, results: list[ResultRef]) -> Any:
-    code: Code = codes.MODALITIES.get(modality, codes.MODALITIES["OT"])
-    described = content.code(codes.MODALITY, code, relationship="HAS ACQ CONTEXT")
+def _group(results: list[ResultRef], *, modality: Code | None = None) -> Any:
+    """Pages are of no modality that acquires images (TID 1602)."""
+    described = [] if modality is None else [content.code(codes.MODALITY, modality, relationship="HAS ACQ CONTEXT")]
     items = [content.image(ref.sop_class_uid, ref.sop_instance_uid, name=codes.SOURCE) for ref in results]
-    return content.container(codes.IMAGE_LIBRARY_GROUP, [described, *items])
+    return content.container(codes.IMAGE_LIBRARY_GROUP, [*described, *items])
 
 
 def _referenced(ds: Any) -> Iterable[str]:

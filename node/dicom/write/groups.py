@@ -11,7 +11,7 @@ from typing import Any
 
 from models.contract import Code, Findings, Lesion, ModelIdentity, Score, SourceRef
 from node.dicom import uids
-from node.dicom.write import codes, content
+from node.dicom.write import codes, content, sentences
 from node.dicom.write.objects import ResultRef, SeriesEntry, Stamp, StudyEntry
 from node.dicom.write.source import SeriesSource
 
@@ -41,10 +41,12 @@ class Place:
 def all_groups(study: StudyEntry, sources: Mapping[str, SeriesSource], stamp: Stamp) -> list[Any]:
     """Groups of all series; where nothing was measured, how many images came. Empty only where no image came."""
     groups: list[Any] = []
+    several = sum(bool(entry.findings and entry.findings.lesions) for entry in study.series) > 1
     for entry in study.series:
         source = sources.get(entry.series_instance_uid)
         if entry.findings is not None and source is not None and entry.volume_sources:
-            groups += _of_series(entry, entry.findings, source, stamp)
+            of = f" of {sentences.short_name(entry)}" if several else ""
+            groups += _of_series(entry, entry.findings, source, stamp, of=of)
     return groups or _images_received(study, sources, stamp)
 
 
@@ -65,13 +67,16 @@ def models_of(findings: Findings) -> list[ModelIdentity]:
     return list(dict.fromkeys(a.model for a in findings.analyses if a.model is not None))
 
 
-def _of_series(entry: SeriesEntry, findings: Findings, source: SeriesSource, stamp: Stamp) -> list[Any]:
+def _of_series(entry: SeriesEntry, findings: Findings, source: SeriesSource, stamp: Stamp, *, of: str) -> list[Any]:
+    """With `of` behind the number of each lesion, where other series have a lesion of that number too."""
     groups: list[Any] = []
     segmentation = next((ref for ref in entry.results if ref.kind == "seg"), None)
     for place, lesion in enumerate(findings.lesions, start=1):
-        groups.append(_lesion(place, lesion, findings, _place(entry, source, lesion.slice_index), stamp))
+        name = f"Lesion {place}{of}"
+        groups.append(_lesion(name, lesion, findings, _place(entry, source, lesion.slice_index), stamp))
         if segmentation is not None:
-            groups.append(_lesion_volume(place, lesion, findings, segmentation, source, stamp))
+            segment = _segment(segmentation, place)
+            groups.append(_lesion_volume(name, lesion, findings, segment, source, stamp))
     groups += [
         _of_slice(s, s.slice_index, entry, findings, source, stamp)
         for s in findings.scores
@@ -82,37 +87,41 @@ def _of_series(entry: SeriesEntry, findings: Findings, source: SeriesSource, sta
     return groups
 
 
-def _lesion(place: int, lesion: Lesion, findings: Findings, where: Place, stamp: Stamp) -> Any:
+def _lesion(name: str, lesion: Lesion, findings: Findings, where: Place, stamp: Stamp) -> Any:
     long_axis = content.polyline(lesion.long_axis_px, where.image())
     short_axis = content.polyline(lesion.short_axis_px, where.image())
-    items = _head(f"{BIDIRECTIONAL}:Lesion {place}", lesion.tracking_id, lesion, findings, stamp)
+    items = _head(name, lesion.tracking_id, lesion, findings, stamp)
     items += [
-        content.numeric(codes.LONG_AXIS, _rounded(lesion.long_axis_mm), codes.MILLIMETRE, [long_axis]),
-        content.numeric(codes.SHORT_AXIS, _rounded(lesion.short_axis_mm), codes.MILLIMETRE, [short_axis]),
-        content.numeric(codes.CERTAINTY, _rounded(100 * lesion.score), codes.PERCENT, [long_axis]),
-        content.text(codes.COMMENT, f"Lesion {place}"),  # the name that viewers show in their list
+        content.numeric(codes.LONG_AXIS, _length(lesion.long_axis_mm), codes.MILLIMETRE, [long_axis]),
+        content.numeric(codes.SHORT_AXIS, _length(lesion.short_axis_mm), codes.MILLIMETRE, [short_axis]),
+        content.numeric(codes.CERTAINTY, round(100 * lesion.score), codes.PERCENT, [long_axis]),
+        content.text(codes.COMMENT, name),  # what viewers show in their list
     ]
     return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
 
 
 def _lesion_volume(
-    place: int, lesion: Lesion, findings: Findings, segmentation: ResultRef, source: SeriesSource, stamp: Stamp
+    name: str, lesion: Lesion, findings: Findings, segment: Any, source: SeriesSource, stamp: Stamp
 ) -> Any:
-    items = _head(f"{BIDIRECTIONAL}:Lesion {place}", lesion.tracking_id, lesion, findings, stamp)
+    items = _head(name, lesion.tracking_id, lesion, findings, stamp)
     items += [
-        content.image(
-            segmentation.sop_class_uid, segmentation.sop_instance_uid, name=codes.REFERENCED_SEGMENT, segment=place
-        ),
+        segment,
         content.uid_reference(codes.SEGMENTATION_SOURCE_SERIES, source.series_instance_uid),
         content.numeric(codes.VOLUME, _rounded(lesion.volume_mm3), codes.CUBIC_MILLIMETRE),
     ]
     return content.container(codes.MEASUREMENT_GROUP, items, template="1411")
 
 
-def _head(identifier: str, tracking_id: str, lesion: Lesion, findings: Findings, stamp: Stamp) -> list[Any]:
+def _segment(segmentation: ResultRef, number: int) -> Any:
+    return content.image(
+        segmentation.sop_class_uid, segmentation.sop_instance_uid, name=codes.REFERENCED_SEGMENT, segment=number
+    )
+
+
+def _head(name: str, tracking_id: str, lesion: Lesion, findings: Findings, stamp: Stamp) -> list[Any]:
     side = [] if lesion.laterality is None else [_modifier(codes.LATERALITY, lesion.laterality)]
     return [
-        *_tracking(identifier, uids.tracking_uid(stamp.study_instance_uid, "", tracking_id)),
+        *_tracking(f"{BIDIRECTIONAL}:{name}", uids.tracking_uid(stamp.study_instance_uid, "", tracking_id)),
         content.code(codes.FINDING, lesion.category),
         *algorithm([lesion.model], findings.pipeline, findings.version),
         content.code(codes.FINDING_SITE, lesion.site, relationship="HAS CONCEPT MOD", items=side),
@@ -129,15 +138,16 @@ def _numbers(group: str, entry: SeriesEntry, findings: Findings, source: SeriesS
     of_image = f"/{entry.volume_sources[0].instance_uid}" if entry.image else ""
     tracking = uids.tracking_uid(stamp.study_instance_uid, entry.series_instance_uid, f"numbers/{group}{of_image}")
     what = f"{entry.image} of series" if entry.image else "the whole series"
+    images = f", {sentences.images_called(group)}" if group else ""
     items = [
-        *_tracking(f"AI measurements of {what}{series}{f', {group}' if group else ''}", tracking),
+        *_tracking(f"AI measurements of {what}{series}{images}", tracking),
         content.code(codes.FINDING, codes.IMAGE_QUALITY),
         *algorithm(models_of(findings), findings.pipeline, findings.version),
     ]
     for m in (m for m in findings.measurements if m.group == group):
         items.append(content.numeric(m.name, _rounded(m.value), m.unit, [where.outline()]))
     for s in (s for s in findings.scores if s.applies_to == group and s.slice_index is None):
-        items.append(content.numeric(s.name, _rounded(s.value), codes.NO_UNITS, [where.outline()]))
+        items.append(content.numeric(s.name, round(s.value, 1), codes.NO_UNITS, [where.outline()]))
     return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
 
 
@@ -151,7 +161,7 @@ def _of_slice(
         *_tracking(f"AI {score.name[2]}", tracking),
         content.code(codes.FINDING, codes.IMAGE_QUALITY),
         *algorithm([score.model], findings.pipeline, findings.version),
-        content.numeric(score.name, _rounded(score.value), codes.NO_UNITS, [where.outline()]),
+        content.numeric(score.name, round(score.value, 1), codes.NO_UNITS, [where.outline()]),
     ]
     return content.container(codes.MEASUREMENT_GROUP, items, template="1501")
 
@@ -204,5 +214,10 @@ def _of_header(header: Any, frame: int | None) -> Place:
 
 
 def _rounded(value: float) -> float:
-    """Four figures: more would claim what no measurement here has, and NumericValue holds sixteen characters."""
-    return float(f"{value:.4g}")
+    """Three figures, as the sentences say it: more would claim what no measurement here has."""
+    return float(f"{value:.3g}")
+
+
+def _length(value_mm: float) -> float:
+    """To 0.1 mm, as on pages and in presentation states."""
+    return round(value_mm, 1) or _rounded(value_mm)

@@ -20,6 +20,8 @@ _WARNINGS = (
 )
 _MOST_RUNS = 6
 """Stretches of images that a sentence names; more are counted."""
+_MOST_LESIONS_FIRST = 6
+"""On a page: more would push off it what was not done, and the cautions."""
 
 
 def count(number: int, noun: str) -> str:
@@ -44,7 +46,9 @@ def conclusion(study: StudyEntry) -> list[str]:
     if poor := sum(len(score.poor) for entry in study.series if entry.findings for score in entry.findings.scores):
         sentences.append(f"{count(poor, 'image')} of poor quality: that nothing is marked there says little.")
     if not failed and not any(map(_worked_on, study.series)):
-        sentences.append(f"No analysis was suitable for any of the {_series(study.series)} received.")
+        received = _series(study.series)
+        which = "the series" if received == "1 series" else f"any of the {received}"
+        sentences.append(f"No analysis was suitable for {which} received.")
     if failed:
         sentences.append(f"AI processing failed for {_series(failed)}. Read the images as received.")
     return sentences
@@ -67,7 +71,7 @@ def _marked(study: StudyEntry) -> list[str]:
         if lesions == 1:
             return ["1 possible lesion is marked. It needs a reader's judgement."]
         return [f"{count(lesions, 'possible lesion')} are marked. {judged}"]
-    by_series = ", ".join(f"{_short_name(entry)}: {lesions}" for entry, lesions in marked)
+    by_series = ", ".join(f"{short_name(entry)}: {lesions}" for entry, lesions in marked)
     return [f"Possible lesions are marked in {len(marked)} series ({by_series}); they may be the same ones. {judged}"]
 
 
@@ -80,9 +84,14 @@ def _nothing_found(study: StudyEntry) -> list[str]:
                 empty.setdefault((analysis.name, analysis.looks_for), []).append(entry)
     sentences = []
     for (name, looks_for), entries in sorted(empty.items()):
-        where = "" if len(entries) == len(study.series) else f" in {', '.join(map(_short_name, entries))}"
-        sentences.append(f"{capital(name)} found nothing{where}. It looks only for {looks_for}.")
+        where = "" if len(entries) == len(study.series) else f" in {', '.join(map(short_name, entries))}"
+        sentences.append(_found_nothing(name, looks_for, where))
     return sentences
+
+
+def _found_nothing(name: str, looks_for: str, where: str = "") -> str:
+    """No search finds all that it looks for, and that is not to be read as health."""
+    return f"{capital(name)} found nothing{where}. It looks only for {looks_for}, and misses some of them."
 
 
 def _searched(entry: SeriesEntry) -> list[Analysis]:
@@ -124,7 +133,6 @@ def of_series(entry: SeriesEntry, image_numbers: Sequence[int]) -> list[str]:
         sentences = [f"{name}: {what}. {_stop(entry.reason)}".strip()]
     if entry.findings is not None:
         sentences += of_findings(entry.findings, image_numbers)
-        sentences += [_stop(note) for note in entry.findings.notes]
     return sentences
 
 
@@ -138,14 +146,16 @@ def series_name(entry: SeriesEntry) -> str:
     )
 
 
-def _short_name(entry: SeriesEntry) -> str:
+def short_name(entry: SeriesEntry) -> str:
+    """ "series 3"."""
     return f"series {'without number' if entry.number is None else entry.number}"
 
 
 def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
-    """Lesions, analyses done and not done, numbers."""
+    """Lesions, analyses done and not done, cautions, numbers."""
     sentences = [of_lesion(number, lesion, image_numbers) for number, lesion in enumerate(findings.lesions, start=1)]
     sentences += [of_analysis(analysis) for analysis in findings.analyses]
+    sentences += [_stop(note) for note in findings.notes]
     sentences += of_measurements(findings.measurements)
     sentences += of_scores(findings.scores, image_numbers)
     sentences += of_checks(findings)
@@ -155,14 +165,24 @@ def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:
 def for_page(findings: Findings, image_numbers: Sequence[int]) -> tuple[list[str], list[str], list[str]]:
     """What a reader must see, what was done, and the rest without the checks, for a page that may not hold all of it.
 
-    The cautions have their place before what was done; what its network was trained on is among the rest.
+    The cautions have their place before what was done; what its network was trained on is among the rest, and so are
+    the last ones of many lesions.
     """
     lesions = [of_lesion(number, lesion, image_numbers) for number, lesion in enumerate(findings.lesions, start=1)]
+    more = len(lesions) - _MOST_LESIONS_FIRST
+    if more > 0:
+        marked = f"{len(lesions)} possible lesions are marked: the first {_MOST_LESIONS_FIRST} here, all in the report."
+        lesions = [marked, *lesions[:_MOST_LESIONS_FIRST]]
+    elif not lesions:
+        lesions = [
+            _found_nothing(a.name, a.looks_for) for a in findings.analyses if a.looks_for and a.outcome == "done"
+        ]
     undone = [of_analysis(one) for one in findings.analyses if one.outcome != "done"]
     done = [one for one in findings.analyses if one.outcome == "done"]
     must = [*lesions, *undone]
     told = [*(_outcome(one) for one in done), *of_scores(findings.scores, image_numbers)]
-    said = [*must, *told, *(of_analysis(one) for one in done), *of_checks(findings)]
+    cautions = [_stop(note) for note in findings.notes]
+    said = [*must, *cautions, *told, *(of_analysis(one) for one in done), *of_checks(findings)]
     trained = [f"Network {one.model.name}: {training}" for one in done if one.model and (training := _training(one))]
     return must, told, [*trained, *(text for text in of_findings(findings, image_numbers) if text not in said)]
 
@@ -194,13 +214,13 @@ def _training(analysis: Analysis) -> str:
 
 
 def of_measurements(measurements: Iterable[Measurement]) -> list[str]:
-    """One sentence per measured quantity, with its values side by side: "Noise: 17.2 HU (input), 8.1 HU (denoised)"."""
+    """A sentence per measured quantity, its values side by side: "Noise: 17.2 HU (as received), 8.1 HU (denoised)"."""
     together: dict[Code, list[Measurement]] = {}
     for measurement in measurements:
         together.setdefault(measurement.name, []).append(measurement)
     sentences = []
     for name, group in together.items():
-        values = ", ".join(f"{quantity(m.value, m.unit)}{f' ({m.group})' if m.group else ''}" for m in group)
+        values = ", ".join(f"{quantity(m.value, m.unit)}{_of_images(m.group)}" for m in group)
         methods = sorted({m.method for m in group if m.method})
         how = f" Measured: {'; '.join(methods)}." if methods else ""
         sentences.append(f"{capital(name[2])}: {values}.{how}")
@@ -215,11 +235,20 @@ def of_scores(scores: Iterable[Score], image_numbers: Sequence[int]) -> list[str
     sentences = []
     for (applies_to, (low, high), model), group in together.items():
         values = ", ".join(f"{_small(s.name[2])} {s.value:.1f}{_on_image(s.slice_index, image_numbers)}" for s in group)
-        sentence = f"{capital(applies_to)} images, on a scale from {number(low)} to {number(high)}: {values}."
+        sentence = f"{capital(images_called(applies_to))}, on a scale from {number(low)} to {number(high)}: {values}."
         notes = [_stop(s.note) for s in group if s.note]
         sentences.append(" ".join([sentence, f"Network {model.name} {model.version}.", *notes]))
         sentences += [of_poor(s, image_numbers) for s in group if s.poor_below is not None]
     return sentences
+
+
+def images_called(group: str) -> str:
+    """What a reader calls the images that numbers are of."""
+    return "images as received" if group == "input" else f"{group} images"
+
+
+def _of_images(group: str) -> str:
+    return f" ({'as received' if group == 'input' else group})" if group else ""
 
 
 def of_poor(score: Score, image_numbers: Sequence[int]) -> str:
@@ -257,16 +286,22 @@ def of_lesion(place: int, lesion: Lesion, image_numbers: Sequence[int]) -> str:
     kind = "" if lesion.category[2] == "Lesion" else f"{lesion.category[2]}, "
     return (
         f"Lesion {place}: {kind}{lesion.site[2]}{side}, {where}. "
-        f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm, {lesion.volume_mm3 / 1000:.2f} ml. "
+        f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm, {_millilitres(lesion.volume_mm3)} ml. "
         f"Score {lesion.score:.2f}, shown from {lesion.operating_point:.2f} on. "
-        f"Seen in the {' and the '.join(lesion.seen_in)} images."
+        f"Seen in the {' and the '.join(map(images_called, lesion.seen_in))}."
     )
+
+
+def _millilitres(volume_mm3: float) -> str:
+    """0.05, 4.2, 77: a volume is no better known than that."""
+    volume = volume_mm3 / 1000
+    return f"{volume:.{2 if volume < 1 else 1 if volume < 10 else 0}f}"
 
 
 def quantity(value: float, unit: Code) -> str:
     """A number with its unit as one writes it."""
     names = {"[hnsf'U]": "HU", "1": "", "mm3": "mm3", "%": "%"}
-    shown = names.get(unit[0], unit[0] if not unit[0].startswith("{") else unit[0].strip("{}"))
+    shown = names.get(unit[0], unit[2] if unit[0].startswith("{") else unit[0])
     return f"{number(value)} {shown}".strip()
 
 

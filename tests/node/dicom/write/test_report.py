@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gate import made
-from gate.files import items
+from gate.files import items, name
 from gate.gate import complaints
-from models.contract import Analysis, Findings
+from models.contract import Analysis, Findings, Measurement, Score
 from node.dicom.read import read_volume
 from node.dicom.write import SeriesEntry, SeriesSource, StudyEntry, write_report
 from node.dicom.write.report import completion, incomplete, outcome
@@ -82,6 +82,41 @@ def test_lesions_are_drawn_half_a_pixel_on_and_keep_their_name(ct_run: Any, read
     assert names == {f"Cornerstone3DTools@^0.1.0:Bidirectional:Lesion {n}" for n in (1, 2)}
     lesion_image = lines[0].ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
     assert lesion_image == ct_run.grid.sources[lesion.slice_index].instance_uid
+
+
+def test_lesions_of_several_series_have_names_of_their_own(ct_run: Any, read_back: Any, tmp_path: Path) -> None:
+    """Each series has a first lesion, and viewers list those of all series together."""
+    series = made.process(made.ct_series(tmp_path, series=5), lesions=1)
+    entries = [made.entry(run.source, run.findings, run.grid, [i.ref for i in run.images]) for run in (ct_run, series)]
+    sources = {run.source.series_instance_uid: run.source for run in (ct_run, series)}
+    texts = _texts(read_back(write_report(made.study(*entries), sources, ct_run.stamp)[0]))
+    names = {text.rpartition(":")[2] for text in texts if "Bidirectional" in text}
+    assert names == {"Lesion 1 of series 3", "Lesion 2 of series 3", "Lesion 1 of series 5"}
+    assert names <= set(texts)
+
+
+def test_numbers_are_those_of_the_sentences(ct_run: Any, read_back: Any) -> None:
+    lesion = replace(
+        ct_run.findings.lesions[0], long_axis_mm=8.1432, short_axis_mm=0.0421, volume_mm3=1234.56, score=0.9149
+    )
+    measured = Measurement(made.NOISE, 25.664, made.HU, "", "input")
+    score = Score(made.QUALITY, 3.4143, (0.0, 4.0), made.MODEL)
+    findings = replace(ct_run.findings, lesions=(lesion,), measurements=(measured,), scores=(score,))
+    entry = made.entry(ct_run.source, findings, ct_run.grid, [image.ref for image in ct_run.images])
+    sources = {ct_run.source.series_instance_uid: ct_run.source}
+    tree = items(read_back(write_report(made.study(entry), sources, ct_run.stamp)[0]))
+    said = [float(i.MeasuredValueSequence[0].NumericValue) for i in tree if i.get("ValueType") == "NUM"]
+    assert said == [8.1, 0.0421, 91, 1230, 25.7, 3.4]
+
+
+def test_pages_are_of_no_modality(ct_run: Any, read_back: Any) -> None:
+    """CID 29, from which a modality in the image library must be, knows no "Other"."""
+    library = next(i for i in items(read_back(ct_run.reports[0])) if name(i) == "Image Library")
+    said = [
+        [i.ConceptCodeSequence[0].CodeValue for i in g.ContentSequence if name(i) == "Modality"]
+        for g in library.ContentSequence
+    ]
+    assert said == [[], ["CT"]]
 
 
 def test_tracking_uids_are_the_same_in_both_groups_the_segmentation_and_the_next_revision(
@@ -168,7 +203,7 @@ def test_the_plain_text_report_says_every_sentence_of_the_structured_one(
     said = set(_texts(read_back(ct_run.reports[index])))
     assert any(text.startswith("AI denoising done.") for text in said)
     assert any(text.startswith("Lesion detection not done. No trained weights") for text in said)
-    assert any(text.startswith("Image noise: 17.2 HU (input), 8.1 HU (denoised).") for text in said)
+    assert any(text.startswith("Image noise: 17.2 HU (as received), 8.1 HU (denoised).") for text in said)
     assert any(
         text.startswith('Series 3 "CT Thorax 2.5 B40f" (CT, 5 images, axial chest): processed.') for text in said
     )

@@ -31,13 +31,13 @@ def test_a_series_whose_images_met_different_fates_is_counted_once() -> None:
     two_failed = StudyEntry((replace(frontal, outcome="failed"), replace(lateral, outcome="failed")))
     assert "AI processing failed for 1 series." in " ".join(sentences.conclusion(two_failed))
     none_suited = StudyEntry((replace(frontal, outcome="not eligible"), lateral))
-    assert "any of the 1 series received" in " ".join(sentences.conclusion(none_suited))
+    assert "suitable for the series received" in " ".join(sentences.conclusion(none_suited))
 
 
 def test_noise_before_and_after_stand_in_one_sentence() -> None:
     measured = [Measurement(made.NOISE, v, made.HU, "in the liver", g) for v, g in ((17.2, "input"), (8.1, "denoised"))]
     (sentence,) = sentences.of_measurements(measured)
-    assert sentence == "Image noise: 17.2 HU (input), 8.1 HU (denoised). Measured: in the liver."
+    assert sentence == "Image noise: 17.2 HU (as received), 8.1 HU (denoised). Measured: in the liver."
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,10 @@ def test_nothing_found_names_what_was_looked_for() -> None:
     looked = Analysis("lesion detection", "done", "", made.MODEL, looks_for="lung nodules from 4 mm on")
     study = StudyEntry((_entry(findings=Findings("p", "1", (looked,))),))
     (sentence,) = sentences.conclusion(study)
-    assert sentence == "Lesion detection found nothing. It looks only for lung nodules from 4 mm on."
+    assert (
+        sentence
+        == "Lesion detection found nothing. It looks only for lung nodules from 4 mm on, and misses some of them."
+    )
 
 
 def test_lesions_are_counted_by_series_and_a_series_without_any_is_named(ct_run: Any) -> None:
@@ -65,7 +68,7 @@ def test_lesions_are_counted_by_series_and_a_series_without_any_is_named(ct_run:
     assert sentences.conclusion(StudyEntry(tuple(series))) == [
         "Possible lesions are marked in 2 series (series 2: 1, series 3: 2); they may be the same ones."
         " Each one needs a reader's judgement.",
-        "Lesion detection found nothing in series 4. It looks only for lung nodules.",
+        "Lesion detection found nothing in series 4. It looks only for lung nodules, and misses some of them.",
     ]
     assert sentences.conclusion(StudyEntry((series[1],))) == [
         "2 possible lesions are marked. Each one needs a reader's judgement."
@@ -79,7 +82,7 @@ def test_where_not_all_was_searched_it_is_said_what_was() -> None:
     localiser = replace(_entry(outcome="not eligible", reason="Localiser only."), number=1)
     for other in (unfit, localiser):
         found_nothing, *_ = sentences.conclusion(StudyEntry((searched, other)))
-        assert found_nothing == "Lesion detection found nothing in series 3. It looks only for lung nodules."
+        assert found_nothing.startswith("Lesion detection found nothing in series 3. It looks only for lung nodules, ")
 
 
 def test_a_series_that_suited_no_analysis_was_not_processed() -> None:
@@ -88,9 +91,27 @@ def test_a_series_that_suited_no_analysis_was_not_processed() -> None:
     assert said[0] == 'Series 3 "Chest B40f" (CT, 102 images, axial chest): Nothing was done.'
     assert sentences.is_warning(said[0])
     concluded = sentences.conclusion(StudyEntry((_entry(findings=undone),)))
-    assert "No analysis was suitable for any of the 1 series received." in concluded
+    assert "No analysis was suitable for the series received." in concluded
     withheld = replace(undone, analyses=(Analysis("restoration", "withheld", "It moved structure."),))
     assert sentences.of_series(_entry(findings=withheld), ())[0].endswith("processed.")
+
+
+def test_several_series_that_suited_nothing_are_counted() -> None:
+    unfit = (
+        _entry(outcome="not eligible", reason="A localiser."),
+        replace(_entry(outcome="not eligible"), series_instance_uid="1.3"),
+    )
+    assert "No analysis was suitable for any of the 2 series received." in sentences.conclusion(StudyEntry(unfit))
+
+
+@pytest.mark.parametrize(("mm3", "words"), [(52.3, "0.05 ml"), (4188.8, "4.2 ml"), (13961.0, "14 ml")])
+def test_a_volume_has_no_more_figures_than_are_known(mm3: float, words: str, ct_run: Any) -> None:
+    lesion = replace(ct_run.findings.lesions[0], volume_mm3=mm3)
+    assert f" mm, {words}. " in sentences.of_lesion(1, lesion, ())
+
+
+def test_a_count_is_said_with_what_is_counted() -> None:
+    assert sentences.quantity(2.224, ("{levels}", "UCUM", "grey levels")) == "2.22 grey levels"
 
 
 def test_a_lesion_of_no_known_kind_is_not_called_so_twice(ct_run: Any) -> None:
@@ -131,7 +152,7 @@ def test_scores_of_one_network_stand_in_one_sentence_and_poor_images_are_named()
     lowest = Score(("l", "99X", "Image quality of the lowest slice"), 1.1, scale, made.MODEL, slice_index=1)
     said, poor = sentences.of_scores([median, lowest], [11, 12, 13, 14, 15])
     assert said == (
-        "Input images, on a scale from 0 to 4: median image quality 3.0, image quality of the lowest slice 1.1"
+        "Images as received, on a scale from 0 to 4: median image quality 3.0, image quality of the lowest slice 1.1"
         f" (image 12). Network {made.MODEL.name} {made.MODEL.version}. 0 bad, 4 excellent."
     )
     assert poor == "Poor images (quality below 1.5): 11-12, 15."
@@ -177,7 +198,7 @@ def test_a_page_begins_with_what_must_be_seen_and_leaves_nothing_out(tmp_path: P
     done = [text for text in told if " done. " in text and " not done. " not in text]
     assert done
     assert told[: len(done)] == done
-    assert told[len(done)].startswith("Input images, on a scale")
+    assert told[len(done)].startswith("Images as received, on a scale")
     assert not [text for text in must if text in done], "the cautions come before what was done"
     on_page += sentences.of_checks(findings)
     for whole in sentences.of_findings(findings, numbers):
@@ -185,3 +206,33 @@ def test_a_page_begins_with_what_must_be_seen_and_leaves_nothing_out(tmp_path: P
         training = whole.removeprefix(short[0]).strip() if short else whole
         assert any(text.endswith(training) for text in on_page), whole
     assert len(on_page) == len(set(on_page))
+
+
+def test_a_page_says_that_nothing_was_found() -> None:
+    looked = Analysis("lesion detection", "done", "", made.MODEL, looks_for="lung nodules")
+    must, _, _ = sentences.for_page(Findings("p", "1", (looked,)), ())
+    assert must == ["Lesion detection found nothing. It looks only for lung nodules, and misses some of them."]
+    failed = replace(looked, outcome="failed", reason="no memory")
+    assert not any(
+        "found nothing" in text for part in sentences.for_page(Findings("p", "1", (failed,)), ()) for text in part
+    )
+
+
+def test_many_lesions_push_nothing_off_a_page_that_was_not_done(tmp_path: Path) -> None:
+    volume = read_volume(made.ct_series(tmp_path))
+    findings = replace(made.findings(volume), lesions=tuple(made.lesion(volume) for _ in range(40)))
+    must, _, rest = sentences.for_page(findings, ())
+    assert must[0] == "40 possible lesions are marked: the first 6 here, all in the report."
+    assert [text.split(":")[0] for text in must[1:7]] == [f"Lesion {number}" for number in range(1, 7)]
+    assert must[7].startswith("Lesion detection not done")
+    assert sum(text.startswith("Lesion ") and " mm, " in text for text in rest) == 34
+
+
+def test_cautions_of_a_series_come_before_its_numbers(ct_run: Any) -> None:
+    findings = replace(ct_run.findings, notes=("Read the original images",))
+    said = sentences.of_series(_entry(findings=findings), ())
+    assert said.count("Read the original images.") == 1
+    caution, noise = (
+        next(k for k, text in enumerate(said) if text.startswith(word)) for word in ("Read", "Image noise")
+    )
+    assert caution < noise
