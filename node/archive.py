@@ -52,6 +52,11 @@ class Archive:
         """The folder into which this receiver takes, and which it alone clears: others take at the same time."""
         return self.spool / _NOT_IN_A_NAME.sub("-", receiver)
 
+    def studies(self) -> Iterator[str]:
+        """Study Instance UIDs that received files lie under, be they known to the database or not."""
+        with os.scandir(self.root / "received") as entries:
+            yield from (entry.name for entry in entries if _UID.fullmatch(entry.name))
+
     def path(self, relative: str) -> Path:
         return self.root / relative
 

@@ -97,6 +97,7 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     yield from door.tls(settings, sends=any(peer.tls for peer in known), running=running is not None)
     if database.verdict == "ok":
         yield from room.files(node)
+        yield from room.unknown(node)
         yield from room.retention(node)
         yield from _work(node)
         yield from _peers(node, known)

@@ -17,6 +17,7 @@ _NEAR_PERCENT = 10.0
 """So far below the watermark somebody should think of room."""
 _PATIENCE = dt.timedelta(hours=1)
 """The clock deletes what was given up long before."""
+_NAMED = 3
 _BY_HAND = "`pacsnode purge --older-than DAYS` says what could go"
 
 
@@ -47,6 +48,25 @@ def files(node: Node) -> Iterator[Tried]:
             "fault",
             f"of {' and '.join(lacking)} received objects that are to be here none is in {node.archive.root}",
             "see that its disk is mounted, and that all processes of this database share this folder",
+        )
+
+
+def unknown(node: Node) -> Iterator[Tried]:
+    """What a database that was put back from an older copy does not know of."""
+    from node.db import receiving
+
+    try:
+        with node.database.read() as session:
+            found = sorted(receiving.unknown(session, node.archive.studies()))
+    except OSError:
+        return  # said of the archive itself
+    if found:
+        named = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+        yield Tried(
+            "unknown files",
+            "note",
+            f"studies of which received files are here and the database knows nothing: {len(found)} ({named})",
+            "was it put back from an older copy, or away as they came? Have these studies sent again",
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -24,6 +25,8 @@ from node.db.tables import (
 
 _ABOUT_THEN = 32
 """Files that are asked whether the archive is there."""
+_TOGETHER = 1000
+"""Studies in one statement."""
 
 
 def add_association(session: Session, row: AssociationRow) -> None:
@@ -204,6 +207,15 @@ def kept_about_then(session: Session, row: InstanceRow) -> Sequence[InstanceRow]
     of_revision = others.where(InstanceRow.revision_id == row.revision_id).limit(_ABOUT_THEN)
     before = others.where(InstanceRow.id < row.id).order_by(InstanceRow.id.desc()).limit(_ABOUT_THEN)
     return [*session.scalars(of_revision), *session.scalars(before)]
+
+
+def unknown(session: Session, studies: Iterable[str]) -> Iterator[str]:
+    """Those that were never received, as far as this database knows."""
+    left = iter(studies)
+    while some := list(islice(left, _TOGETHER)):
+        query = select(StudyRow.study_instance_uid).where(StudyRow.study_instance_uid.in_(some))
+        known = set(session.scalars(query))
+        yield from (uid for uid in some if uid not in known)
 
 
 def first_and_last_held(session: Session) -> list[tuple[str, Sequence[str]]]:

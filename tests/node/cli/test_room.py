@@ -45,6 +45,22 @@ def test_an_archive_that_is_not_the_one_of_the_database_is_a_fault(run, seeded: 
     assert "files:" not in run("check", "--no-models").stdout
 
 
+def test_studies_that_only_the_archive_knows_are_told_as_after_a_restored_backup(
+    run, seeded: Database, home: Path
+) -> None:
+    received = home / "archive" / "received"
+    for uid in (DELIVERED, "1.2.77.1", "1.2.77.2"):
+        (received / uid).mkdir(parents=True, exist_ok=True)
+    (received / "lost+found").mkdir()
+    told = tried(run, "unknown files")
+    assert told.verdict == "note"
+    assert "2 (1.2.77.1, 1.2.77.2)" in told.found
+    assert "sent again" in told.change
+    for uid in ("1.2.77.1", "1.2.77.2"):
+        (received / uid).rmdir()
+    assert "unknown files" not in run("check", "--no-models").stdout
+
+
 def test_a_node_that_holds_nothing_lacks_nothing(run, empty: Database) -> None:
     assert "files:" not in run("check", "--no-models").stdout
 
