@@ -80,14 +80,17 @@ def receive(node: Node, stop: threading.Event, on_ready: Callable[[int], None]) 
 
 
 def clock(node: Node, stop: threading.Event) -> None:
-    """Run the clock until `stop`."""
+    """Run the clock until `stop`, and beside it what tells the audit repository."""
+    from node.jobs import feed
     from node.jobs.purge import Housekeeping
     from node.jobs.sweep import Clock
 
     actor = record.process_name("clock")
     waker = Waker(node.database, node.broker)
     housekeeping = Housekeeping(node.settings, node.database, node.archive, actor=actor)
+    telling = feed.start(node.settings, node.database, stop, actor=actor)
     Clock(node.settings, node.database, waker, housekeeping, actor=actor).run(stop)
+    telling.join(feed.LEAVE_S)
 
 
 def work(node: Node, queue: Queue) -> None:

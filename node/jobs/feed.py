@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -36,6 +36,8 @@ _EVENTS = 1000
 _LEASE = dt.timedelta(minutes=5)
 """Longer than one connection can last."""
 _NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
+LEAVE_S = 5.0
+"""What is under way gets so long to end when the node stops; what then has not ended is told again."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
 """While the repository takes nothing."""
 
@@ -188,10 +190,13 @@ def context(settings: Settings, repository: Repository) -> ssl.SSLContext | None
     return client_context(settings.model_copy(update=files))
 
 
-def start(settings: Settings, database: Database, stop: threading.Event, *, actor: str) -> Callable[[float], None]:
-    """Tell in a thread of its own, so that a slow repository keeps nothing else waiting; returns what waits for it."""
-    thread = threading.Thread(
-        target=Feed(settings, database, actor=actor).run, args=[stop], name="audit feed", daemon=True
-    )
+def start(settings: Settings, database: Database, stop: threading.Event, *, actor: str) -> threading.Thread:
+    """Tell until `stop`, where there is a repository: in a thread, so that a slow one keeps nothing else waiting."""
+
+    def tell() -> None:
+        if settings.audit_url:
+            Feed(settings, database, actor=actor).run(stop)
+
+    thread = threading.Thread(target=tell, name="audit feed", daemon=True)
     thread.start()
-    return thread.join
+    return thread
