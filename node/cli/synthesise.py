@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-from collections.abc import Sequence
-from functools import partial
+import io
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from node.cli.learning import in_words, progress_bar
-from node.cli.series import LEAST_SLICES, in_air, longest_series
-from node.cli.words import say
-from node.errors import ConfigurationError, NotEligible
+from node.cli.learning import Report, in_words, progress_bar
+from node.cli.planting import Histograms, Made, Organ, Wish, check, only_series, plant
+from node.cli.words import remark, say
+from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from models.contract import Volume
-    from models.lefusion.insert import Artist, Inserted
+    from models.lefusion.insert import Inserted
 
-IMAGES, TRUTH = "images", "lesions.csv"
+IMAGES, DOCUMENTS, TRUTH, TRUTH_JSON = "images", "truth", "lesions.csv", "lesions.json"
 COLUMNS = (
     "number", "slice", "row", "column", "x_mm", "y_mm", "z_mm", "diameter_mm", "long_axis_mm", "middle_axis_mm",
-    "short_axis_mm", "voxels", "contrast_hu", "mean_hu", "texture", "seen_as", "seed", "by",
+    "short_axis_mm", "voxels", "contrast_hu", "mean_hu", "texture", "seen_as", "seed", "by", "key_slice",
+    "recist_long_mm", "recist_short_mm",
 )  # fmt: skip
+
+LESIONS: Any = typer.Option(3, "--lesions", min=1, max=50, help="How many; fewer where there is no room.")
+SEED: Any = typer.Option(1, "--seed", min=0, help="Same series, seed and options: same bytes.")
+ORGAN: Any = typer.Option("lungs", "--organ", help="Where they are put. The liver's place must be given, by --mask.")
+MASK: Any = typer.Option(
+    None, "--mask", exists=True, dir_okay=False, help="DICOM segmentation of the liver, drawn on this series."
+)
+SEGMENT: Any = typer.Option(None, "--segment", min=1, help="Its segment that is the liver, where none is called so.")
+DOSE: Any = typer.Option(
+    None, "--dose", help="Add noise as at this part of the scan's dose (0.25), after the lesions are in."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -35,12 +43,16 @@ def register(app: typer.Typer) -> None:
 
 
 def synthesise(
-    folder: Path = typer.Argument(..., exists=True, file_okay=False, help="Chest CT of one patient, DICOM files."),
+    folder: Path = typer.Argument(..., exists=True, file_okay=False, help="CT of one patient, DICOM files."),
     out: Path = typer.Option(
         ..., "--out", file_okay=False, help="The new series and its truth; must not be there yet."
     ),
-    lesions: int = typer.Option(3, "--lesions", min=1, max=50, help="In the lungs; fewer where there is no room."),
-    seed: int = typer.Option(1, "--seed", min=0, help="Same series, seed and options: same bytes."),
+    lesions: int = LESIONS,
+    seed: int = SEED,
+    organ: Organ = ORGAN,
+    mask: Path | None = MASK,
+    segment: int | None = SEGMENT,
+    dose: float | None = DOSE,
     by: Path | None = typer.Option(
         None,
         "--by",
@@ -49,7 +61,7 @@ def synthesise(
         help="Folder of a run of `train lefusion` (textures and masks). Without it, lesions are drawn by formula:"
         " no weights of LeFusion ship.",
     ),
-    histograms: Literal["published", "trained"] = typer.Option(
+    histograms: Histograms = typer.Option(
         "trained", "--histograms", help="With --by: greys of lesions trained on, or of the three published classes."
     ),
     evaluations: int = typer.Option(
@@ -57,87 +69,92 @@ def synthesise(
     ),
     marking: bool = typer.Option(True, "--marking/--no-marking", help="SYNTHETIC in the corner of each image."),
 ) -> None:
-    """Put lung lesions of known truth into a CT series, for acceptance tests of a node.
+    """Put lesions of known truth into a CT series, for acceptance tests of a node.
 
-    A new study of a patient called SYNTHETIC goes to OUT/images, and to OUT/lesions.csv what is in it: places in the
-    patient's millimetres (LPS), diameters, axes, greys, seeds. Voxels beyond the lesions' edges and the word in the
-    corner are those received. Lesions are added to finished images: nothing says that they look like a patient's.
+    A new study of a patient called SYNTHETIC goes to OUT/images; to OUT/truth its truth as a DICOM segmentation and
+    report, that viewers show and `harvest` reads; to OUT/lesions.csv and .json the same by place, in the patient's
+    millimetres (LPS). Voxels beyond the lesions' edges and the word in the corner are those received, unless noise of a
+    lower dose is asked for. Lesions are added to finished images: nothing says that they look like a patient's.
 
     \b
     pacsnode synthesise ./chest --out ./synthetic --lesions 5 --seed 7
-    pacsnode synthesise ./chest --out ./synthetic --by ./run
+    pacsnode synthesise ./chest --out ./synthetic --dose 0.25
+    pacsnode synthesise ./abdomen --out ./synthetic --organ liver --mask liver-seg.dcm
     pacsnode send ./synthetic/images --to NODE
     """
-    import numpy as np
-
-    from models.lefusion.insert import insert_lesions
-    from node.dicom.read.volume import read_volume
-    from node.dicom.write.source import SeriesSource
-    from node.dicom.write.synthetic_ct import Making, synthetic_images
-
     if out.exists() and any(out.iterdir()):
         raise ConfigurationError(f"{out}: there is something already; a new folder is wanted")
-    paths = _only_series(folder)
+    wish = Wish(
+        lesions, seed, organ=organ, dose=dose, mask=mask, segment=segment, by=by, histograms=histograms,
+        evaluations=evaluations, marking=marking,
+    )  # fmt: skip
+    check(wish)
+    paths = only_series(folder)
     with in_words(), progress_bar("reading") as progress:
-        artist, digest = _artist(by, histograms, evaluations)
-        volume = read_volume(paths, on_progress=partial(progress, "reading"))
-        if not volume.even_steps:
-            raise NotEligible("Its slices are unevenly spaced.")
-        voxels = np.array(in_air(volume), np.float32)
-        progress("lesions", 0, lesions)
-        changed, truth = insert_lesions(
-            voxels, volume.spacing_zyx_mm, artist, count=lesions, seed=seed, on_progress=partial(progress, "lesions")
-        )
-        if not truth:
-            raise NotEligible("There is no room for a lesion in these lungs.")
-        making = Making(seed, artist.name, digest, marked=marking)
-        (out / IMAGES).mkdir(parents=True, exist_ok=True)
-        made = synthetic_images(changed, volume, SeriesSource.load(paths), making, lesions=len(truth))
-        for number, (name, content) in enumerate(made, start=1):
-            (out / IMAGES / name).write_bytes(content)
-            progress("writing", number, len(paths))
-    _write_truth(truth, volume, artist.name, out / TRUTH)
-    say(f"{len(truth)} lesions by {artist.name}\nimages: {out / IMAGES}\ntruth: {out / TRUTH}")
+        made = plant(paths, wish, progress)
+        _write(made, out, progress)
+    say(
+        f"{len(made.truth)} lesions by {made.study.making.by}\nimages: {out / IMAGES}\n"
+        f"truth: {out / TRUTH}, and as DICOM {out / DOCUMENTS}"
+    )
+    for words in made.assumed:
+        remark(f"noise: the header does not say it believably, so {words} was assumed")
 
 
-def _only_series(folder: Path) -> list[Path]:
-    """The longest CT series of the one patient there. raises NotEligible, ConfigurationError"""
-    found = [paths for _, paths in longest_series(folder)]
-    if not found:
-        raise NotEligible(f"There is no CT series of {LEAST_SLICES} images or more in this folder.")
-    if len(found) > 1:
-        raise ConfigurationError(f"{folder}: CT of {len(found)} patients; the folder of one is wanted")
-    return found[0]
+def _write(made: Made, out: Path, progress: Report) -> None:
+    from node.dicom.write.synthetic_truth import header_of, truth_documents
+
+    (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    headers = []
+    for number, (name, content) in enumerate(made.images(), start=1):
+        (out / IMAGES / name).write_bytes(content)
+        headers.append(header_of(content))
+        progress("writing", number, len(made.voxels))
+    (out / DOCUMENTS).mkdir()
+    for name, content in truth_documents(headers, made.planted(), made.study):
+        (out / DOCUMENTS / name).write_bytes(content)
+    (out / TRUTH).write_text(_table(made), encoding="utf8")
+    (out / TRUTH_JSON).write_text(_document(made), encoding="utf8")
 
 
-def _artist(by: Path | None, histograms: Literal["published", "trained"], evaluations: int) -> tuple[Artist, str]:
-    """What draws, and the digest of its weights. raises ModelError"""
-    from models.lefusion.insert import ByHand
-    from models.lefusion.synthesis import Sampling, read_synthesiser
-    from models.lefusion.train import WEIGHTS
-
-    if by is None:
-        return ByHand(), ""
-    made = read_synthesiser(by, sampling=Sampling(evaluations), source=histograms)
-    parts = [(by / stage / WEIGHTS).read_bytes() for stage in ("texture", "mask")]
-    return made, hashlib.sha256(b"".join(parts) + f"{histograms}/{evaluations}".encode()).hexdigest()
+def _table(made: Made) -> str:
+    stream = io.StringIO()
+    rows = csv.writer(stream, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    rows.writerows(_rows(made))
+    return stream.getvalue()
 
 
-def _write_truth(truth: Sequence[Inserted], volume: Volume, by: str, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf8") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(COLUMNS)
-        for number, lesion in enumerate(truth, start=1):
-            rows.writerow([number, *_row(lesion, volume.affine), by])
+def _document(made: Made) -> str:
+    making = made.study.making
+    said = {
+        "synthetic": True,
+        "note": "Simulated lesions in the images of a scan. Not a patient's images, not for diagnosis.",
+        "patient_id": made.study.patient_id,
+        "study_instance_uid": made.study.study_instance_uid,
+        "organ": made.organ,
+        "seed": making.seed,
+        "by": making.by,
+        "dose": making.dose,
+        "assumed_of_the_dose": list(made.assumed),
+        "lesions": [dict(zip(COLUMNS, row, strict=True)) for row in _rows(made)],
+    }
+    return json.dumps(said, indent=2) + "\n"
 
 
-def _row(lesion: Inserted, affine: NDArray[np.float64]) -> list[object]:
+def _rows(made: Made) -> list[list[object]]:
+    return [
+        _row(number, lesion, made.volume, made.study.making.by) for number, lesion in enumerate(made.truth, start=1)
+    ]
+
+
+def _row(number: int, lesion: Inserted, volume: Volume, by: str) -> list[object]:
     """Slices are numbered from 1 as the new series' Instance Number, rows and columns from 0."""
     z, y, x = lesion.centre
-    place = affine @ (z, y, x, 1.0)
+    place = volume.affine @ (z, y, x, 1.0)
     numbers = (*place[:3], lesion.diameter_mm, *lesion.axes_mm)
     return [
-        round(z) + 1, round(y, 1), round(x, 1), *(round(float(value), 2) for value in numbers),
+        number, round(z) + 1, round(y, 1), round(x, 1), *(round(float(value), 2) for value in numbers),
         int(lesion.mask.sum()), round(lesion.contrast_hu, 1), round(lesion.mean_hu, 1), lesion.kind, lesion.seen_as,
-        lesion.seed,
+        lesion.seed, by, lesion.recist.index + 1, round(lesion.recist.long_mm, 2), round(lesion.recist.short_mm, 2),
     ]  # fmt: skip

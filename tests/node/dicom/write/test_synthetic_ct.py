@@ -18,7 +18,7 @@ from node.dicom.read.volume import read_volume
 from node.dicom.select import Role, judge
 from node.dicom.synthetic import Labels, write_ct_series
 from node.dicom.write.source import SeriesSource
-from node.dicom.write.synthetic_ct import PREFIX, Making, synthetic_images
+from node.dicom.write.synthetic_ct import PREFIX, Making, SyntheticStudy, synthetic_images
 from node.errors import NotEligible
 
 SECRET = "Confidential"
@@ -51,8 +51,13 @@ def volume_of(paths: Sequence[Path]) -> Volume:
 
 
 def made(paths: Sequence[Path], voxels: FloatArray, making: Making = MAKING) -> list[Any]:
-    images = synthetic_images(voxels, volume_of(paths), SeriesSource.load(paths), making, lesions=2)
-    return [pydicom.dcmread(io.BytesIO(content)) for _, content in images]
+    return [pydicom.dcmread(io.BytesIO(content)) for _, content in files(paths, voxels, making)]
+
+
+def files(paths: Sequence[Path], voxels: FloatArray, making: Making = MAKING) -> list[tuple[str, bytes]]:
+    source = SeriesSource.load(paths)
+    study = SyntheticStudy.of(voxels, source, making)
+    return list(synthetic_images(voxels, volume_of(paths), source, study, lesions=2))
 
 
 def test_nothing_of_the_patient_and_the_visit_is_handed_on(received: list[Path]) -> None:
@@ -93,9 +98,8 @@ def test_where_nothing_was_put_in_the_stored_values_are_those_received(received:
 
 def test_it_is_read_at_the_same_place(received: list[Path], tmp_path: Path) -> None:
     source = volume_of(received)
-    images = synthetic_images(source.voxels, source, SeriesSource.load(received), MAKING, lesions=1)
     paths = []
-    for name, content in images:
+    for name, content in files(received, source.voxels):
         (tmp_path / name).write_bytes(content)
         paths.append(tmp_path / name)
     again = volume_of(paths)
@@ -117,13 +121,42 @@ def test_the_word_is_in_the_corner_and_nowhere_else(received: list[Path]) -> Non
 
 
 def test_same_seed_same_bytes_other_seed_other_patient(received: list[Path]) -> None:
-    voxels, source = volume_of(received).voxels, SeriesSource.load(received)
+    voxels = volume_of(received).voxels
     first, again, other = (
-        dict(synthetic_images(voxels, volume_of(received), source, making, lesions=2))
-        for making in (MAKING, MAKING, replace(MAKING, seed=4))
+        dict(files(received, voxels, making)) for making in (MAKING, MAKING, replace(MAKING, seed=4))
     )
     assert first == again
     assert made(received, voxels)[0].PatientID != pydicom.dcmread(io.BytesIO(other["ct-0001.dcm"])).PatientID
+
+
+def test_other_voxels_are_another_study(received: list[Path]) -> None:
+    voxels = volume_of(received).voxels
+    changed = voxels.copy()
+    changed[2, 30, 30] += 100
+    one, two = (made(received, each)[0] for each in (voxels, changed))
+    assert one.PatientID == two.PatientID
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+        assert one[keyword].value != two[keyword].value
+
+
+def test_a_simulated_dose_is_said_and_exposure_stays_the_scans(received: list[Path]) -> None:
+    voxels = volume_of(received).voxels
+    source, ds = pydicom.dcmread(received[0]), made(received, voxels, replace(MAKING, dose=0.25))[0]
+    assert "noise was added as at 25 % of the dose" in ds.DerivationDescription
+    assert "simulated 25 % dose" in ds.SeriesDescription
+    assert (ds.Exposure, ds.KVP) == (source.Exposure, source.KVP)
+    assert "dose" not in made(received, voxels)[0].SeriesDescription
+
+
+def test_loss_of_the_source_is_told_whole(received: list[Path]) -> None:
+    for path in received:
+        ds = pydicom.dcmread(path)
+        ds.LossyImageCompression, ds.LossyImageCompressionRatio = "01", "12.5"
+        ds.LossyImageCompressionMethod = "ISO_15444_1"
+        ds.save_as(path)
+    ds = made(received, volume_of(received).voxels)[0]
+    told = (ds.LossyImageCompression, str(ds.LossyImageCompressionRatio), ds.LossyImageCompressionMethod)
+    assert told == ("01", "12.5", "ISO_15444_1")
 
 
 def test_pictures_with_words_in_them_are_refused(received: list[Path]) -> None:
