@@ -217,6 +217,49 @@ def key_objects(*objects: Dataset, title: str = "113001", uid: str = "1.2.3.59.1
     return ds
 
 
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+
+
+def structure(
+    name: str, *contours: tuple[Dataset, Sequence[Sequence[float]]], interpreted: str = "", kind: str = "CLOSED_PLANAR"
+) -> dict[str, Any]:
+    """A region of interest from polygons in mm, each with the image that it names."""
+    return {"name": name, "contours": contours, "interpreted": interpreted, "kind": kind}
+
+
+def structure_set(
+    images: Sequence[Dataset], *regions: dict[str, Any], uid: str = "1.2.3.481.1", **elements: Any
+) -> Dataset:
+    """RTSTRUCT as a planning system writes it."""
+    ds = document(STRUCTURE_SET, uid, images[0])
+    ds.Modality = "RTSTRUCT"
+    frame_of_reference = images[0].FrameOfReferenceUID
+    series = item(SeriesInstanceUID=images[0].SeriesInstanceUID, ContourImageSequence=[reference(it) for it in images])
+    study = item(ReferencedSOPInstanceUID=images[0].StudyInstanceUID, RTReferencedSeriesSequence=[series])
+    referred = item(FrameOfReferenceUID=frame_of_reference, RTReferencedStudySequence=[study])
+    ds.ReferencedFrameOfReferenceSequence = [referred]
+    ds.StructureSetROISequence, ds.ROIContourSequence, ds.RTROIObservationsSequence = [], [], []
+    for number, region in enumerate(regions, start=1):
+        roi = item(ROINumber=number, ROIName=region["name"], ReferencedFrameOfReferenceUID=frame_of_reference)
+        roi.ROIGenerationAlgorithm = "MANUAL"
+        ds.StructureSetROISequence.append(roi)
+        drawn = item(ReferencedROINumber=number)
+        drawn.ContourSequence = [
+            item(
+                ContourImageSequence=[reference(image)],
+                ContourGeometricType=region["kind"],
+                NumberOfContourPoints=len(points),
+                ContourData=[f"{value:.8g}" for point in points for value in point],
+            )
+            for image, points in region["contours"]
+        ]
+        ds.ROIContourSequence.append(drawn)
+        ds.RTROIObservationsSequence.append(
+            item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType=region["interpreted"])
+        )
+    return phantom.change(ds, **elements)
+
+
 def lengths_mm(points: Points, image: Dataset) -> tuple[float, float]:
     """Of both axes, by the image's own spacing."""
     row, column = (float(value) for value in image.PixelSpacing)

@@ -4,7 +4,8 @@ mark.py        what a document claims, and what becomes of a claim
 gsps.py        presentation states; pairing.py finds which of their lines belong together
 report.py      measurement reports (TID 1500), their content tree in content_tree.py
 rejections.py  notes that take images and documents out of use
-masks.py       segmentations that reports point at; diameters.py their two axes
+masks.py       segmentations, that reports point at or that stand alone; structures.py contours of structure sets
+lesions.py     which of their regions are lesions; diameters.py the two axes of a region
 plane.py       pixels ↔ patient; series.py a series head → feet with its HU
 resolve.py     a claim laid on its image, held to the rules, or refused in words
 study.py       all of it for one study; shelf.py where its files come from

@@ -19,6 +19,9 @@ class Origin(StrEnum):
     GSPS = "GSPS"
     PLANAR = "SR TID 1410"
     VOLUMETRIC = "SR TID 1411"
+    CONTOUR = "RTSTRUCT (derived)"
+    SEGMENTATION = "SEG (derived)"
+    """The last two: axes that nobody measured, taken from what somebody drew."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class Document:
     elsewhere       SOP Instance UIDs of what it refers to in other studies
     supersedes      documents that this one replaces
     rejects         SOP Instance UID → why it is not to be used any more
+    measures        (SOP Instance UID, number) of segments that it speaks of; number 0: of all
     """
 
     instance_uid: str
@@ -151,3 +155,4 @@ class Document:
     elsewhere: frozenset[str] = frozenset()
     supersedes: frozenset[str] = frozenset()
     rejects: dict[str, str] = field(default_factory=dict)
+    measures: frozenset[tuple[str, int]] = frozenset()

@@ -8,15 +8,43 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from models.contract import BoolArray
 from node.dicom.elements import UNREADABLE, integer, item, items, number, numbers, text
+from node.dicom.marks.content_tree import code_of
+from node.dicom.marks.lesions import NOT_A_LESION, is_lesion
+from node.dicom.marks.mark import About, Document, Origin, Refusal, Segment
 from node.dicom.marks.series import CtSeries
 from node.errors import NotEligible
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _SAME_PLACE_MM = 0.1
+
+
+def read_segments(dataset: Dataset) -> Document:
+    """Its lesions as claims, each without a report; every other segment refused."""
+    uid, series_uid = text(dataset, 0x00080018), text(dataset, 0x0020000E)
+    claims: list[Segment] = []
+    refusals: list[Refusal] = []
+    for segment in items(dataset, 0x00620002):
+        category, kind = code_of(item(segment, 0x00620003)), code_of(item(segment, 0x0062000F))
+        number = integer(segment, 0x00620004)
+        if number is None or not is_lesion(category, kind, text(segment, 0x00620005)):
+            refusals.append(Refusal(uid, NOT_A_LESION))
+            continue
+        about = About(
+            Origin.SEGMENTATION,
+            uid,
+            tracking_uid=text(segment, 0x00620021),
+            finding=kind,
+            site=code_of(item(segment, 0x00082218)),
+            observer="device" if text(segment, 0x00620008).upper() == "AUTOMATIC" else "person",
+            institution=text(dataset, 0x00080080),
+        )
+        claims.append(Segment(about, uid, number))
+    return Document(uid, tuple(claims), tuple(refusals), series_of={uid: series_uid})
 
 
 class Segmentation:
@@ -56,11 +84,13 @@ class Segmentation:
                 and drawn.any()
             ):
                 mask[self._slice(index, series)] |= drawn
-        labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-        if not count:
+        box = ndimage.find_objects(mask.view(np.uint8))
+        if not box:
             raise NotEligible("The segment is empty.")
+        labels, _ = ndimage.label(mask[box[0]], structure=np.ones((3, 3, 3)))
         sizes = np.bincount(labels.ravel())[1:]
-        largest: BoolArray = labels == 1 + int(np.argmax(sizes))
+        largest = np.zeros_like(mask)
+        largest[box[0]] = labels == 1 + int(np.argmax(sizes))
         return largest
 
     def _drawn(self, index: int, segment: int) -> BoolArray | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pydicom.dataset import Dataset
 
 from models.contract import SourceRef
-from node.dicom.elements import integer, items, text
+from node.dicom.elements import integer, items, numbers, text
 from node.dicom.marks.content_tree import Node, named
 from node.dicom.marks.mark import About, Claim, Contour, Document, Origin, Outline, Pair, Refusal, Segment
 
@@ -52,7 +52,15 @@ def read_report(dataset: Dataset) -> Document:
         series_of={image: series for _, series, image in evidence},
         elsewhere=frozenset(image for study, _, image in evidence if study != text(dataset, 0x0020000D)),
         supersedes=_predecessors(dataset),
+        measures=frozenset(_measured(root)),
     )
+
+
+def _measured(root: Node) -> Iterator[tuple[str, int]]:
+    for node in root.within():
+        if node.kind in ("IMAGE", "COMPOSITE"):
+            uid = text(node.reference, 0x00081155)
+            yield from ((uid, int(number)) for number in numbers(node.reference, 0x0062000B) or (0,))
 
 
 def _observer(root: Node, uid: str) -> About:

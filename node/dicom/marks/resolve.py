@@ -36,6 +36,8 @@ LENGTH_TOLERANCE = 0.1
 EDGE_SLACK_PX = 1.0
 
 NO_IMAGE = "the key image is not there"
+_ELSEWHERE = "the key image is of another study"
+_OF_VOLUMES = (Origin.VOLUMETRIC, Origin.CONTOUR, Origin.SEGMENTATION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,7 @@ class Library:
         self._series_of = {uid: series for document in documents for uid, series in document.series_of.items()}
         self._elsewhere = frozenset[str]().union(*(document.elsewhere for document in documents))
         self._series: dict[str, CtSeries | Refused] = {}
+        self._segmentation: Segmentation | None = None
 
     def series_of(self, instance_uid: str) -> str:
         return self._shelf.series_of(instance_uid, self._series_of.get(instance_uid, ""))
@@ -111,7 +114,7 @@ class Library:
         self._demand_in_use(image.instance_uid)
         uid = self.series_of(image.instance_uid)
         if not uid and image.instance_uid in self._elsewhere:
-            raise Refused("the key image is of another study")
+            raise Refused(_ELSEWHERE)
         series = self.series(uid)
         index = series.index_of(image)
         if index is None:
@@ -128,10 +131,13 @@ class Library:
     def segmentation(self, uid: str) -> Segmentation:
         """raises Refused"""
         self._demand_in_use(uid)
+        if self._segmentation is not None and self._segmentation.uid == uid:
+            return self._segmentation  # of many segments; of several segmentations one at a time, as they are large
         try:
             for path in self._paths(self.series_of(uid)):
                 found = Segmentation(path)
                 if found.uid == uid:
+                    self._segmentation = found
                     return found
         except NotEligible as exc:
             raise Refused(f"the segmentation is not usable: {exc.reason}") from exc
@@ -157,6 +163,8 @@ class Library:
         if not found:
             for image in images:
                 self._demand_in_use(image.instance_uid)
+            if images and all(image.instance_uid in self._elsewhere for image in images):
+                raise Refused(_ELSEWHERE)
             raise Refused("no image lies where the mark is in the patient")
         if len(found) > 1:
             raise Refused("several series have an image where the mark is in the patient")
@@ -312,7 +320,7 @@ def without_repeats(marks: Sequence[Mark]) -> tuple[list[Mark], list[Refusal]]:
             if other.series is mark.series
             and mark.about.tracking_uid
             and other.about.tracking_uid == mark.about.tracking_uid
-            and (other.index == mark.index or mark.about.origin == Origin.VOLUMETRIC)
+            and (other.index == mark.index or mark.about.origin in _OF_VOLUMES)
         ]
         if same:
             refusals.append(

@@ -14,6 +14,7 @@ from typing import Protocol
 from node.dicom.folder import scan
 from node.dicom.marks.masks import SEGMENTATIONS
 from node.dicom.marks.rejections import KEY_OBJECTS
+from node.dicom.marks.structures import STRUCTURE_SETS
 from node.dicom.retrieve import Destination, FoundSeries, find_objects, find_series, get_series, move_series
 from node.errors import NotEligible, PeerRefused
 from node.settings import Peer, Settings
@@ -30,24 +31,27 @@ REPORTS = (
     "1.2.840.10008.5.1.4.1.1.88.35",  # extensible
 )
 
-MARKED_MODALITIES = ("PR", "SR")
+MARKED_MODALITIES = ("PR", "SR", "SEG", "RTSTRUCT")
 """Of documents that may hold marks."""
 _REJECTIONS = "KO"
 _DOCUMENT_MODALITIES = (*MARKED_MODALITIES, _REJECTIONS)
+_WITHOUT_PIXELS = ("PR", "SR", "RTSTRUCT", "KO")
 _CT_MODALITY = "CT"
 
 _CT = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+_DEFLATED_RLE = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5")
 _COMPRESSED = (
-    *("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"),  # deflated, RLE
+    *_DEFLATED_RLE,
     *("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),  # JPEG lossless
     *("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202"),
     *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"),
 )
 """The last line is lossy: taken, so that the refusal can say why."""
-_DOCUMENT_CLASSES = (*PRESENTATION_STATES, *REPORTS, KEY_OBJECTS)
-_DOCUMENTS = tuple((uid, _UNCOMPRESSED) for uid in _DOCUMENT_CLASSES)
-_IMAGES = (*((uid, (*_UNCOMPRESSED, *_COMPRESSED)) for uid in _CT), *((uid, _UNCOMPRESSED) for uid in SEGMENTATIONS))
+_DOCUMENT_CLASSES = (*PRESENTATION_STATES, *REPORTS, STRUCTURE_SETS, KEY_OBJECTS, *SEGMENTATIONS)
+_MASKS = tuple((uid, (*_UNCOMPRESSED, *_DEFLATED_RLE)) for uid in SEGMENTATIONS)
+_DOCUMENTS = (*((uid, _UNCOMPRESSED) for uid in _DOCUMENT_CLASSES if uid not in SEGMENTATIONS), *_MASKS)
+_IMAGES = (*((uid, (*_UNCOMPRESSED, *_COMPRESSED)) for uid in _CT), *_MASKS)
 
 
 class Shelf(Protocol):
@@ -66,7 +70,7 @@ class Shelf(Protocol):
         """
 
     def documents(self) -> Sequence[Path]:
-        """Presentation states, reports and key object notes."""
+        """Presentation states, reports, segmentations, structure sets and key object notes."""
 
     def series_of(self, instance_uid: str, said: str) -> str:
         """Which series an instance is of; "" where there is none. `said` is what documents say, "" where they do not.
@@ -182,7 +186,7 @@ class PeerShelf:
     def series_of(self, instance_uid: str, said: str) -> str:
         if said in self._series:
             return said
-        marked = [uid for uid, series in self._series.items() if series.modality not in _DOCUMENT_MODALITIES]
+        marked = [uid for uid, series in self._series.items() if series.modality not in _WITHOUT_PIXELS]
         return next((uid for uid in marked if instance_uid in self._objects(uid)), "")
 
     def series(self, series_uid: str, *, without: Collection[str] = ()) -> Sequence[Path]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
 
 from node.dicom.elements import parse, text
 from node.dicom.header import read_header
 from node.dicom.marks.gsps import read_presentation
-from node.dicom.marks.mark import Document, Refusal
+from node.dicom.marks.mark import Claim, Document, Origin, Refusal, Segment
+from node.dicom.marks.masks import SEGMENTATIONS, read_segments
 from node.dicom.marks.rejections import KEY_OBJECTS, read_rejections
 from node.dicom.marks.report import read_report
 from node.dicom.marks.resolve import Library, Mark, resolve, without_repeats
 from node.dicom.marks.shelf import PRESENTATION_STATES, REPORTS, Shelf
+from node.dicom.marks.structures import STRUCTURE_SETS, read_structures
 from node.dicom.read.codec import Codec
 from node.errors import NotUnderstood
 
@@ -60,6 +62,7 @@ def marks_of(shelf: Shelf, codec: Codec) -> StudyMarks:
             refusals += _all_refused(document, "made by this node, not by a reader")
         else:
             documents.append(document)
+    documents = _without_measured(documents)
     library = Library(shelf, codec, documents, rejected)
     marks: list[Mark] = []
     for document in documents:
@@ -86,6 +89,20 @@ def marks_of(shelf: Shelf, codec: Codec) -> StudyMarks:
     return StudyMarks(shelf.study_uid, patient, tuple(patients), tuple(kept), (*refusals, *repeats), len(rejected))
 
 
+def _without_measured(documents: Sequence[Document]) -> list[Document]:
+    """Segmentations without the segments that a report speaks of, also one that was replaced: that had its say."""
+    measured = frozenset[tuple[str, int]]().union(*(document.measures for document in documents))
+
+    def is_unsaid(claim: Claim) -> bool:
+        return (
+            not isinstance(claim, Segment)
+            or claim.about.origin != Origin.SEGMENTATION
+            or measured.isdisjoint({(claim.segmentation_uid, claim.number), (claim.segmentation_uid, 0)})
+        )
+
+    return [replace(document, claims=tuple(filter(is_unsaid, document.claims))) for document in documents]
+
+
 def _replaced(document: Document, documents: Sequence[Document]) -> bool:
     """By another one that names it; two that name each other, as copies do, replace neither.
 
@@ -107,6 +124,10 @@ def _read(dataset: Dataset) -> Document:
         return read_presentation(dataset)
     if kind in REPORTS:
         return read_report(dataset)
+    if kind in SEGMENTATIONS:
+        return read_segments(dataset)
+    if kind == STRUCTURE_SETS:
+        return read_structures(dataset)
     if kind == KEY_OBJECTS:
         return read_rejections(dataset)
     return Document(text(dataset, 0x00080018))

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from gate import made
 from images import marks
@@ -27,14 +28,18 @@ def segment_group(segmentation: Any, number: int, *, frames: list[int] | None = 
     return marks.group(named, template="1410" if frames else "1411", tracking_uid=f"1.2.3.99.{number}")
 
 
-def segmented(paths: list[Path], folder: Path, masks: Any) -> tuple[Path, Any]:
-    """A binary segmentation by highdicom, one segment for each mask bool (Z, Y, X) in the order of paths."""
+def segmented(paths: list[Path], folder: Path, masks: Any, named: Any = None) -> tuple[Path, Any]:
+    """A binary segmentation by highdicom, one segment for each mask bool (Z, Y, X) in the order of paths.
+
+    named   label, category, type and algorithm of each
+    """
     images = [pydicom.dcmread(path) for path in paths]
+    algorithm = hd.AlgorithmIdentificationSequence("a", codes.DCM.ArtificialIntelligence, "1")
     descriptions = [
         hd.seg.SegmentDescription(
-            number, f"{number}", pydicom.sr.codedict.codes.SCT.Tissue, pydicom.sr.codedict.codes.SCT.Mass, "MANUAL"
+            number, *each, algorithm_identification=algorithm if each[-1] == "AUTOMATIC" else None
         )
-        for number in range(1, len(masks) + 1)
+        for number, each in enumerate(named or [("x", codes.SCT.Tissue, codes.SCT.Mass, "MANUAL")] * len(masks), 1)
     ]
     built = hd.seg.Segmentation(
         images, np.stack(masks, axis=-1), "BINARY", descriptions, "2.25.30", 1, "2.25.31", 1, "m", "m", "1", "1"
@@ -51,7 +56,7 @@ def test_the_largest_part_of_a_segment_is_measured_where_it_is_longest(tmp_path:
     mask[1:3, 10:15, 5:14] = True
     mask[3, 10:15, 5:16] = True
     mask[0, 30:32, 2:32] = True
-    path, segmentation = segmented(paths, tmp_path / "seg", [mask, np.roll(mask, 3, axis=1)])
+    path, segmentation = segmented(paths, tmp_path / "seg", [mask])
     images = [pydicom.dcmread(each) for each in paths]
     found = harvest(
         Scan(paths, images), marks.report([*images, segmentation], segment_group(segmentation, 1)), more=[path]
@@ -116,4 +121,56 @@ def test_a_volume_repeats_the_axes_of_the_same_tracking_uid(tmp_path: Path, harv
     report = marks.report([*images, ds], axes, segment_group(ds, 1))
     found = harvest(Scan(run.paths, images), report, more=[path])
     assert [mark.about.origin for mark in found.marks] == [Origin.BIDIRECTIONAL]
-    assert [it.reason for it in found.refusals] == ["the same lesion is marked already (tracking UID)"]
+    assert [it.reason for it in found.refusals] == [
+        "made by this node, not by a reader",  # the segmentation as such
+        "the same lesion is marked already (tracking UID)",
+    ]
+
+
+ABNORMAL, ORGAN = codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.AnatomicalStructure
+LESIONS = [
+    ("1", ABNORMAL, codes.SCT.Lesion, "MANUAL"),
+    ("liver", ORGAN, codes.SCT.Liver, "AUTOMATIC"),
+    ("Mrs Smith", ABNORMAL, codes.SCT.Edema, "MANUAL"),
+    ("tumour 2", codes.SCT.Tissue, codes.SCT.Tissue, "AUTOMATIC"),
+]
+
+
+def four_segments() -> list[Any]:
+    mask = np.zeros((5, 40, 37), dtype=bool)
+    mask[2, 10:15, 5:14] = True
+    return [np.roll(mask, shift, axis=(0, 1)) for shift in ((0, 0), (0, 8), (1, 0), (1, 14))]
+
+
+def test_lesions_of_a_segmentation_without_a_report_have_axes_and_organs_have_none(
+    tmp_path: Path, harvest: Any
+) -> None:
+    paths = made.ct_series(tmp_path / "ct", slices=5)
+    path, _ = segmented(paths, tmp_path / "seg", four_segments(), LESIONS)
+    images = [pydicom.dcmread(each) for each in paths]
+    found = harvest(Scan(paths, images), more=[path])
+    assert [it.reason for it in found.refusals] == ["a region that is not said to be a lesion"] * 2
+    assert [mark.about.origin for mark in found.marks] == [Origin.SEGMENTATION] * 2
+    assert [mark.about.observer for mark in found.marks] == ["person", "device"]
+    assert [mark.image.instance_uid for mark in found.marks] == [images[2].SOPInstanceUID, images[3].SOPInstanceUID]
+    for mark, top in zip(found.marks, (10, 24), strict=True):
+        assert mark.long_mm == pytest.approx(0.7 * np.hypot(8, 4), abs=1e-6)
+        assert sorted(y for _, y in mark.long_px) == pytest.approx([top, top + 4])
+    assert "Smith" not in repr(found)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_segment_that_a_report_speaks_of_counts_once(replaced: bool, tmp_path: Path, harvest: Any) -> None:
+    """A report that was replaced has had its say too: the one after it may have been drawn anew."""
+    paths = made.ct_series(tmp_path / "ct", slices=5)
+    path, segmentation = segmented(paths, tmp_path / "seg", four_segments(), LESIONS)
+    images = [pydicom.dcmread(each) for each in paths]
+    report = marks.report([*images, segmentation], segment_group(segmentation, 1))
+    axes = marks.bidirectional(images[0], [(5, 12), (13, 12), (9, 10), (9, 14)])
+    later = marks.supersede(marks.report(images, axes, uid="1.2.3.88.2"), "1.2.3.88.1")
+    found = harvest(Scan(paths, images), report, *([later] if replaced else []), more=[path])
+    assert {mark.about.origin for mark in found.marks} == {
+        Origin.BIDIRECTIONAL if replaced else Origin.VOLUMETRIC,
+        Origin.SEGMENTATION,
+    }
+    assert len(found.marks) == 2
