@@ -126,13 +126,15 @@ def web(
     web_host: str | None = WEB_HOST,
     ready_file: Path | None = READY_FILE,
 ) -> None:
-    """Serve /healthz, /readyz, /workz, /metrics and /quality until SIGTERM."""
+    """Serve /healthz, /readyz, /workz, /metrics, /quality and /fhir/AuditEvent until SIGTERM."""
     from node import wiring
+    from node.jobs import telling
     from node.web import app, serve
 
     settings = _begin(ctx, web_port=web_port, web_host=web_host, migrated=False)
     node = wiring.build(settings)
-    site = app.make_app(settings, database=node.database, archive=node.archive, ping_broker=node.broker.ping)
+    ask = telling.Trail(settings, node.database).ask
+    site = app.make_app(settings, database=node.database, archive=node.archive, ping_broker=node.broker.ping, ask=ask)
 
     def ready(bound: int) -> None:
         _tell_ready(ready_file, port=bound)

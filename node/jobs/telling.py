@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy.orm import Session
 
 from node.audit import fhir
 from node.audit.chain import Sealed
+from node.audit.events import Action
 from node.audit.fhir import Resource
-from node.audit.grouping import Told, details
+from node.audit.grouping import Grouping, Told, details
 from node.audit.meaning import Caller, Facts, Teller
 from node.audit.message import Message, Origin
+from node.audit.xml import to_xml
 from node.db import feed
+from node.db.feed import Search
+from node.db.session import Database
 from node.db.tables import AuditEventRow
+from node.jobs.record import record
 from node.settings import Settings
 
+Format = Literal["dicom", "fhir", "jsonl"]
+
+_TOGETHER = 1000
+"""Events of one look."""
 _FIELDS = tuple(field.name for field in dataclasses.fields(Sealed))
 
 
@@ -72,3 +84,75 @@ def resources(session: Session, settings: Settings, events: Sequence[Sealed]) ->
         for place, message in enumerate(found, start=1):
             identity = f"{event.number}.{place}" if len(found) > 1 else str(event.number)
             yield fhir.to_resource(message, origin(settings), identity=identity)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a search found. `after`: the last event looked at; `more`: whether others fit behind it."""
+
+    resources: list[Resource]
+    after: int
+    up_to: int
+    more: bool
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The trail for who may read it from outside."""
+
+    settings: Settings
+    database: Database
+
+    def ask(self, search: Search, *, after: int, up_to: int | None, count: int, actor: str) -> Page:
+        """AuditEvents of one page: behind event `after`, up to `up_to` (of the first page, so that a walk has an end).
+
+        That somebody asks is on record before anything is answered.
+        """
+        asked = {**dataclasses.asdict(search), "patient_id": "", "over": "fhir"}
+        newest = _note(self.database, actor, asked, patient_id=search.patient_id)
+        up_to = newest if up_to is None else min(newest, up_to)
+        with self.database.read() as session:
+            rows = feed.events(session, search, after=after, up_to=up_to, limit=count + 1)
+            shown = [sealed(row) for row in rows[:count]]
+            found = list(resources(session, self.settings, shown))
+        return Page(found, shown[-1].number if shown else after, up_to, len(rows) > count)
+
+
+def export(database: Database, settings: Settings, search: Search, form: Format, *, actor: str) -> Iterator[bytes]:
+    """A line for each message (dicom), AuditEvent (fhir) or event as it is sealed (jsonl), each on record first."""
+    up_to = _note(database, actor, {"export": form, "since": search.since, "until": search.until})
+    grouping, after = Grouping(), 0
+    while True:
+        with database.read() as session:
+            rows = feed.events(session, search, after=after, up_to=up_to, limit=_TOGETHER)
+            events = [sealed(row) for row in rows]
+            yield from _lines(session, settings, events, form, grouping, last=len(rows) < _TOGETHER)
+        if len(rows) < _TOGETHER:
+            return
+        after = rows[-1].number
+
+
+def _lines(
+    session: Session, settings: Settings, events: Sequence[Sealed], form: Format, grouping: Grouping, *, last: bool
+) -> Iterator[bytes]:
+    if form == "dicom":
+        told = [one for event in events for one in grouping.take(event)] + grouping.rest(all_of_it=last)
+        found = messages(session, settings, sorted(told, key=lambda one: one.number))
+        yield from (to_xml(message, origin(settings)) for message in found)
+    elif form == "fhir":
+        yield from (_json(resource) for resource in resources(session, settings, events))
+    else:
+        yield from (_json(dataclasses.asdict(event)) for event in events)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf8", "replace")
+
+
+def _note(database: Database, actor: str, asked: dict[str, str], *, patient_id: str = "") -> int:
+    """The newest event before this one."""
+    with database.write() as session:
+        newest = feed.head(session)
+        question = {name: value for name, value in asked.items() if value}
+        record(session, Action.TRAIL_QUERIED, actor=actor, patient_id=patient_id, detail={"question": question})
+    return newest

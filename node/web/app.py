@@ -12,7 +12,7 @@ from node.archive import Archive
 from node.db import readiness
 from node.db.session import Database
 from node.settings import VERSION, Settings
-from node.web import health, metrics, quality
+from node.web import fhir, health, metrics, quality
 
 _HOME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>pacsnode</title>
 <p>pacsnode {version}, AE title {aet}: a PACS processing node. Research use, not a medical device.
@@ -21,8 +21,10 @@ _HOME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>pacsnode<
 """
 
 
-def make_app(settings: Settings, *, database: Database, archive: Archive, ping_broker: Callable[[], None]) -> FastAPI:
-    """An ASGI app. It only reads, and shows no patient data."""
+def make_app(
+    settings: Settings, *, database: Database, archive: Archive, ping_broker: Callable[[], None], ask: fhir.Ask
+) -> FastAPI:
+    """An ASGI app. It only reads, and shows no patient data but to who may read the trail (`ask`)."""
     app = FastAPI(title="pacsnode", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     exposition = metrics.Exposition(database, archive.root)
     probes = health.probes(settings, database=database, archive=archive, ping_broker=ping_broker)
@@ -68,4 +70,5 @@ def make_app(settings: Settings, *, database: Database, archive: Archive, ping_b
         """As of that day; today's without one."""
         return quality.page(database, aet=settings.aet, today=on or dt.date.today())
 
+    fhir.add_to(app, settings, database, ask)
     return app

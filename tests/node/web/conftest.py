@@ -15,9 +15,12 @@ from redis.exceptions import ConnectionError as RedisAway
 
 from node.archive import Archive
 from node.db.session import Database
+from node.jobs.telling import Trail
 from node.settings import Settings
 from node.web.app import make_app
 from seeded.rows import seed
+
+TOKEN = "a token that is long enough".replace(" ", "-")
 
 
 class Client:
@@ -26,10 +29,10 @@ class Client:
     def __init__(self, app: FastAPI) -> None:
         self._transport = httpx.ASGITransport(app)
 
-    def get(self, path: str) -> httpx.Response:
+    def get(self, path: str, **headers: str) -> httpx.Response:
         async def ask() -> httpx.Response:
             async with httpx.AsyncClient(transport=self._transport, base_url="http://node") as client:
-                return await client.get(path)
+                return await client.get(path, headers=headers)
 
         return asyncio.run(ask())
 
@@ -55,6 +58,7 @@ def site(database: Database, archive: Archive, tmp_path: Path) -> Iterator[Site]
             raise RedisAway("no broker")
 
     with socket.create_server(("127.0.0.1", 0)) as receiver:
-        settings = Settings.load(home=tmp_path, aet="<CHEST>", port=receiver.getsockname()[1])
-        app = make_app(settings, database=database, archive=archive, ping_broker=ping)
+        settings = Settings.load(home=tmp_path, aet="<CHEST>", audit_token=TOKEN, port=receiver.getsockname()[1])
+        ask = Trail(settings, database).ask
+        app = make_app(settings, database=database, archive=archive, ping_broker=ping, ask=ask)
         yield Site(Client(app), database, archive, receiver, broker_is_away)
