@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,7 +157,7 @@ def _show(node: DemoNode, pacs: StandInPacs, files: Sequence[Found], *, to: Path
     table("What came back to the PACS", ["study", "kind", "class", "series", "description", ">objects", "proof"], rows)
     for timeline in timelines:
         _show_report(timeline, kept)
-    _picture(node, files, kept, to / "before-after-difference.png", truth=truth)
+    _pictures(node, files, kept, to, truth=truth)
     say(f"results     {to / 'pacs'}")
     if truth is not None:
         say(f"sent        {to / 'input'}")
@@ -206,21 +207,52 @@ def _show_report(timeline: Timeline, kept: Sequence[Kept]) -> None:
     say("")
 
 
-def _picture(
+def _pictures(
     node: DemoNode, files: Sequence[Found], kept: Sequence[Kept], to: Path, *, truth: FloatArray | None
 ) -> None:
-    from node.cli.picture import draw
+    """One of a CT series and one of a radiograph, of those that came back."""
+    from node.cli.picture import draw, draw_radiograph
 
+    ct, radiograph = to / "before-after-difference.png", to / "before-after-difference-radiograph.png"
+    drawn = _first_drawn(
+        ct, (partial(draw, before, after, truth=truth) for before, after in _series_before_and_after(node, files, kept))
+    )
+    drawn += _first_drawn(
+        radiograph, (partial(draw_radiograph, *pair) for pair in _radiographs_before_and_after(node, files, kept))
+    )
+    if not drawn:
+        remark("no picture: no derived images came back; the report says why")
+
+
+def _first_drawn(to: Path, drawings: Iterable[Callable[[Path], str]]) -> int:
+    """How many pictures there are now: 1, or 0 where nothing could be drawn."""
     to.unlink(missing_ok=True)
+    for draw in drawings:
+        try:
+            say(draw(to))
+        except NodeError as exc:
+            remark(f"no picture: {exc.reason}")
+            continue
+        say(f"picture     {to}")
+        return 1
+    return 0
+
+
+def _series_before_and_after(
+    node: DemoNode, files: Sequence[Found], kept: Sequence[Kept]
+) -> Iterator[tuple[list[Path], list[Path]]]:
     for derived, source in node.derived_series("CT").items():
-        after = [k.path for k in kept if k.series_instance_uid == derived]
         before = [item.path for item in files if item.series_instance_uid == source]
-        if after and before:
-            try:
-                say(draw(before, after, to, truth=truth))
-            except NodeError as exc:
-                remark(f"no picture: {exc.reason}")
-                continue
-            say(f"picture     {to}")
-            return
-    remark("no picture: no derived CT series came back; the report says why")
+        after = [k.path for k in kept if k.series_instance_uid == derived]
+        if before and after:
+            yield before, after
+
+
+def _radiographs_before_and_after(
+    node: DemoNode, files: Sequence[Found], kept: Sequence[Kept]
+) -> Iterator[tuple[Path, Path]]:
+    derived = {**node.derived_series("CR"), **node.derived_series("DX")}
+    sent = {item.outgoing.sop_instance_uid: item.path for item in files if item.outgoing is not None}
+    for k in kept:
+        if k.series_instance_uid in derived and k.made_of in sent:
+            yield sent[k.made_of], k.path

@@ -32,7 +32,10 @@ _PENDING = 0xFF00
 
 @dataclass(frozen=True)
 class Kept:
-    """One object as it was stored."""
+    """One object as it was stored.
+
+    made_of     SOP Instance UID of its first source image; "" where it names none
+    """
 
     path: Path
     sop_instance_uid: str
@@ -42,6 +45,7 @@ class Kept:
     modality: str
     series_number: int | None
     series_description: str
+    made_of: str
 
     @property
     def class_name(self) -> str:
@@ -111,6 +115,7 @@ class StandInPacs:
             modality=str(header.get("Modality", "")),
             series_number=int(number) if number is not None else None,
             series_description=str(header.get("SeriesDescription", "")),
+            made_of=next((str(s.ReferencedSOPInstanceUID) for s in header.get("SourceImageSequence") or ()), ""),
         )
         with self._lock:
             self._kept[kept.sop_instance_uid] = kept

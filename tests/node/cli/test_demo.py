@@ -9,9 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 
-from node.cli.demo import _clear, list_of
+from gate import made
+from node.cli.demo import _clear, _pictures, list_of
+from node.dicom.send import send
+from node.dicom.standin import LOOPBACK, StandInPacs
 from node.dicom.synthetic import write_ct_series
 from node.errors import ConfigurationError
+from node.settings import Peer, Settings
 
 
 def test_only_what_an_earlier_demo_made_is_removed(tmp_path: Path) -> None:
@@ -35,6 +39,37 @@ def test_what_is_no_image_is_not_sent(tmp_path: Path) -> None:
     paths = write_ct_series(tmp_path, np.zeros((2, 16, 16), np.float32), (3.0, 1.0, 1.0))
     (tmp_path / "readme.txt").write_text("x", encoding="utf8")
     assert [found.path for found in list_of(tmp_path)] == paths
+
+
+class _Node:
+    """Knows which series were made of which."""
+
+    def __init__(self, **derived: dict[str, str]) -> None:
+        self._derived = derived
+
+    def derived_series(self, modality: str) -> dict[str, str]:
+        return self._derived.get(modality, {})
+
+
+def test_of_a_radiograph_there_is_a_picture_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made.process(made.chest(tmp_path / "in"))
+    (restored,) = (result for result in run.images if result.kind == "derived")
+    (path,) = made.keep(tmp_path / "out", [restored])
+    pacs = StandInPacs(tmp_path / "pacs")
+    pacs.start()
+    try:
+        peer = Peer(aet=pacs.aet, host=LOOPBACK, port=pacs.port)
+        objects = [found.outgoing for found in list_of(path) if found.outgoing is not None]
+        assert all(sent.error is None for sent in send(Settings.load(home=tmp_path / "home"), peer, objects))
+        kept = pacs.kept()
+    finally:
+        pacs.stop()
+    node = _Node(DX={restored.series_instance_uid: run.source.series_instance_uid})
+    _pictures(node, list_of(tmp_path / "in"), kept, tmp_path, truth=None)  # type: ignore[arg-type]
+    assert (tmp_path / "before-after-difference-radiograph.png").exists()
+    _pictures(_Node(), list_of(tmp_path / "in"), kept, tmp_path, truth=None)  # type: ignore[arg-type]
+    assert not (tmp_path / "before-after-difference-radiograph.png").exists(), "that of an earlier demonstration goes"
+    assert "no picture: no derived images came back" in capsys.readouterr().err
 
 
 def test_a_study_goes_all_the_way_round(tmp_path: Path) -> None:

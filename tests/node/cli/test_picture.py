@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from node.cli.picture import draw
+from gate import made
+from node.cli.picture import draw, draw_radiograph
 from node.dicom.synthetic import Labels, write_ct_series
 
 SPACING = (3.0, 1.0, 1.0)
@@ -42,3 +43,15 @@ def test_the_picture_has_three_panels_and_the_numbers_are_those_of_the_slice(
 def test_without_a_truth_the_change_is_told(series: tuple[list[Path], list[Path], np.ndarray], tmp_path: Path) -> None:
     before, after, _ = series
     assert numbers_in(draw(before, after, tmp_path / "p.png")) == pytest.approx([0, 15], abs=0.75)
+
+
+def test_a_radiograph_is_shown_before_and_after_in_its_grey_levels(tmp_path: Path) -> None:
+    run = made.process(made.chest(tmp_path / "in", bits=8))
+    (restored,) = (result for result in run.images if result.kind == "derived")
+    (after,) = made.keep(tmp_path / "out", [restored])
+    words = draw_radiograph(run.paths[0], after, tmp_path / "p.png")
+    (found,) = run.findings.images
+    change = np.abs(np.rint(found.array) - run.grid.pixels)
+    assert words == f"Change: {change.mean():.1f} grey levels on average, {change.max():.0f} at most."
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.width > 2.5 * image.height
