@@ -12,11 +12,13 @@ import typer
 from typer.core import TyperGroup
 
 from node.cli import (
+    accept,
     audit,
     busy,
     check,
     demo,
     harvest,
+    hold,
     peers,
     processes,
     purge,
@@ -138,11 +140,13 @@ def options(
 processes.register(app)
 studies.register(app)
 purge.register(app)
+hold.register(app)
 peers.register(app)
 send.register(app)
 audit.register(app)
 quality.register(app)
 check.register(app)
+accept.register(app)
 training.register(app)
 harvest.register(app)
 synthesise.register(app)

@@ -209,13 +209,13 @@ def _failed(failed: Failures) -> Iterator[Tried]:
         yield Tried(what, verdict, found, _RETRY)
     if failed.unsent:
         found = f"studies whose results went nowhere: {len(failed.unsent)} ({_names(failed.unsent)})"
-        yield Tried("unsent", "note", found, "once a route takes them: pacsnode resend UID, or --all")
+        yield Tried("unsent", "note", found, f"{_LIST}; once a route takes them: pacsnode resend UID, or --all")
     for aet, count in failed.dead_letters.items():
         yield Tried(
             f"dead letters to {aet}",
             "fault",
             f"results refused for good: {sum(count.values())}, of studies: {len(count)} ({_names(list(count))})",
-            f"`pacsnode study UID` says why; once that is mended: pacsnode resend --to {aet}",
+            f"{_LIST}, `pacsnode study UID` says why; once that is mended: pacsnode resend --to {aet}",
         )
 
 
@@ -224,7 +224,8 @@ def _names(uids: Sequence[str]) -> str:
 
 
 _NAMED = 3
-_RETRY = "`pacsnode study UID` says why; once that is mended: pacsnode retry UID"
+_LIST = "`pacsnode studies --failed` lists them"
+_RETRY = f"{_LIST}, `pacsnode study UID` says why; once that is mended: pacsnode retry UID"
 
 
 def _failed_jobs(failed: Failures) -> Iterator[tuple[str, Verdict, Sequence[str], str]]:

@@ -9,13 +9,14 @@ import typer
 
 from node.cli import busy
 from node.cli import home as homes
-from node.cli.words import complain, duration, out, print_json, say, table
+from node.cli.words import complain, duration, out, print_json, remark, say, table
 
 if TYPE_CHECKING:
     from node.db.session import Database
     from node.db.views import StudyLine
 
 _PANEL = "Studies"
+_MOST_NAMED = 20
 JSON = typer.Option(False, "--json", help="One JSON document instead of text.")
 
 
@@ -44,6 +45,12 @@ def studies(
         help="receiving, complete, planned, reported, delivered, incomplete (a delivery is dead)"
         " or unsent (there was nobody to send to).",
     ),
+    failed: bool = typer.Option(
+        False,
+        "--failed",
+        help="Only those where something failed or went nowhere, and still stands: what check counts.",
+    ),
+    held: bool = typer.Option(False, "--held", help="Only those under a legal hold."),
     limit: int = typer.Option(50, "--limit", min=1, help="At most so many, newest first."),
     as_json: bool = JSON,
 ) -> None:
@@ -51,6 +58,7 @@ def studies(
 
     \b
     pacsnode --home DIR studies --state incomplete
+    pacsnode --home DIR studies --failed --limit 1000
     """
     from node.db import views
     from node.db.lifecycle import RevisionState
@@ -58,7 +66,9 @@ def studies(
     if state and state not in set(RevisionState):
         raise typer.BadParameter(f"--state {state!r}: one of {', '.join(RevisionState)}")
     with open_database(ctx).read() as session:
-        found = views.studies(session, state=state, search=search, limit=limit)
+        among = views.failures(session).studies if failed else None
+        found = views.studies(session, state=state, search=search, held=held, among=among, limit=limit + 1)
+    is_cut, found = len(found) > limit, found[:limit]
     if as_json:
         print_json(found)
     elif found:
@@ -67,8 +77,10 @@ def studies(
             ["=study", "patient", "=from", ">images", ">rev", "=state", ">age", "what happens"],
             [_row(s) for s in found],
         )
+    if is_cut:
+        remark(f"these are the newest {limit}, and there are more: give --limit {10 * limit}, or a narrower question")
     if not found:
-        complain("no such study" if search or state else "no study has come in yet")
+        complain("no such study" if search or state or failed or held else "no study has come in yet")
         raise typer.Exit(1)
 
 
@@ -95,6 +107,8 @@ def _happening(line: StudyLine) -> str:
         parts.append(f"{line.delivered} of {line.deliveries} results delivered")
     if line.reason:
         parts.append(line.reason)
+    if line.legal_hold:
+        parts.append(f"legal hold: {line.legal_hold}")
     if line.purged_at is not None:
         parts.append(f"files deleted {line.purged_at.astimezone():%Y-%m-%d}")
     return "; ".join(parts)
@@ -115,10 +129,12 @@ def study(
     from node.db import views
 
     with open_database(ctx).read() as session:
-        found = views.find_studies(session, uid)
+        found = views.find_studies(session, uid, limit=_MOST_NAMED + 1)
         line = timelines.timeline(session, found[0]) if len(found) == 1 else None
     if line is None:
-        complain(f"{uid} may be any of:\n  " + "\n  ".join(found) if found else f"no study {uid} was received here")
+        more = [f"and more: pacsnode studies {uid}"] if len(found) > _MOST_NAMED else []
+        several = "\n  ".join([f"{uid} may be any of:", *found[:_MOST_NAMED], *more])
+        complain(several if found else f"no study {uid} was received here")
         raise typer.Exit(1)
     if as_json:
         print_json(line)

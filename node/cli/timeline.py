@@ -26,6 +26,8 @@ def show(study: Timeline, console: Console) -> None:
         "description": study.description,
     }
     console.print(Text("  " + "  ".join(f"{name} {value}" for name, value in facts.items() if value)))
+    if study.legal_hold:
+        console.print(Text(f"  legal hold since {clock_time(study.legal_hold_at)}: {study.legal_hold}", style="yellow"))
     if study.conflicts:
         console.print(Text(f"  {study.conflicts} objects came again with other bytes: kept aside", style="yellow"))
     if study.own_results_back:

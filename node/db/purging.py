@@ -58,6 +58,7 @@ class Held:
     """Revisions of which nothing went anywhere."""
     unreported: int = 0
     """Revisions whose report was given up."""
+    legal_hold: str = ""
 
     @property
     def files(self) -> int:
@@ -80,10 +81,13 @@ def held(session: Session, uids: Sequence[str]) -> list[Held]:
     _add_deliveries(session, found)
     _add_files(session, found)
     rows = session.execute(
-        select(StudyRow.study_instance_uid, StudyRow.touched_at).where(StudyRow.study_instance_uid.in_(uids))
+        select(StudyRow.study_instance_uid, StudyRow.touched_at, StudyRow.legal_hold).where(
+            StudyRow.study_instance_uid.in_(uids)
+        )
     )
-    for uid, touched_at in rows:
+    for uid, touched_at, legal_hold in rows:
         found[uid].happened(touched_at)
+        found[uid].legal_hold = legal_hold
     return list(found.values())
 
 

@@ -114,6 +114,9 @@ class StudyRow(Row):
     """Something of it came that was here before. The days of retention count from then, at the earliest."""
     purged_at: Mapped[dt.datetime | None] = mapped_column(Utc)
     """No file of it has been held since then; None where one is. What was deleted when: PurgeRow."""
+    legal_hold: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """Why nothing of it may be deleted; empty where that is left to the retention."""
+    legal_hold_at: Mapped[dt.datetime | None] = mapped_column(Utc)
 
     revisions: Mapped[list[RevisionRow]] = relationship(back_populates="study", order_by="RevisionRow.number")
 

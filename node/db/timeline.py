@@ -144,6 +144,9 @@ class Timeline:
     own_results_back: int
     revisions: list[RevisionLine]
     purges: list[PurgeLine]
+    legal_hold: str
+    """Why nothing of it may be deleted; empty where it may."""
+    legal_hold_at: dt.datetime | None
     images_held: int
     """Objects received, ours among them, whose files are here; the rows of the others live on."""
 
@@ -173,6 +176,8 @@ def timeline(session: Session, study_instance_uid: str) -> Timeline | None:
         conflicts=conflicts or 0,
         own_results_back=own or 0,
         revisions=[_revision(session, row) for row in study.revisions],
+        legal_hold=study.legal_hold,
+        legal_hold_at=study.legal_hold_at,
         purges=[_purge(row) for row in purging.purges_of(session, study_instance_uid)],
         images_held=session.scalar(
             select(func.count()).select_from(InstanceRow).where(of_study, InstanceRow.purged_at.is_(None))

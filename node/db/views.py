@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -54,10 +54,25 @@ class StudyLine:
     """The newest thing that went wrong or was not eligible, in words; empty where nothing was."""
     purged_at: dt.datetime | None
     """When its files were deleted, where none is held."""
+    legal_hold: str
+    """Why nothing of it may be deleted; empty where it may."""
 
 
-def studies(session: Session, *, state: str = "", search: str = "", limit: int = 50) -> list[StudyLine]:
-    """The newest first. `search`: part of a UID, or a whole patient id or accession number."""
+def studies(
+    session: Session,
+    *,
+    state: str = "",
+    search: str = "",
+    held: bool = False,
+    among: Collection[str] | None = None,
+    limit: int = 50,
+) -> list[StudyLine]:
+    """The newest first.
+
+    search      part of a UID, or a whole patient id or accession number
+    held        only those under a legal hold
+    among       only these, by Study Instance UID
+    """
     newest = (
         select(RevisionRow.study_instance_uid, func.max(RevisionRow.number).label("number"))
         .group_by(RevisionRow.study_instance_uid)
@@ -77,6 +92,10 @@ def studies(session: Session, *, state: str = "", search: str = "", limit: int =
         query = query.where(RevisionRow.state == state)
     if search:
         query = query.where(_named(search))
+    if held:
+        query = query.where(StudyRow.legal_hold != "")
+    if among is not None:
+        query = query.where(StudyRow.study_instance_uid.in_(among))
     return [_line(session, study, revision) for study, revision in session.execute(query).all()]
 
 
@@ -88,11 +107,11 @@ def _named(search: str) -> Any:
     )
 
 
-def find_studies(session: Session, search: str) -> list[str]:
-    """Study Instance UIDs that `search` may mean: itself where it is one, else all that `studies` would list."""
+def find_studies(session: Session, search: str, *, limit: int = 20) -> list[str]:
+    """Study Instance UIDs that `search` may mean: itself where it is one, else those that `studies` would list."""
     if session.get(StudyRow, search) is not None:
         return [search]
-    return list(session.scalars(select(StudyRow.study_instance_uid).where(_named(search)).limit(20)))
+    return list(session.scalars(select(StudyRow.study_instance_uid).where(_named(search)).limit(limit)))
 
 
 def _line(session: Session, study: StudyRow, revision: RevisionRow) -> StudyLine:
@@ -125,6 +144,7 @@ def _line(session: Session, study: StudyRow, revision: RevisionRow) -> StudyLine
         last_image_at=revision.last_image_at,
         reason=_last_reason(session, revision, jobs),
         purged_at=study.purged_at,
+        legal_hold=study.legal_hold,
     )
 
 
@@ -240,6 +260,12 @@ class Failures:
     """How many by peer and Study Instance UID; what a peer is no longer to be given is not missed."""
     unsent: Sequence[str] = field(default_factory=list)
     """Study Instance UIDs: nobody was to get the results of these."""
+
+    @property
+    def studies(self) -> set[str]:
+        """All of them, by Study Instance UID."""
+        letters = (uid for of_peer in self.dead_letters.values() for uid in of_peer)
+        return {*self.reports, *self.analyses, *self.unsent, *letters}
 
 
 def failures(session: Session) -> Failures:

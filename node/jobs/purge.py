@@ -69,7 +69,9 @@ class Verdict:
 
 
 def judge(one: Held, rules: Rules, at: dt.datetime) -> Verdict:
-    """What is under way is never deleted, whatever the rules say."""
+    """What is held or under way is never deleted, whatever the rules say."""
+    if one.legal_hold:
+        return Verdict(one, f"legal hold: {one.legal_hold}", "")
     under_way = [
         *one.under_way,
         *([f"jobs to be done: {one.open_jobs}"] if one.open_jobs else []),

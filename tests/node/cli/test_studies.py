@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.cli import words
+from node.db import views
 from node.db.lifecycle import JobState
 from node.db.session import Database
 from node.db.tables import DeliveryRow, JobRow, RevisionRow, RouteRow, StudyRow
@@ -168,3 +169,26 @@ def test_a_home_without_a_node_is_said_with_its_remedy(run, home: Path) -> None:
         assert result.exit_code == 2
         assert "holds no database of a node" in result.stderr
     assert not (home / "node.sqlite").exists()
+
+
+def test_a_list_that_is_cut_says_so_and_how_to_see_the_rest(run, seeded: Database) -> None:
+    whole = run("studies")
+    assert "there are more" not in whole.stderr
+    cut = run("studies", "--limit", "2", "--json")
+    assert len(json.loads(cut.stdout)) == 2
+    assert "these are the newest 2, and there are more: give --limit 20" in cut.stderr
+
+
+def test_what_check_counts_as_failed_is_listed(run, seeded: Database) -> None:
+    with seeded.read() as session:
+        failed = views.failures(session).studies
+    assert failed
+    found = json.loads(run("studies", "--failed", "--json").stdout)
+    assert {line["study_instance_uid"] for line in found} == failed
+
+
+def test_of_many_studies_that_may_be_meant_the_first_are_named(run, seeded: Database, monkeypatch) -> None:
+    monkeypatch.setattr("node.cli.studies._MOST_NAMED", 2)
+    told = run("study", "1.").stderr
+    assert "may be any of" in told
+    assert "and more: pacsnode studies 1." in told

@@ -117,3 +117,16 @@ def test_an_upgrade_leaves_what_was_delivered_as_it_is(database: Database) -> No
     migrate.upgrade(database)
     with database.read() as session:
         assert session.scalars(select(RevisionRow.state).filter_by(study_instance_uid=DELIVERED)).one() == "delivered"
+
+
+def test_there_is_no_way_back_while_a_study_is_held(database: Database) -> None:
+    seed(database)
+    with database.write() as session:
+        session.get_one(StudyRow, DELIVERED).legal_hold = "case 17"
+    with pytest.raises(ConfigurationError, match="studies under a legal hold: 1"):
+        migrate.downgrade(database, "0005")
+    with database.write() as session:
+        session.get_one(StudyRow, DELIVERED).legal_hold = ""
+    migrate.downgrade(database, "0005")
+    migrate.upgrade(database)
+    assert migrate.drift(database) == []
