@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from node.cli.audit_export import export
 from node.cli.studies import JSON, open_database
 from node.cli.words import complain, moment, person, print_json, say, table
 
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(invoke_without_command=True)
     group.callback()(query)
     group.command()(verify)
+    group.command()(export)
     app.add_typer(group, name="audit", rich_help_panel="Studies")
 
 
@@ -41,6 +43,7 @@ def query(
     pacsnode --home DIR audit --since 2h --action association
     pacsnode --home DIR audit --patient 4711 --json
     pacsnode --home DIR audit verify
+    pacsnode --home DIR audit export --format dicom --since 7d --out week.xml
     """
     if ctx.invoked_subcommand is not None:
         return
