@@ -75,7 +75,7 @@ def _show(one: Tried) -> None:
 
 def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
     from node import wiring
-    from node.cli import door, room
+    from node.cli import audit_check, door, room
 
     running = homes.owner(settings.home)
     homes.prepare(settings)
@@ -100,6 +100,7 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
         yield from room.unknown(node)
         yield from room.retention(node)
         yield from _work(node)
+        yield from audit_check.repository(node)
         yield from _peers(node, known)
     if models:
         yield from _models()

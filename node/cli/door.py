@@ -65,7 +65,7 @@ def tls(settings: Settings, *, sends: bool, running: bool) -> Iterator[Tried]:
     except NodeError as exc:
         yield Tried("TLS", "fault", exc.reason, "mend the files named by PACSNODE_TLS_CERTIFICATE, _KEY, _AUTHORITIES")
         return
-    yield from _endings(found)
+    yield from endings(found)
     if settings.tls_port is None:
         yield Tried(
             "TLS",
@@ -78,7 +78,8 @@ def tls(settings: Settings, *, sends: bool, running: bool) -> Iterator[Tried]:
     yield port("TLS port", settings.host, settings.tls_port, running=running)
 
 
-def _endings(found: Sequence[tuple[str, dt.datetime]]) -> Iterator[Tried]:
+def endings(found: Sequence[tuple[str, dt.datetime]]) -> Iterator[Tried]:
+    """What ends soon, or has ended."""
     now = dt.datetime.now(dt.UTC)
     for whose, at in found:
         if at < now + _SOON:

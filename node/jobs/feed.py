@@ -180,14 +180,18 @@ class Feed:
 
 def context(settings: Settings, repository: Repository) -> ssl.SSLContext | None:
     """For a connection to the repository, from the files as they are now. raises ConfigurationError"""
-    if repository.scheme != "tls":
-        return None
+    return client_context(with_files(settings)) if repository.scheme == "tls" else None
+
+
+def with_files(settings: Settings) -> Settings:
+    """With the repository's TLS files in the place of DICOM's, where it has its own."""
+    key = settings.audit_key if settings.audit_certificate is not None else settings.tls_key
     files = {
         "tls_certificate": settings.audit_certificate or settings.tls_certificate,
-        "tls_key": settings.audit_key or (None if settings.audit_certificate else settings.tls_key),
+        "tls_key": key,
         "tls_authorities": settings.audit_authorities or settings.tls_authorities,
     }
-    return client_context(settings.model_copy(update=files))
+    return settings.model_copy(update=files)
 
 
 def start(settings: Settings, database: Database, stop: threading.Event, *, actor: str) -> threading.Thread:
