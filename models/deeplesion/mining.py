@@ -46,6 +46,8 @@ from models.deeplesion.table import LesionType, Split
 
 STATE, TENSORS, TABLE, REPORT = "round.safetensors", "mining.safetensors", "labels.csv", "mining.json"
 MIXED = "mixed"
+LEAST_CLUSTERS = 2
+"""One cluster teaches nothing."""
 
 
 @dataclass(frozen=True)
@@ -164,16 +166,15 @@ def mine(
 ) -> Mined:
     """Rounds of clustering and training until the clusters settle; then merged to `config.clusters`.
 
-    extractor   (hu (B, M, S, S), log_size (B,)) → features (B, C); trained in place
+    extractor   (hu (B, M, S, S), log_size (B,)) → features (B, C); all of it is trained, in place
     out         folder that keeps the state after each round: the same call goes on from there
-    raises      ModelError      a patch is not of the training split, fewer patches than clusters, or `out` holds the
-                                rounds of something else
+    raises      ModelError      a patch is not of the training split, there are fewer patches than clusters or fewer
+                                clusters than wanted, the loss is no number, or `out` holds the rounds of something else
     """
-    if any(split is not Split.TRAIN for split in patches.split):
-        raise ModelError("only patches of the training split may be clustered")
-    if len(patches) < config.first_clusters:
-        raise ModelError(f"{len(patches)} patches for {config.first_clusters} clusters")
-    run = _fingerprint(patches, config, seed)
+    _hold_to(patches, config)
+    run = _fingerprint(extractor, patches, config, seed)
+    # As a network comes that runs in a node, nothing of it would learn: features would be the same in each round.
+    extractor.requires_grad_(True)
     rounds, previous = _resume(out, extractor, run)
     while True:
         number = len(rounds)
@@ -182,6 +183,8 @@ def mine(
         points = whitening(features)
         clusters = kmeans(points, config.first_clusters, restarts=config.restarts, seed=_seed(seed, number))
         clusters = drop_small(points, clusters, config.least_share)
+        if len(clusters.centroids) < config.clusters:
+            raise ModelError(f"the patches fall into {len(clusters.centroids)} clusters, fewer than {config.clusters}")
         groups = merge_by_bic(points, clusters, least=config.clusters, most=_most(number, config))
         labels = by_size(groups[clusters.labels])
         agreement = math.nan if previous is None else mutual_information(labels, previous)
@@ -198,6 +201,16 @@ def mine(
     groups = _final_groups(points, clusters, config.clusters)
     final = groups[clusters.labels]
     return Mined(extractor, whitening, clusters.centroids, groups, patches.names, final, rounds, config, seed)
+
+
+def _hold_to(patches: Patches, config: MiningConfig) -> None:
+    if any(split is not Split.TRAIN for split in patches.split):
+        raise ModelError("only patches of the training split may be clustered")
+    if not LEAST_CLUSTERS <= config.clusters <= config.first_clusters:
+        wanted = f"{config.clusters} clusters from {config.first_clusters} at first"
+        raise ModelError(f"{wanted}: at least {LEAST_CLUSTERS} are needed, and no more than at first")
+    if len(patches) < config.first_clusters:
+        raise ModelError(f"{len(patches)} patches for {config.first_clusters} clusters")
 
 
 def features_of(extractor: nn.Module, patches: Patches, *, batch: int = 64) -> Tensor:
@@ -279,6 +292,8 @@ def _fine_tune(extractor: nn.Module, patches: Patches, labels: Labels, config: M
             hu = _shifted(part.hu.to(torch.float32), config.shift_px, rng).to(device)
             logits = head(extractor(hu, part.log_size.to(device)))
             loss = functional.cross_entropy(logits, torch.from_numpy(drawn).to(device))
+            if not torch.isfinite(loss):
+                raise ModelError("the loss of the training on clusters is no number")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
@@ -311,11 +326,12 @@ def _seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
-def _fingerprint(patches: Patches, config: MiningConfig, seed: int) -> str:
-    """Of what the rounds depend on; pixels by their sum."""
-    total = float(patches.hu.double().sum()) if len(patches) else 0.0
-    said = json.dumps([patches.names, asdict(config), seed, list(patches.hu.shape), total])
-    return hashlib.sha256(said.encode()).hexdigest()
+def _fingerprint(extractor: nn.Module, patches: Patches, config: MiningConfig, seed: int) -> str:
+    """Of what the rounds depend on: settings, names, pixels and sizes, and the weights that they begin with."""
+    said = hashlib.sha256(json.dumps([patches.names, asdict(config), seed, list(patches.hu.shape)]).encode())
+    for tensor in (patches.hu, patches.log_size, *extractor.state_dict().values()):
+        said.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return said.hexdigest()
 
 
 def _keep(out: Path | None, extractor: nn.Module, run: str, rounds: Sequence[Round], labels: Labels) -> None:

@@ -11,6 +11,7 @@ from models.deeplesion.clustering import Labels, by_size, mutual_information
 from models.deeplesion.mining import (
     MIXED,
     REPORT,
+    STATE,
     TABLE,
     Mined,
     MiningConfig,
@@ -166,9 +167,62 @@ def test_a_run_taken_up_again_ends_the_same(tmp_path: Path) -> None:
 def test_rounds_of_something_else_are_refused(tmp_path: Path) -> None:
     patches, _ = families(60, seed=4)
     mine(network(4, 8), patches, replace(QUICK, rounds=1), seed=3, out=tmp_path)
-    for other, seed in ((patches, 4), (families(60, seed=5)[0], 3)):
+    turned = replace(patches, hu=patches.hu.flip(-1))
+    larger = replace(patches, log_size=patches.log_size + 1)
+    begun_elsewhere = network(4, 8)
+    torch.nn.init.ones_(begun_elsewhere.stem.weight)
+    for extractor, other, seed in (
+        (network(4, 8), patches, 4),
+        (network(4, 8), families(60, seed=5)[0], 3),
+        (network(4, 8), turned, 3),
+        (network(4, 8), larger, 3),
+        (begun_elsewhere, patches, 3),
+    ):
         with pytest.raises(ModelError, match="rounds of other patches"):
-            mine(network(4, 8), other, replace(QUICK, rounds=1), seed=seed, out=tmp_path)
+            mine(extractor, other, replace(QUICK, rounds=1), seed=seed, out=tmp_path)
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    patches, _ = families(60, seed=4)
+    mine(network(4, 8), patches, replace(QUICK, rounds=1), seed=3, out=tmp_path)
+    state = tmp_path / STATE
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="damaged"):
+        mine(network(4, 8), patches, replace(QUICK, rounds=1), seed=3, out=tmp_path)
+
+
+def test_all_of_the_extractor_learns_also_where_it_came_frozen() -> None:
+    patches, _ = families(60, seed=4)
+    extractor = network(4, 8).requires_grad_(False)
+    before = {name: value.clone() for name, value in extractor.named_parameters()}
+    mine(extractor, patches, replace(QUICK, rounds=1), seed=3)
+    assert [name for name, value in extractor.named_parameters() if torch.equal(value, before[name])] == []
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_round_before(tmp_path: Path) -> None:
+    patches, _ = families(60, seed=4)
+    with pytest.raises(ModelError, match="no number"):
+        mine(network(4, 8), patches, replace(QUICK, learning_rate=1e30), seed=3, out=tmp_path)
+    assert not (tmp_path / STATE).exists()
+
+
+@pytest.mark.parametrize(("clusters", "first"), [(1, 6), (7, 6)])
+def test_numbers_of_clusters_that_make_no_sense_are_refused(clusters: int, first: int) -> None:
+    patches, _ = families(60, seed=4)
+    with pytest.raises(ModelError, match=f"{clusters} clusters from {first}"):
+        mine(network(4, 8), patches, replace(QUICK, clusters=clusters, first_clusters=first), seed=0)
+
+
+def test_fewer_clusters_than_wanted_are_said() -> None:
+    patches, _ = families(60, seed=4)
+    with pytest.raises(ModelError, match="fewer than 3"):
+        mine(network(4, 8), patches, replace(QUICK, least_share=0.4), seed=0)
+
+
+def test_as_many_patches_as_clusters_are_enough() -> None:
+    patches, _ = families(6, seed=1)
+    done = mine(network(4, 8), patches, replace(QUICK, rounds=2), seed=0)
+    assert sorted(set(done.labels.tolist())) == [0, 1, 2]
 
 
 def test_two_settled_rounds_end_the_loop() -> None:
