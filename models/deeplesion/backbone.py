@@ -10,6 +10,9 @@ from torch.nn import functional
 from models.deeplesion.config import NetworkConfig
 from models.layers import ChannelNorm
 
+FOLDED = 4
+"""Pixels of the image in one of the residual backbone's first: two by two."""
+
 
 class Residual(nn.Module):
     """Two 3×3 convolutions beside the identity, or beside a 1×1 convolution where width or stride change."""
@@ -41,7 +44,7 @@ class ResidualPyramid(nn.Module):
         self.channels = channels
         self.multiple = 4 << (len(widths) - 1)
         # Pixels folded into channels: nothing of a lesion of five pixels is thrown away at full resolution.
-        self.stem = nn.Conv2d(4 * inward, 32, 3, 1, 1)
+        self.stem = nn.Conv2d(FOLDED * inward, 32, 3, 1, 1)
         self.stem_norm = ChannelNorm(32)
         self.stages = nn.ModuleList(
             nn.Sequential(Residual(inside, outside, 2), Residual(outside, outside))

@@ -144,6 +144,24 @@ def roi_align(features: Tensor, rois: Tensor, *, stride: float, size: int, sampl
     return pooled[slot].transpose(1, 2)
 
 
+def position_sensitive_align(features: Tensor, rois: Tensor, *, stride: float, size: int, samples: int = 2) -> Tensor:
+    """As `roi_align`, but each cell takes channels of its own (R-FCN, arXiv 1605.06409).
+
+    features    (B, size · size · C, H, W): C channels of the first cell, of the next in its row …
+    returns     float32 (K, C, size, size)
+    """
+    count, _, height, width = features.shape
+    slot, per_image = _slots(rois[:, 0].long(), count)
+    boxes = rois.new_zeros((count * per_image, 4)).index_copy(0, slot, rois[:, 1:]) / stride
+    with torch.autocast(features.device.type, enabled=False):
+        rows = _cells(boxes[:, 1], boxes[:, 3], height, size, samples).view(count, per_image, size, height)
+        columns = _cells(boxes[:, 0], boxes[:, 2], width, size, samples).view(count, per_image, size, width)
+        maps = features.float().reshape(count, size, size, -1, height, width)
+        lines = torch.einsum("brih,bijchw->brijcw", rows, maps)
+        pooled = torch.einsum("brijcw,brjw->brcij", lines, columns)
+    return pooled.flatten(0, 1)[slot]
+
+
 def _slots(image: Tensor, count: int) -> tuple[Tensor, int]:
     """For each region (K,) its place among as many places per image as the image with most regions has."""
     own = torch.nn.functional.one_hot(image, count)  # (K, B)

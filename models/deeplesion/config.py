@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Preset = Literal["cpu", "gpu"]
@@ -20,6 +20,19 @@ CURVE_LEAST_SCORE = 0.002
 """Of detections in a FROC curve: with the least score of DetectConfig it ended near 1.3 false positives per image."""
 BOX_MARGIN_PX = 5
 """Around the lesion on each side, in pixels whatever their size: DeepLesion's rule (dossier 1.2)."""
+
+SLICE_STEP_MM = 2.0
+"""Between the slices of one input."""
+
+
+def offsets_of(slices: int) -> tuple[float, ...]:
+    """Where so many slices lie along the normal, mm, the key slice in the middle; an odd number."""
+    return tuple(SLICE_STEP_MM * (number - slices // 2) for number in range(slices))
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Names of categories that have none."""
+    return tuple(f"category {number}" for number in range(1, count + 1))
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,20 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class FusionConfig:
+    """How features of several images are joined (3DCE, dossier 4.3).
+
+    slices      of one image
+    per_cell    channels that each image has for each of the 7 × 7 cells of a region
+    width       of the layer in which all cells of all images meet
+    """
+
+    slices: int = 3
+    per_cell: int = 10
+    width: int = 2048
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """Sizes of the detector.
 
@@ -70,6 +97,8 @@ class NetworkConfig:
     fpn_channels    of the pyramid's levels (stride 4 and 8)
     anchor_sides    pixels, per level
     head_widths     of conv6 and conv7
+    fusion          None: all slices are the channels of one image; else the images are joined in the head for class
+                    and box, which then has no conv6 and conv7
     detect, loss    how boxes are chosen, and how targets are
     """
 
@@ -84,6 +113,7 @@ class NetworkConfig:
     rpn_width: int = 64
     head_widths: tuple[int, int] = (64, 256)
     mask_width: int = 32
+    fusion: FusionConfig | None = None
     detect: DetectConfig = field(default_factory=DetectConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 
@@ -102,6 +132,10 @@ J18 = NetworkConfig(
     head_widths=(512, 512),
 )
 """The published shape (dossier 4.2): VGG-16 without its last two poolings, stride 8, 15 anchors, conv6 and conv7."""
+
+
+THREE_DCE = replace(J18, offsets_mm=offsets_of(27), fusion=FusionConfig())
+"""The published shape (dossier 4.3): nine images of three slices on the same backbone and anchors."""
 
 
 @dataclass(frozen=True)

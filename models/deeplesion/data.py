@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.contract import ModelError
+from models.contract import FloatArray, ModelError
 from models.deeplesion import boxes as geometry
 from models.deeplesion.config import TrainConfig
 from models.deeplesion.losses import TargetBatch, Targets
@@ -39,16 +39,25 @@ class Batch:
 class SampleStore:
     """All samples, drawn from by step number: the same step always gives the same batch."""
 
-    def __init__(self, files: Sequence[Path], *, seed: int, categories: int, complete: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        seed: int,
+        categories: int,
+        slices: int | None = None,
+        complete: Collection[str] = (),
+    ) -> None:
         """
         categories   outputs of the network: with one, every lesion is of that one
+        slices       that the network looks at: of samples with more, the middle ones; None: all
         complete     families whose lesions are all annotated, since they were drawn
         """
         if not files:
             raise ModelError("no training samples")
         self._files = sorted(files)
         self._seed = seed
-        self._single = categories == 1
+        self._single, self._slices = categories == 1, slices
         self._complete = complete
         families = [family_of(path) for path in self._files]
         count = Counter(families)
@@ -59,11 +68,15 @@ class SampleStore:
         """The batch of this step."""
         rng = np.random.default_rng((self._seed, step))
         chosen = rng.choice(len(self._files), size=training.batch, p=self._probability)
-        samples = [load_sample(self._files[index]) for index in chosen]
+        samples = [self._load(self._files[index]) for index in chosen]
         crops = [self._crop(sample, training, rng) for sample in samples]
         incomplete = [index for index, sample in enumerate(samples) if sample.family not in self._complete]
         targets = TargetBatch.of([target for _, target in crops])
         return Batch(torch.stack([hu for hu, _ in crops]), targets, incomplete)
+
+    def _load(self, path: Path) -> Sample:
+        sample = load_sample(path)
+        return sample if self._slices is None else replace(sample, hu=middle(sample.hu, self._slices))
 
     def _crop(self, sample: Sample, training: TrainConfig, rng: np.random.Generator) -> tuple[Tensor, Targets]:
         """A square crop, magnified a little, its HU shifted a little."""
@@ -108,6 +121,17 @@ class SampleStore:
             masks=torch.stack(masks) if masks else torch.zeros((0, side, side), dtype=torch.bool),
             ignore=torch.cat([seen[cut], geometry.clip(grazed, side, side)]),
         )
+
+
+def middle(hu: FloatArray, slices: int) -> FloatArray:
+    """The middle ones of a stack of slices (M, Y, X).
+
+    raises   ModelError     there are fewer, or no middle
+    """
+    beyond = len(hu) - slices
+    if beyond < 0 or beyond % 2:
+        raise ModelError(f"stacks of {len(hu)} slices for a network that looks at {slices}")
+    return hu[beyond // 2 : beyond // 2 + slices]
 
 
 @dataclass(frozen=True)

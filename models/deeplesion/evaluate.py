@@ -24,6 +24,7 @@ from scipy.ndimage import binary_dilation
 from models.contract import BoolArray, FloatArray, ModelError
 from models.deeplesion.arms import Arms, accuracy_table, difference_table
 from models.deeplesion.config import CURVE_LEAST_SCORE, SPACING_MM, DeepLesionConfig
+from models.deeplesion.data import middle
 from models.deeplesion.network import Detector
 from models.deeplesion.run import Found, detect_in, find
 from models.deeplesion.samples import LabelledVolume, Sample, draw_labelled, draw_seed, load_sample, scanned
@@ -128,10 +129,14 @@ class Evaluation:
 
 
 def detector_of(network: Detector) -> Detect:
-    """The network as an arm, with every detection that a curve needs; on whatever device it is."""
+    """The network as an arm, with every detection that a curve needs; on whatever device it is.
+
+    Of stacks with more slices than it looks at it sees the middle ones.
+    """
 
     def detect(hu: FloatArray) -> Detected:
-        boxes, scores, categories, _ = detect_in(network, torch.from_numpy(hu)[None], least_score=CURVE_LEAST_SCORE)[0]
+        seen = torch.from_numpy(middle(hu, network.config.slices))[None]
+        boxes, scores, categories, _ = detect_in(network, seen, least_score=CURVE_LEAST_SCORE)[0]
         return Detected(boxes, scores, categories.argmax(1) if len(boxes) else np.zeros(0, np.int64))
 
     return detect

@@ -1,22 +1,34 @@
 """The region-based detector: HU through windows, backbone, region proposals, and heads for class, box and mask.
 
 source: J18 (Yan et al., J Med Imaging 5(3) 036501) for proposals and heads, arXiv 1710.01766 for K + 1 classes,
-MULAN (arXiv 1908.04373) for stride 4 and the mask branch. Boxes are class-agnostic.
+MULAN (arXiv 1908.04373) for stride 4 and the mask branch, 3DCE (arXiv 1806.09648) for the fusion of images.
+Boxes are class-agnostic.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.contract import ModelError
 from models.deeplesion import boxes as geometry
-from models.deeplesion.backbone import build_backbone
-from models.deeplesion.config import MASK_POOLED, MASK_SIDE, POOLED, NetworkConfig
+from models.deeplesion.backbone import FOLDED, build_backbone
+from models.deeplesion.config import (
+    MASK_POOLED,
+    MASK_SIDE,
+    POOLED,
+    SINGLE,
+    FusionConfig,
+    NetworkConfig,
+    numbered,
+    offsets_of,
+)
+from models.deeplesion.fusion import FusedHead, central, images_of, levels_of
 from models.deeplesion.losses import TargetBatch, Targets, losses_of
 
 AIR_HU = -1000.0
@@ -132,11 +144,16 @@ class Detector(nn.Module):
         self.config = config
         self.rules = config.detect
         self.windows = HuWindows(config.windows)
-        self.backbone = build_backbone(config, config.slices * len(config.windows))
+        self.images = images_of(config)
+        self.backbone = build_backbone(config, config.slices // self.images * len(config.windows))
         per_cell = [len(sides) * len(config.anchor_ratios) for sides in config.anchor_sides]
         channels = self.backbone.channels
         self.rpn = nn.ModuleList(RpnHead(channels, config.rpn_width, count) for count in per_cell)
-        self.roi_head = RoiHead(channels, config.head_widths, len(config.categories))
+        self.roi_head: RoiHead | FusedHead = (
+            RoiHead(channels, config.head_widths, len(config.categories))
+            if config.fusion is None
+            else FusedHead(channels, self.images, config.fusion, len(config.categories))
+        )
         self.mask_head = MaskHead(channels, config.mask_width, len(config.windows))
         # Set after training, on validation; buffers, so that they travel with the weights.
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
@@ -151,7 +168,7 @@ class Detector(nn.Module):
         return self.backbone.strides
 
     def features(self, hu: Tensor) -> list[Tensor]:
-        """Backbone levels, finest first, (B, C, H/stride, W/stride), rounded up.
+        """Backbone levels, finest first, (B, C, H/stride, W/stride), rounded up; C those of all images that are fused.
 
         hu      float32 (B, M, H, W), the key slice in the middle
         """
@@ -159,7 +176,7 @@ class Detector(nn.Module):
         multiple = self.backbone.multiple
         padded = functional.pad(hu, (0, -width % multiple, 0, -height % multiple), value=AIR_HU)
         seen = self.windows(padded).contiguous(memory_format=torch.channels_last)
-        levels: list[Tensor] = self.backbone(seen.to(self._dtype))
+        levels = levels_of(self.backbone, seen.to(self._dtype), self.images)
         return [
             level[..., : -(-height // stride), : -(-width // stride)]
             for level, stride in zip(levels, self.strides, strict=True)
@@ -216,7 +233,7 @@ class Detector(nn.Module):
         scores, deltas, anchors = [], [], []
         described = zip(self.rpn, levels, self.strides, self.config.anchor_sides, strict=True)
         for head, level, stride, sides in described:
-            level_scores, level_deltas = head(level)
+            level_scores, level_deltas = head(central(level, self.images))
             scores.append(level_scores.float().permute(0, 2, 3, 1).reshape(len(level), -1, 2))
             deltas.append(level_deltas.float().permute(0, 2, 3, 1).reshape(len(level), -1, 4))
             shape = (level.shape[-2], level.shape[-1])
@@ -247,8 +264,13 @@ class Detector(nn.Module):
 
     def classify(self, levels: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Class scores (K, 1 + categories), background first, and box corrections (K, 4) of the regions."""
-        count = len(rois)
-        logits, deltas = self.roi_head(self._pooled(levels, _rounded_up(rois), POOLED).to(self._dtype))
+        count, rois = len(rois), _rounded_up(rois)
+        if isinstance(self.roi_head, FusedHead):
+            maps = [self.roi_head.maps(level) for level in levels]
+            pooled = self._pooled(maps, rois, POOLED, align=geometry.position_sensitive_align)
+        else:
+            pooled = self._pooled(levels, rois, POOLED)
+        logits, deltas = self.roi_head(pooled.to(self._dtype))
         return logits[:count].float(), deltas[:count].float()
 
     def masks(self, levels: Sequence[Tensor], hu: Tensor, rois: Tensor) -> Tensor:
@@ -257,18 +279,20 @@ class Detector(nn.Module):
         middle = self.config.slices // 2
         key = self.windows(hu[:, middle : middle + 1])
         image = geometry.roi_align(key, rois, stride=1, size=MASK_SIDE)
-        pooled = self._pooled(levels, rois, MASK_POOLED)
+        pooled = self._pooled([central(level, self.images) for level in levels], rois, MASK_POOLED)
         logits: Tensor = self.mask_head(pooled.to(self._dtype), image.to(self._dtype))
         return logits[:count].float()
 
-    def _pooled(self, levels: Sequence[Tensor], rois: Tensor, size: int) -> Tensor:
+    def _pooled(
+        self, levels: Sequence[Tensor], rois: Tensor, size: int, *, align: Callable[..., Tensor] = geometry.roi_align
+    ) -> Tensor:
         """Features of each region from the level that suits its size, (K, C, size, size)."""
         if len(levels) == 1:
-            return geometry.roi_align(levels[0], rois, stride=self.strides[0], size=size)
+            return align(levels[0], rois, stride=self.strides[0], size=size)
         coarse = geometry.area(rois[:, 1:]).sqrt() >= COARSE_FROM_PX
         order = torch.cat([torch.nonzero(~coarse), torch.nonzero(coarse)])[:, 0]
         parts = [
-            geometry.roi_align(level, rois[chosen], stride=stride, size=size)
+            align(level, rois[chosen], stride=stride, size=size)
             for level, stride, chosen in zip(levels, self.strides, (~coarse, coarse), strict=True)
         ]
         return torch.cat(parts)[torch.argsort(order)]
@@ -290,6 +314,26 @@ def _rounded_up(rois: Tensor) -> Tensor:
     """Regions (K, 5) with empty ones behind, up to a round number: a GPU plans its convolutions anew for every K."""
     multiple = REGIONS_AT_ONCE.get(rois.device.type, 1)
     return functional.pad(rois, (0, 0, 0, -len(rois) % multiple))
+
+
+def shaped_like(shapes: Mapping[str, Sequence[int]], base: NetworkConfig) -> NetworkConfig:
+    """`base` with as many categories, slices and fused images as weights of these shapes, by name, have.
+
+    raises   ModelError     they are of another kind of network
+    """
+    try:
+        slices = shapes["backbone.stem.weight"][1] // (FOLDED * len(base.windows))
+        count = shapes["roi_head.scores.bias"][0] - 1
+        images, fusion = 1, None
+        if "roi_head.cells.weight" in shapes:
+            per_cell = shapes["roi_head.cells.weight"][0] // POOLED**2
+            width, joined = shapes["roi_head.full.weight"]
+            images, fusion = joined // (per_cell * POOLED**2), FusionConfig(slices, per_cell, width)
+    except LookupError as error:
+        raise ModelError("not the weights of this detector") from error
+    known = {len(names): names for names in (SINGLE, base.categories)}
+    categories = known.get(count, numbered(count))
+    return replace(base, categories=categories, offsets_mm=offsets_of(slices * images), fusion=fusion)
 
 
 def build(config: NetworkConfig) -> Detector:

@@ -18,6 +18,7 @@ from models.contract import FloatArray, ModelError
 from models.deeplesion.backbone import Residual
 from models.deeplesion.boxes import roi_align, with_image
 from models.deeplesion.config import SPACING_MM, NetworkConfig
+from models.deeplesion.fusion import levels_of
 from models.deeplesion.mining import Patches
 from models.deeplesion.network import Detector, HuWindows
 from models.deeplesion.samples import load_sample
@@ -64,8 +65,20 @@ def patches_of_samples(files: Sequence[Path], split: Split, *, side_px: int = SI
             cut.append(cut_patches(sample.hu, sample.boxes[chosen], SPACING_MM, side_px=side_px))
     if not cut:
         raise ModelError("no annotated lesion among the samples")
+    if len({part.shape[1] for part, _ in cut}) > 1:
+        raise ModelError("the samples do not all have the same number of slices")
     hu, log_size = (torch.cat(parts) for parts in zip(*cut, strict=True))
     return Patches(tuple(names), hu, log_size, (split,) * len(names))
+
+
+def with_lesions(files: Sequence[Path]) -> list[Path]:
+    """Those of the prepared samples on which a lesion is annotated."""
+    found = []
+    for path in files:
+        with np.load(path, allow_pickle=False) as arrays:
+            if arrays["annotated"].any():
+                found.append(path)
+    return found
 
 
 def relabel(files: Sequence[Path], labels: Mapping[str, int], out: Path) -> list[Path]:
@@ -128,8 +141,14 @@ class DetectorFeatures(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.windows, self.backbone = detector.windows, detector.backbone
+        self.slices, self.images = detector.config.slices, detector.images
 
     def forward(self, hu: Tensor, log_size: Tensor) -> Tensor:
-        """(B, M, S, S), HU, S a multiple of the backbone's, and (B,) to (B, levels · C + 1)."""
-        levels = self.backbone(self.windows(hu))
+        """(B, M, S, S), HU, S a multiple of the backbone's, and (B,) to (B, levels · C + 1).
+
+        raises   ModelError     another number of slices than the detector looks at
+        """
+        if hu.shape[1] != self.slices:
+            raise ModelError(f"patches of {hu.shape[1]} slices for a network that looks at {self.slices}")
+        levels = levels_of(self.backbone, self.windows(hu), self.images)
         return torch.cat([*(level.mean((2, 3)) for level in levels), (log_size - TYPICAL_LOG_MM)[:, None]], 1)

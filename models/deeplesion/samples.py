@@ -8,6 +8,7 @@ lesions that the key slice only grazes; patient, family str.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from models.side_by_side import each
 from models.simulation.cases import Family, PlantedLesion, draw_case, plant_in
 from models.simulation.dose import NoiseFields, noise_fields, scanner_of
 from models.simulation.geometry import FanBeam
+from models.weights import write_whole
 
 Split = Literal["train", "validation", "test"]
 OnProgress = Callable[[int, int], None]
@@ -34,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     "anthropomorphic-chest", "anthropomorphic-abdomen", "forbild-thorax", "forbild-abdomen", "mird"
 )  # fmt: skip
 """Those that the shipped weights were trained and measured on."""
+CLOSED = "categories.json"
 GRAZED = 0.25
 """Of a lesion's largest section: a smaller one is neither a target nor background."""
 LEAST_SECTION_PX = 6.0
@@ -121,6 +124,24 @@ def make_samples(
     for done, _ in enumerate(each(make, missing, workers)):
         report(len(plan) - len(missing) + done + 1, len(plan))
     return made
+
+
+def close(folder: Path, categories: int) -> None:
+    """Say that the samples of a folder have so many categories of their own, and that no others belong to them."""
+    write_whole(json.dumps({"categories": categories}).encode(), folder / CLOSED)
+
+
+def own_categories(folder: Path) -> int | None:
+    """How many categories of their own these samples have; None where they are those of CATEGORIES.
+
+    raises   ModelError     what `close` wrote is damaged
+    """
+    try:
+        return int(json.loads((folder / CLOSED).read_text(encoding="utf8"))["categories"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise ModelError(f"{folder / CLOSED} is damaged") from error
 
 
 def _targets(case: Planned, out: Path, config: DeepLesionConfig) -> list[Path]:

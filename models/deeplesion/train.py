@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import load_file
@@ -23,7 +23,7 @@ from models.deeplesion.losses import TargetBatch, Targets, with_ignored
 from models.deeplesion.marked import make_marked_samples
 from models.deeplesion.network import Detector, build
 from models.deeplesion.run import prepare
-from models.deeplesion.samples import FAMILIES, Split, family_of, make_samples, patient_of
+from models.deeplesion.samples import FAMILIES, Split, family_of, make_samples, own_categories, patient_of
 from models.deeplesion.validate import calibrate
 from models.device import of_preset
 from models.training import OnProgress, TrainingRun
@@ -59,30 +59,14 @@ def train(
     training instead of the preset's
     start    weights (fp16 safetensors) to go on from, of however many categories, instead of from nothing
     workers  processes that make samples side by side; 0: this one alone
-    raises   ModelError     the checkpoint is of another run, marked lesions cannot be read, or `start` does not fit
+    raises   ModelError     the checkpoint is of another run, marked lesions cannot be read, samples do not fit the
+                            network, or `start` does not
     """
     training = training or TRAINING[preset]
     report: OnProgress = on_progress or (lambda _what, _done, _total, _loss: None)
-    folder = out / "samples"
     device = of_preset(preset)
-    make_samples(
-        folder,
-        config,
-        seed=seed,
-        volumes=volumes,
-        workers=workers,
-        device=device,
-        on_progress=lambda done, n: report("samples", done, n, math.nan),
-    )
-    for table in marks:
-        make_marked_samples(
-            table, folder, config, on_progress=lambda done, n: report("marked lesions", done, n, math.nan)
-        )
-    store = SampleStore(
-        list((folder / "train").glob("*.npz")),
-        seed=seed,
-        categories=len(config.network.categories),
-        complete=() if config.data.unannotated_share else FAMILIES,
+    store = _samples(
+        out / "samples", config, seed=seed, volumes=volumes, marks=marks, workers=workers, device=device, report=report
     )
     run = Run(config, training, seed=seed, device=device)
     if start is not None:
@@ -92,25 +76,74 @@ def train(
         run.load(checkpoint)
     # On a CPU the step itself takes every core.
     run.fit(store, checkpoint, report, workers=0 if device.type == "cpu" else min(workers, LOADERS))
-    # Calibrated as it will run: in the precision of the device.
-    deployed = prepare(copy.deepcopy(run.smoothed), device)
-    measured = calibrate(
-        deployed, config, seed=seed, on_progress=lambda done, n: report("validation", done, n, math.nan)
-    )
-    run.smoothed.calibration.copy_(deployed.calibration)
-    run.smoothed.operating_point.copy_(deployed.operating_point)
-    (out / "validation.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
+    measured = _calibrate(run, config, report)
     weights = out / "weights.safetensors"
     save_weights(run.smoothed, weights)
     facts = {
         "preset": preset,
         "started_from": None if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
-        "samples": {split: _per_family(folder / split) for split in get_args(Split)},
+        "samples": {split: _per_family(out / "samples" / split) for split in get_args(Split)},
         **_facts_of(run, config),
         "validation": measured,
     }
+    (out / "validation.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
     (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
     return weights
+
+
+def _samples(
+    folder: Path,
+    config: DeepLesionConfig,
+    *,
+    seed: int,
+    volumes: Sequence[Path],
+    marks: Sequence[Path],
+    workers: int,
+    device: torch.device,
+    report: OnProgress,
+) -> SampleStore:
+    """All samples, those made that are missing; samples with categories of their own stay among themselves.
+
+    raises   ModelError     these have another number of categories than the network, or others were to be added
+    """
+    own = own_categories(folder)
+    categories = len(config.network.categories)
+    if own is None:
+        make_samples(
+            folder,
+            config,
+            seed=seed,
+            volumes=volumes,
+            workers=workers,
+            device=device,
+            on_progress=lambda done, n: report("samples", done, n, math.nan),
+        )
+        for table in marks:
+            make_marked_samples(
+                table, folder, config, on_progress=lambda done, n: report("marked lesions", done, n, math.nan)
+            )
+    elif volumes or marks:
+        raise ModelError(f"{folder} has categories of its own: other images cannot be added to it")
+    elif categories not in (own, 1):
+        raise ModelError(f"{folder} has {own} categories of its own, and the network {categories}")
+    return SampleStore(
+        list((folder / "train").glob("*.npz")),
+        seed=seed,
+        categories=categories,
+        slices=config.network.slices,
+        complete=() if config.data.unannotated_share else FAMILIES,
+    )
+
+
+def _calibrate(run: Run, config: DeepLesionConfig, report: OnProgress) -> dict[str, Any]:
+    """Score and operating point of what ships, as it will run: in the precision of the device."""
+    deployed = prepare(copy.deepcopy(run.smoothed), run.device)
+    measured = calibrate(
+        deployed, config, seed=run.seed, on_progress=lambda done, n: report("validation", done, n, math.nan)
+    )
+    run.smoothed.calibration.copy_(deployed.calibration)
+    run.smoothed.operating_point.copy_(deployed.operating_point)
+    return measured
 
 
 def _facts_of(run: Run, config: DeepLesionConfig) -> dict[str, object]:

@@ -39,16 +39,18 @@ def train_categories(
     """Mine categories that nobody labelled: cluster, train on the clusters, cluster again until they settle.
 
     Lesions of validation and test get the nearest cluster; they are never clustered. The samples in OUT/samples train
-    a detector with pseudo-labels: pacsnode train deeplesion --out OUT.
+    a detector of so many categories: pacsnode train deeplesion --out OUT, which then makes no samples of its own.
 
     \b
     pacsnode train deeplesion --out ./single --single
     pacsnode train categories --data ./single/samples --weights ./single/weights.safetensors --out ./pseudo
+    pacsnode train deeplesion --out ./pseudo
     """
     import torch
 
     from models.deeplesion.mining import MiningConfig, Round, mine, save_mined, shuffled
-    from models.deeplesion.patches import DetectorFeatures, PatchNet, patches_of_samples, relabel
+    from models.deeplesion.patches import DetectorFeatures, PatchNet, patches_of_samples, relabel, with_lesions
+    from models.deeplesion.samples import close
     from models.deeplesion.table import Split
     from node.cli.evaluate_deeplesion import network_of
 
@@ -57,8 +59,6 @@ def train_categories(
         raise ConfigurationError(f"{data}: no samples in train/; pacsnode train deeplesion makes them")
     if side % 32:
         raise ConfigurationError(f"--side {side} is no multiple of 32")
-    torch.manual_seed(seed)
-    extractor = PatchNet() if weights is None else DetectorFeatures(network_of(weights).float())
     config = dataclasses.replace(MiningConfig(), clusters=clusters, first_clusters=first, rounds=rounds)
     with in_words(), progress_bar("patches") as progress:
 
@@ -67,14 +67,17 @@ def train_categories(
             say(f"round {one.number}: {one.clusters} clusters, agreement with the round before {one.agreement:.3f}")
 
         patches = patches_of_samples(files[Split.TRAIN], Split.TRAIN, side_px=side)
-        mined = mine(extractor, patches, config, seed=seed, out=out / "mining", on_round=tell)
+        torch.manual_seed(seed)
+        network = PatchNet(patches.hu.shape[1]) if weights is None else DetectorFeatures(network_of(weights).float())
+        mined = mine(network, patches, config, seed=seed, out=out / "mining", on_round=tell)
         save_mined(mined, out / "mining")
         labels = shuffled(mined.labels, seed=seed) if by_chance else mined.labels
         by_name = {name: int(label) for name, label in zip(mined.names, labels, strict=True)}
         for split in (Split.VALIDATION, Split.TEST):
-            if files[split]:
-                others = patches_of_samples(files[split], split, side_px=side)
+            if lesions := with_lesions(files[split]):
+                others = patches_of_samples(lesions, split, side_px=side)
                 by_name |= dict(zip(others.names, mined.assign(others).tolist(), strict=True))
         for split, paths in files.items():
             relabel(paths, by_name, out / "samples" / split.name.lower())
+        close(out / "samples", clusters)
     say(f"samples: {out / 'samples'}")

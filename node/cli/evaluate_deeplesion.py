@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from models.contract import FloatArray
     from models.deeplesion.config import NetworkConfig
-    from models.deeplesion.evaluate import Detect, Detected, Evaluation, FrocCurve
+    from models.deeplesion.evaluate import Detect, Detected, Evaluation, FrocCurve, OnProgress
     from models.deeplesion.network import Detector
+    from models.evaluation.froc import Bootstrap
+    from models.evaluation.table import Table
 
 _SHIPPED, _DENOISED = "shipped", "on denoised images"
 
@@ -68,35 +70,53 @@ def evaluate_deeplesion(
         --arm single=./single2/weights.safetensors --out ./arms
     pacsnode evaluate deeplesion --data ./run1/samples --denoised --scans 10 --out ./shipped
     """
-    from models.deeplesion.evaluate import detector_of, drawn_scans, evaluate, evaluate_scans
-    from models.deeplesion.model import FAST
-    from models.deeplesion.speed import speed
     from models.evaluation.froc import Bootstrap
     from models.evaluation.table import Measured
 
-    test, validation = _samples(data)
     files, trainings = _arms(weights, arm or [])
-    bootstrap = Bootstrap(draws, seed)
+    asked = _Asked(trainings, Bootstrap(draws, seed), seed, scans, denoised=denoised, timed=timed)
     with in_words(), progress_bar() as progress:
-        networks = {name: network_of(path) for name, path in files.items()}
-        detectors = {name: detector_of(network) for name, network in networks.items()}
-        if denoised:
-            detectors[_DENOISED] = _after_denoising(next(iter(detectors.values())))
-        evaluation = evaluate(
-            detectors, test, validation, trainings=trainings, bootstrap=bootstrap, on_progress=progress
-        )
-        tables = list(evaluation.tables)
-        if scans:
-            drawn = list(drawn_scans(FAST, count=scans, seed=seed))
-            tables.append(evaluate_scans(networks, drawn, bootstrap=bootstrap, on_progress=progress))
-        if timed:
-            progress("speed", 0, 1)
-            tables.append(speed(next(iter(networks.values()))))
-            progress("speed", 1, 1)
-    measured = Measured(_sha256(weights), _facts(weights), tuple(tables))
-    tell(measured, out, as_json=as_json)
+        evaluation, tables = _measured(data, {name: network_of(path) for name, path in files.items()}, asked, progress)
+    tell(Measured(_sha256(weights), _facts(weights), tuple(tables)), out, as_json=as_json)
     (out / "froc.json").write_text(evaluation.curves_json(), encoding="utf8")
     draw(evaluation, trainings, out / "froc.png")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be measured: see the command's options."""
+
+    trainings: Mapping[str, Sequence[str]]
+    bootstrap: Bootstrap
+    seed: int
+    scans: int
+    denoised: bool
+    timed: bool
+
+
+def _measured(
+    data: Path, networks: Mapping[str, Detector], asked: _Asked, progress: OnProgress
+) -> tuple[Evaluation, list[Table]]:
+    from models.deeplesion.evaluate import detector_of, drawn_scans, evaluate, evaluate_scans
+    from models.deeplesion.model import FAST
+    from models.deeplesion.speed import speed
+
+    test, validation = _samples(data)
+    detectors = {name: detector_of(network) for name, network in networks.items()}
+    if asked.denoised:
+        detectors[_DENOISED] = _after_denoising(next(iter(detectors.values())))
+    evaluation = evaluate(
+        detectors, test, validation, trainings=asked.trainings, bootstrap=asked.bootstrap, on_progress=progress
+    )
+    tables = list(evaluation.tables)
+    if asked.scans:
+        drawn = list(drawn_scans(FAST, count=asked.scans, seed=asked.seed))
+        tables.append(evaluate_scans(networks, drawn, bootstrap=asked.bootstrap, on_progress=progress))
+    if asked.timed:
+        progress("speed", 0, 1)
+        tables.append(speed(next(iter(networks.values()))))
+        progress("speed", 1, 1)
+    return evaluation, tables
 
 
 def draw(evaluation: Evaluation, trainings: Mapping[str, Sequence[str]], to: Path) -> None:
@@ -150,7 +170,7 @@ def _arms(weights: Path | None, said: list[str]) -> tuple[dict[str, Path | None]
 
 
 def network_of(weights: Path | None) -> Detector:
-    """Ready to run, on the GPU where there is one; as many categories as the file has. raises ConfigurationError"""
+    """Ready to run, on the GPU where there is one; shaped as the file is. raises ConfigurationError"""
     from models.deeplesion.model import MODEL
     from models.deeplesion.network import build
     from models.device import best
@@ -165,23 +185,19 @@ def network_of(weights: Path | None) -> Detector:
 
 
 def config_of(weights: Path) -> NetworkConfig:
-    """The shipped detector's, with as many categories as the file has. raises ConfigurationError"""
+    """The shipped detector's, with categories, slices and fused images as the file has. raises ConfigurationError"""
     from safetensors import SafetensorError, safe_open
 
-    from models.deeplesion.config import SINGLE
+    from models.contract import ModelError
     from models.deeplesion.model import FAST
+    from models.deeplesion.network import shaped_like
 
     try:
         with safe_open(weights, framework="pt") as file:
-            count = file.get_slice("roi_head.scores.bias").get_shape()[0] - 1
-    except (OSError, SafetensorError) as exc:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        return shaped_like(shapes, FAST.network)
+    except (OSError, SafetensorError, ModelError) as exc:
         raise ConfigurationError(f"{weights}: not the weights of this detector") from exc
-    known = {len(names): names for names in (SINGLE, FAST.network.categories)}
-    return dataclasses.replace(FAST.network, categories=known.get(count) or _numbered(count))
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"category {number}" for number in range(1, count + 1))
 
 
 def _after_denoising(detect: Detect) -> Detect:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -13,6 +13,9 @@ from node.cli.learning import CASES, PRESET, RESUME, SEED, STEPS, in_words, prog
 from node.cli.series import LEAST_SLICES, ct_series, in_air, short_digest
 from node.cli.words import say
 from node.errors import ConfigurationError, NotEligible
+
+if TYPE_CHECKING:
+    from models.deeplesion.config import NetworkConfig
 
 GOING_ON = 1 / 3
 """Of the learning rate, for weights that have learnt before."""
@@ -63,6 +66,15 @@ def train_deeplesion(
     steps: int | None = STEPS,
     cases: int | None = CASES,
     single: bool = typer.Option(False, "--single", help="The twin with one category."),
+    slices: int | None = typer.Option(
+        None, "--slices", min=1, help="That the network looks at, 2 mm apart: an odd number. Default: as what ships."
+    ),
+    fused: bool = typer.Option(
+        False,
+        "--fused",
+        help="Every three slices are an image of their own, and features of all images meet where a region is judged"
+        " (3DCE): 9, 15, 21 or 27 slices.",
+    ),
     missing: Literal["teacher", "plain"] = typer.Option(
         "teacher", "--missing", help="What is sure but not annotated on real CT: ignored, or background."
     ),
@@ -79,16 +91,16 @@ def train_deeplesion(
     pacsnode train deeplesion --data ./ct --out ./run2
     pacsnode train deeplesion --marks ./harvested --start ./run2/weights.safetensors --out ./run3
     pacsnode train deeplesion --start ./single/weights.safetensors --out ./pseudo
+    pacsnode train deeplesion --slices 9 --fused --out ./fused
     """
-    from models.deeplesion.config import SINGLE, TRAINING
+    from models.deeplesion.config import TRAINING
     from models.deeplesion.model import FAST
     from models.deeplesion.train import train
     from models.lidnet import HELD_OUT
 
     volumes = [] if data is None else _prepared(data, out)
-    config = dataclasses.replace(FAST, held_out=tuple(hold_out or HELD_OUT))
-    if single:
-        config = dataclasses.replace(config, network=dataclasses.replace(config.network, categories=SINGLE))
+    network = shaped(FAST.network, out, single=single, slices=slices, fused=fused)
+    config = dataclasses.replace(FAST, network=network, held_out=tuple(hold_out or HELD_OUT))
     if cases is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, cases=cases))
     training = dataclasses.replace(TRAINING[preset], missing=missing)
@@ -111,6 +123,30 @@ def train_deeplesion(
             on_progress=progress,
         )
     say(f"weights: {weights}\nwhat they gave on validation: {weights.with_name('validation.json')}")
+
+
+def shaped(base: NetworkConfig, out: Path, *, single: bool, slices: int | None, fused: bool) -> NetworkConfig:
+    """The network to be trained; as many categories as the samples in `out` have of their own.
+
+    raises   ConfigurationError     slices without a middle, or not an odd number of threes where they are fused
+    """
+    from models.contract import ModelError
+    from models.deeplesion.config import SINGLE, FusionConfig, numbered, offsets_of
+    from models.deeplesion.fusion import images_of
+    from models.deeplesion.samples import own_categories
+
+    if slices is not None and slices % 2 == 0:
+        raise ConfigurationError(f"--slices {slices}: an odd number has a middle")
+    try:
+        own = own_categories(out / "samples")
+        categories = SINGLE if single else base.categories if own is None else numbered(own)
+        network = dataclasses.replace(base, categories=categories, fusion=FusionConfig() if fused else None)
+        if slices is not None:
+            network = dataclasses.replace(network, offsets_mm=offsets_of(slices))
+        images_of(network)
+    except ModelError as exc:
+        raise ConfigurationError(str(exc)) from exc
+    return network
 
 
 def _prepared(data: Path, out: Path) -> list[Path]:

@@ -9,12 +9,14 @@ import torch
 from models.contract import ModelError
 from models.deeplesion import samples as made
 from models.deeplesion.config import CATEGORIES, DataConfig, DeepLesionConfig, TrainConfig
-from models.deeplesion.data import SampleStore
+from models.deeplesion.data import SampleStore, middle
 from models.deeplesion.samples import (
     LabelledVolume,
     box_of,
+    close,
     load_sample,
     load_volume,
+    own_categories,
     plan_cases,
     sample_at,
     samples_of,
@@ -198,3 +200,23 @@ def test_a_real_volume_survives_the_disk(volume, tmp_path):
     np.savez(tmp_path / "w.npz", hu=np.zeros((2, 2, 2)))
     with pytest.raises(ModelError, match="not a prepared volume"):
         load_volume(tmp_path / "w.npz")
+
+
+def test_a_network_of_fewer_slices_sees_the_middle_ones():
+    stack = np.arange(9, dtype=np.float32)[:, None, None]
+    assert middle(stack, 9).ravel().tolist() == list(range(9))
+    assert middle(stack, 3).ravel().tolist() == [3, 4, 5]
+    assert middle(stack, 1).ravel().tolist() == [4]
+    for slices in (11, 2):
+        with pytest.raises(ModelError, match=f"looks at {slices}"):
+            middle(stack, slices)
+
+
+def test_samples_say_whether_their_categories_are_their_own(tmp_path):
+    assert own_categories(tmp_path) is None
+    close(tmp_path, 7)
+    assert own_categories(tmp_path) == 7
+    for damaged in ("", "[]", '{"categories": null}'):
+        (tmp_path / made.CLOSED).write_text(damaged)
+        with pytest.raises(ModelError, match="damaged"):
+            own_categories(tmp_path)

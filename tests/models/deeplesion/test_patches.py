@@ -8,7 +8,7 @@ import torch
 from models.contract import ModelError
 from models.deeplesion.config import NetworkConfig
 from models.deeplesion.network import build
-from models.deeplesion.patches import DetectorFeatures, PatchNet, cut_patches, patches_of_samples, relabel
+from models.deeplesion.patches import DetectorFeatures, PatchNet, cut_patches, patches_of_samples, relabel, with_lesions
 from models.deeplesion.samples import load_sample
 from models.deeplesion.table import Split
 
@@ -62,6 +62,21 @@ def test_only_annotated_lesions_of_samples_become_patches(tmp_path: Path) -> Non
         patches_of_samples(files[1:], Split.TRAIN)
 
 
+def test_samples_of_other_slices_do_not_mix(tmp_path: Path) -> None:
+    files = [write_sample(tmp_path / "a.npz", [True]), write_sample(tmp_path / "b.npz", [True])]
+    with np.load(files[1]) as arrays:
+        content = dict(arrays)
+    np.savez(files[1], **{**content, "hu": content["hu"][:1]})
+    with pytest.raises(ModelError, match="same number of slices"):
+        patches_of_samples(files, Split.TRAIN, side_px=16)
+
+
+def test_samples_with_an_annotated_lesion_are_told_from_others(tmp_path: Path) -> None:
+    marks = {"a": [True, False], "b": [False], "c": []}
+    files = [write_sample(tmp_path / f"{name}.npz", annotated) for name, annotated in marks.items()]
+    assert with_lesions(files) == files[:1]
+
+
 def test_relabelled_samples_differ_in_their_categories_alone(tmp_path: Path) -> None:
     source = write_sample(tmp_path / "a.npz", [True, False, True])
     (made,) = relabel([source], {"a#0": 2, "a#2": 1}, tmp_path / "out")
@@ -93,3 +108,5 @@ def test_a_detector_lends_its_backbone() -> None:
     assert features.shape == (2, 2 * 8 + 1)
     assert features[:, -1].tolist() == pytest.approx([0, math.log(2)], abs=1e-6)
     assert torch.allclose(features[:, :8], detector.features(hu)[0].mean((2, 3)), atol=1e-5)
+    with pytest.raises(ModelError, match="2 slices for a network that looks at 3"):
+        DetectorFeatures(detector)(hu[:, :2], torch.zeros(2))

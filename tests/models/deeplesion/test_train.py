@@ -16,7 +16,7 @@ from models.deeplesion.config import CATEGORIES, DataConfig, DeepLesionConfig, D
 from models.deeplesion.data import Batch
 from models.deeplesion.losses import TargetBatch, Targets
 from models.deeplesion.network import Detector, build
-from models.deeplesion.samples import make_samples
+from models.deeplesion.samples import close, make_samples
 from models.deeplesion.train import Run, for_categories, train
 from models.training import learning_rate
 from models.weights import save_weights
@@ -247,6 +247,21 @@ def test_trains_from_nothing_to_calibrated_weights(config, tmp_path):
     assert facts["samples"]["train"]["anthropomorphic-chest"] == {"patients": 1, "samples": 2}
     assert (facts["seed"], facts["steps"], facts["validation"]) == (1, 3, measured)
     build(network).load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def test_samples_with_categories_of_their_own_stay_among_themselves(config, tmp_path):
+    """No drawn case, whose categories are others, comes to those that were mined."""
+    folder = tmp_path / "samples"
+    five = with_classes(config, 5)
+    only = replace(five, data=replace(FEW, cases=1))
+    made = make_samples(folder, only, seed=3)
+    close(folder, 5)
+    training = replace(QUICK, steps=1)
+    train(replace(five, data=FEW), tmp_path, preset="cpu", seed=3, training=training)
+    assert sorted(folder.rglob("*.npz")) == sorted(made)
+    for network, volumes, said in ((config, (), "5 categories"), (five, [made[0]], "be added")):
+        with pytest.raises(ModelError, match=said):
+            train(network, tmp_path, preset="cpu", seed=3, training=training, volumes=volumes)
 
 
 def test_samples_made_side_by_side_are_the_same(config, tmp_path):

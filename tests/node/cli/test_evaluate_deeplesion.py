@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import Result
 
-from models.deeplesion.config import SINGLE
+from models.deeplesion.config import SINGLE, FusionConfig, offsets_of
 from models.deeplesion.model import FAST
 from models.deeplesion.network import build
 from node.cli.evaluate_deeplesion import _arms, network_of
@@ -54,9 +54,9 @@ def samples(tmp_path: Path) -> Path:
     return tmp_path / "samples"
 
 
-def weights(path: Path, categories: tuple[str, ...], seed: int = 0) -> Path:
+def weights(path: Path, categories: tuple[str, ...], seed: int = 0, **shape: object) -> Path:
     torch.manual_seed(seed)
-    network = build(dataclasses.replace(FAST.network, categories=categories))
+    network = build(dataclasses.replace(FAST.network, categories=categories, **shape))
     path.parent.mkdir()
     save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, path)
     return path
@@ -108,6 +108,21 @@ def test_pools_trainings_of_one_arm(run: Run, samples: Path, tmp_path: Path) -> 
     assert {row["condition"] for row in tables["Paired difference, FROC"]} == {"minus s1"}
     assert [row["method"] for row in tables["Paired difference between arms"]] == ["a minus b"] * 2
     assert [row["method"] for row in tables["Accuracy over the IoU asked for"]] == ["s1", "a", "b"] * 3
+
+
+def test_compares_networks_of_other_slices_on_the_same_samples(run: Run, tmp_path: Path) -> None:
+    for split, patient in (("test", "a"), ("validation", "b")):
+        write_sample(tmp_path / "samples" / split / f"{patient}.npz", patient, slices=9)
+    one = weights(tmp_path / "one" / "weights.safetensors", SINGLE, offsets_mm=offsets_of(1))
+    fusion = FusionConfig(per_cell=2, width=16)
+    nine = weights(tmp_path / "nine" / "weights.safetensors", SINGLE, offsets_mm=offsets_of(9), fusion=fusion)
+    done = run(
+        "evaluate", "deeplesion", "--data", tmp_path / "samples", "--weights", one, "--arm", f"fused={nine}",
+        "--out", tmp_path / "out", "--draws", "10", "--no-speed",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    tables = json.loads((tmp_path / "out" / "evaluation.json").read_text())["tables"]
+    assert [row["method"] for row in tables[0]["rows"]] == ["one", "fused"]
 
 
 def test_arms_need_names_of_their_own(tmp_path: Path) -> None:
