@@ -27,6 +27,7 @@ BEGIN_TRANSFERRING = _dcm("110102", "Begin Transferring DICOM Instances")
 INSTANCES_ACCESSED = _dcm("110103", "DICOM Instances Accessed")
 INSTANCES_TRANSFERRED = _dcm("110104", "DICOM Instances Transferred")
 STUDY_DELETED = _dcm("110105", "DICOM Study Deleted")
+QUERY = _dcm("110112", "Query")
 SECURITY_ALERT = _dcm("110113", "Security Alert")
 
 APPLICATION_START = _dcm("110120", "Application Start")
@@ -41,6 +42,7 @@ SOURCE = _dcm("110153", "Source Role ID")
 STUDY_UID = _dcm("110180", "Study Instance UID")
 NODE_ID = _dcm("110182", "Node ID")
 PATIENT_NUMBER = Code("2", "RFC-3881", "Patient Number")
+SEARCH_CRITERIA = Code("10", "RFC-3881", "Search Criteria")
 URI = Code("12", "RFC-3881", "URI")
 
 OWN_SYSTEM = "99PACSNODE"

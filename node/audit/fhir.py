@@ -101,7 +101,9 @@ def _entity(subject: Subject) -> Resource:
         entity["role"] = {"system": _OBJECT_ROLE, "code": str(int(subject.role))}
     if subject.life_cycle is not None:
         entity["lifecycle"] = {"system": _LIFE_CYCLE, "code": str(int(subject.life_cycle))}
-    if subject.name:
+    if subject.query:
+        entity["query"] = _base64(subject.query)
+    elif subject.name:
         entity["name"] = subject.name
     found = [_detail(name, value) for name, value in subject.details.items()]
     found += [_detail(f"SOPClass {uid}", str(count)) for uid, count in sorted(subject.sop_classes.items())]
@@ -109,4 +111,8 @@ def _entity(subject: Subject) -> Resource:
 
 
 def _detail(name: str, value: str) -> Resource:
-    return {"type": name, "valueBase64Binary": base64.b64encode(value.encode("utf8", "replace")).decode("ascii")}
+    return {"type": name, "valueBase64Binary": _base64(value)}
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode("utf8", "replace")).decode("ascii")

@@ -7,6 +7,7 @@ meddled with too: a trail that cannot be told is no reason to be silent.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -263,6 +264,25 @@ def _used(teller: Teller, told: Told) -> list[Message]:
     return [_accessed(teller, told, EventAction.READ, {})]
 
 
+def _changed(teller: Teller, told: Told) -> list[Message]:
+    """A.5.3.6: a person puts a study under a legal hold, or releases it."""
+    return [_accessed(teller, told, EventAction.UPDATE, {})]
+
+
+def _listed(teller: Teller, told: Told) -> list[Message]:
+    """A.5.3.10, of a query that is not DICOM's: a person has studies listed."""
+    here = Participant(teller.aet, f"AETITLES={teller.aet}", role=codes.DESTINATION)
+    asked = Subject(
+        id=told.events[-1].action,
+        id_type=codes.SEARCH_CRITERIA,
+        type=ObjectType.SYSTEM,
+        role=ObjectRole.REPORT,
+        query=json.dumps(details(told.events[-1]), ensure_ascii=False, default=str),
+    )
+    who = teller.actor(told, is_requestor=True, role=codes.SOURCE)
+    return [teller.message(told, codes.QUERY, EventAction.EXECUTE, [who, here], [asked])]
+
+
 def _made(teller: Teller, told: Told) -> list[Message]:
     """A.5.3.6: an analysis has made results; that it read images was told when it began."""
     made = teller.facts.made.get(_number(told.events[-1], "job"), {})
@@ -340,6 +360,10 @@ _MEANING: Mapping[str, Callable[[Teller, Told], list[Message]]] = {
     Action.DELIVERY_RESENT: _sent_again,
     Action.STUDY_PURGED: _purged,
     Action.STUDY_FILES_DELETED: _purged,
+    Action.STUDY_HELD: _changed,
+    Action.STUDY_RELEASED: _changed,
+    Action.STUDY_VIEWED: _used,
+    Action.STUDIES_LISTED: _listed,
     Action.PEERS_APPLIED: _configured,
     Action.TRAIL_QUERIED: _trail_used,
 }

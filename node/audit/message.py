@@ -14,6 +14,7 @@ class EventAction(StrEnum):
 
     CREATE = "C"
     READ = "R"
+    UPDATE = "U"
     DELETE = "D"
     EXECUTE = "E"
 
@@ -62,6 +63,8 @@ class Subject:
     type: ObjectType
     role: ObjectRole | None = None
     name: str = ""
+    query: str = ""
+    """What was searched for, in place of a name."""
     life_cycle: LifeCycle | None = None
     sop_classes: Mapping[str, int] = field(default_factory=dict)
     """{SOP Class UID: how many instances}."""

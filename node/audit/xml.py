@@ -96,14 +96,20 @@ def _subject(root: Element, subject: Subject) -> None:
     if subject.life_cycle is not None:
         one.set("ParticipantObjectDataLifeCycle", str(int(subject.life_cycle)))
     _coded(one, "ParticipantObjectIDTypeCode", subject.id_type)
-    SubElement(one, "ParticipantObjectName").text = _clean(subject.name or subject.id)  # the schema wants one
+    if subject.query:
+        SubElement(one, "ParticipantObjectQuery").text = _base64(subject.query)
+    else:
+        SubElement(one, "ParticipantObjectName").text = _clean(subject.name or subject.id)  # the schema wants one
     for name, value in subject.details.items():
-        encoded = base64.b64encode(_short(value).encode("utf8", "replace")).decode("ascii")
-        SubElement(one, "ParticipantObjectDetail", type=_clean(name), value=encoded)
+        SubElement(one, "ParticipantObjectDetail", type=_clean(name), value=_base64(value))
     if subject.sop_classes:
         described = SubElement(one, "ParticipantObjectDescription")
         for uid, count in sorted(subject.sop_classes.items()):
             SubElement(described, "SOPClass", UID=_clean(uid), NumberOfInstances=str(count))
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(_short(text).encode("utf8", "replace")).decode("ascii")
 
 
 def _clean(text: str) -> str:

@@ -69,11 +69,12 @@ GRAMMAR: dict[str, Rule] = {
     ),
     "ParticipantObjectIDTypeCode": (CODED, CODED_MAY, []),
     "ParticipantObjectName": ({}, {}, []),
+    "ParticipantObjectQuery": ({}, {}, []),
     "ParticipantObjectDetail": ({"type": r".*", "value": r"[A-Za-z0-9+/]*=*"}, {}, []),
     "ParticipantObjectDescription": ({}, {}, [("SOPClass", 0, MANY)]),
     "SOPClass": ({"NumberOfInstances": r"\d+"}, {"UID": r"[0-9.]+"}, []),
 }
-WITH_TEXT = ("EventOutcomeDescription", "ParticipantObjectName")
+WITH_TEXT = ("EventOutcomeDescription", "ParticipantObjectName", "ParticipantObjectQuery")
 
 
 def complaints(document: bytes) -> list[str]:
@@ -175,6 +176,17 @@ def _access(root: Element) -> Iterator[str]:
     yield from _study_and_patient(root)
 
 
+def _query(root: Element) -> Iterator[str]:
+    """A.5.3.10"""
+    yield from _roles(root, {"110153": (1, 1), "110152": (1, 1)})
+    if [one[:2] for one in _objects(root)] != [("2", "3")]:
+        yield f"what was searched in, and for what: {_objects(root)}"
+    for one in _named(root, "ParticipantObjectQuery"):
+        base64.b64decode(_text(one), validate=True)
+    if not _named(root, "ParticipantObjectQuery"):
+        yield "a query that does not say what is searched for"
+
+
 def _alert(root: Element) -> Iterator[str]:
     """A.5.3.11"""
     if not _types(root):
@@ -221,6 +233,7 @@ TABLES: dict[str, tuple[str, Check]] = {
     "110103": ("CRUD", _access),
     "110104": ("CRU", _transfer),
     "110105": ("D", _access),
+    "110112": ("E", _query),
     "110113": ("E", _alert),
 }
 

@@ -21,7 +21,7 @@ from .test_meaning import CT, FACTS
 EVENT = {"resourceType", "id", "type", "subtype", "action", "recorded", "outcome", "outcomeDesc"}
 EVENT |= {"agent", "source", "entity"}
 AGENT = {"type", "who", "altId", "name", "requestor", "network"}
-ENTITY = {"what", "type", "role", "lifecycle", "name", "detail"}
+ENTITY = {"what", "type", "role", "lifecycle", "name", "query", "detail"}
 
 
 def resource(event: Sealed) -> dict[str, Any]:
@@ -48,6 +48,7 @@ def test_every_event_is_an_audit_event_as_r4_has_it(event: Sealed) -> None:
         assert agent.get("network", {"type": "1"})["type"] in ("1", "2")
     for entity in made.get("entity", []):
         assert set(entity) <= ENTITY
+        assert not {"name", "query"} <= set(entity)  # sev-1
         assert entity["what"]["identifier"]["value"]
     for coding in codings(made):
         assert re.match(r"(http|urn):", coding["system"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
 import re
 from xml.etree import ElementTree
 
@@ -158,6 +160,22 @@ def test_an_analysis_that_made_nothing_made_no_instances() -> None:
     [done] = [event for event in one_of_each() if event.action == Action.JOB_DONE]
     assert tell(done)[0].action == "C"
     assert tell(done, facts=Facts()) == []
+
+
+def test_who_lists_studies_issues_a_query_that_says_what_was_asked() -> None:
+    event = Trail().add(Action.STUDIES_LISTED, actor="ann@node1", detail={"search": "Müller", "studies": 3})
+    root = xml(tell(event)[0])
+    (query,) = root.iter("ParticipantObjectQuery")
+    assert json.loads(base64.b64decode(query.text or "")) == {"search": "Müller", "studies": 3}
+    assert root.findall("ActiveParticipant")[0].get("UserID") == "ann@node1"
+
+
+def test_a_hold_changes_a_study_and_a_look_reads_it() -> None:
+    trail = Trail()
+    for action, code in ((Action.STUDY_HELD, "U"), (Action.STUDY_RELEASED, "U"), (Action.STUDY_VIEWED, "R")):
+        (message,) = tell(trail.add(action, study=True, actor="ann@node1", detail={"because": "a lawsuit"}))
+        assert (message.event.value, message.action) == ("110103", code)
+        assert message.description.endswith("; a lawsuit")
 
 
 def test_a_patient_is_named_only_where_names_are_told() -> None:
