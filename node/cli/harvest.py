@@ -34,6 +34,7 @@ from node.errors import (
 
 if TYPE_CHECKING:
     from node.cli.harvested import TrainingSet
+    from node.dicom.holdings import FoundStudy
     from node.dicom.marks.shelf import Shelf
     from node.dicom.read.codec import Codec
     from node.dicom.retrieve import Destination
@@ -99,18 +100,23 @@ def harvest(
         raise ConfigurationError(f"{kept_apart}: the mapping leads back to patients; keep it outside of {out}")
     source = {"kind": "peer" if folder is None else "folder"}  # no AE title: it may name the hospital
     made = _opened(out, kept_apart)
+    cut: list[NodeError] = []
     if folder is not None:
         studies = _in_folder(folder, study)
     else:
         settings, called = homes.load(ctx.obj), peer_of(ctx, peer)
         dates = _dates(since, until)
-        studies = _of_peer(settings, called, dates, _lines(patient_list), study, _destination(move_to), made.knows)
+        chosen = _Chosen(dates, _lines(patient_list) or [""], study or [""])
+        studies, cut = _of_peer(settings, called, chosen, _destination(move_to), made.knows)
     if dry_run:
+        for error in cut:
+            complain(error.reason)
         _say_plan(made, studies, as_json=as_json)
         raise typer.Exit(0 if studies else NOTHING)
     with _alone(out) as fetched:
         made = _opened(out, kept_apart)  # another harvest may have ended meanwhile
         looked = harvest_all(made, studies, source, fetched)
+        looked.troubles += cut
         said = made.save(source)
     said |= {"found": len(studies), "harvested_before": looked.unchanged, "changed": looked.changed}
     said |= {"new_rows": made.new, "dropped_rows": made.dropped}
@@ -245,23 +251,29 @@ def _in_folder(folder: Path, wanted: list[str] | None) -> dict[str, Opened]:
 
 
 def _of_peer(
-    settings: Settings,
-    peer: Peer,
-    dates: str,
-    patients: list[str],
-    wanted: list[str] | None,
-    move_to: Destination | None,
-    is_known: Callable[[str], bool],
-) -> dict[str, Opened]:
+    settings: Settings, peer: Peer, chosen: _Chosen, move_to: Destination | None, is_known: Callable[[str], bool]
+) -> tuple[dict[str, Opened], list[NodeError]]:
     """Studies that may hold marks: those whose modalities say so, whose peer does not say, or that were named; and
-    those that held some when they were harvested."""
+    those that held some when they were harvested. Beside them, what the peer would not list."""
+    from node.dicom.holdings import find_studies
     from node.dicom.marks.shelf import MARKED_MODALITIES, PeerShelf
-    from node.dicom.retrieve import find_studies
+
+    cut: list[NodeError] = []
+
+    def matches(uid: str) -> list[FoundStudy]:
+        return find_studies(
+            settings,
+            peer,
+            dates=chosen.dates,
+            patient_ids=chosen.patients,
+            study_instance_uid=uid,
+            on_cut=lambda words: cut.append(PeerBusy(f"{words}: others are not known; --patient-list asks for less")),
+        )
 
     found = [
         match
-        for uid in wanted or [""]
-        for match in find_studies(settings, peer, dates=dates, patient_ids=patients or [""], study_instance_uid=uid)
+        for uid in chosen.studies
+        for match in matches(uid)
         if uid
         or not match.modalities
         or set(match.modalities) & set(MARKED_MODALITIES)
@@ -271,7 +283,16 @@ def _of_peer(
     def opened(uid: str) -> Opened:
         return lambda folder: PeerShelf(settings, peer, uid, folder, move_to=move_to)
 
-    return {match.study_instance_uid: opened(match.study_instance_uid) for match in found}
+    return {match.study_instance_uid: opened(match.study_instance_uid) for match in found}, cut
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What a peer is asked for; "" anything."""
+
+    dates: str
+    patients: list[str]
+    studies: list[str]
 
 
 def _destination(said: str) -> Destination | None:

@@ -1,4 +1,4 @@
-"""Studies, series and their objects from a peer: C-FIND, and C-GET over the same association that asks, or C-MOVE.
+"""Series, or some of their objects, from a peer: C-GET over the same association that asks, or C-MOVE.
 
 C-GET where the peer offers it: it needs no entry of ours in the peer's list of destinations, and no second listener.
 For C-MOVE we listen as long as it lasts, and take nothing but objects of the series that was asked for.
@@ -9,6 +9,7 @@ source  PS3.4 C.4.2 (C-MOVE), C.4.3 (C-GET), PS3.7 D.3.3.4 (role selection)
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,41 +22,31 @@ from pynetdicom import AE, evt
 
 from node.dicom import status
 from node.dicom.association import Broken, associate
-from node.dicom.elements import integer, text, texts, valid_uid
+from node.dicom.elements import valid_uid
 from node.dicom.header import read_header
-from node.dicom.negotiation import STUDY_ROOT_FIND, STUDY_ROOT_GET, STUDY_ROOT_MOVE
-from node.dicom.query import find
+from node.dicom.negotiation import STUDY_ROOT_GET, STUDY_ROOT_MOVE
 from node.dicom.tls import server_context
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.errors import ConfigurationError, NoCommonContext, NotUnderstood, PeerRefused, Permanent, Transient
+from node.errors import (
+    ConfigurationError,
+    NoCommonContext,
+    NotUnderstood,
+    PeerRefused,
+    Permanent,
+    Transient,
+)
 from node.settings import Peer, Settings
 
 _UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
-_MOVE_PATIENCE_S = 600.0
-"""A peer need not tell how far a C-MOVE has come, and may fetch the series from tape first."""
-
-_OBJECTS_OF_SERIES = 0x00201209
+_PATIENCE_S = 600.0
+"""A peer need not tell how far a retrieval has come, and may fetch the series from tape first."""
+_LATE_S = 3.0
+"""Some peers answer C-MOVE when the work is queued: how long after the last object the next may come."""
+_LOOK_S = 0.05
 
 OnObject = Callable[[int], None]
 """Called with the number of objects that have come."""
-
-
-@dataclass(frozen=True)
-class FoundStudy:
-    """A study that a peer has; modalities () where it does not say."""
-
-    study_instance_uid: str
-    modalities: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class FoundSeries:
-    """A series that a peer has; objects 0 where it does not say how many."""
-
-    series_instance_uid: str
-    modality: str
-    objects: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,64 +63,6 @@ class Destination:
 
     aet: str
     port: int
-
-
-def find_studies(
-    settings: Settings, peer: Peer, *, dates: str = "", patient_ids: Sequence[str] = ("",), study_instance_uid: str = ""
-) -> list[FoundStudy]:
-    """Studies of these patients ("" any), each once; what a peer brings beyond what was asked for is left out.
-
-    dates   "20250101-20250131", open at either side; "" any
-    raises  NoCommonContext where the peer offers no C-FIND; Transient, Permanent
-    """
-    found: dict[str, FoundStudy] = {}
-    with _finding(settings, peer) as association:
-        for patient_id in patient_ids:
-            keys = Dataset()
-            keys.QueryRetrieveLevel = "STUDY"
-            keys.StudyInstanceUID = study_instance_uid
-            keys.StudyDate = dates
-            keys.PatientID = patient_id
-            keys.ModalitiesInStudy = ""
-            for match in find(association, peer, keys):
-                uid, patient = text(match, 0x0020000D), text(match, 0x00100020)
-                asked_for = study_instance_uid in ("", uid) and (not patient_id or patient in ("", patient_id))
-                if valid_uid(uid) and asked_for:
-                    found[uid] = FoundStudy(uid, tuple(word.upper() for word in texts(match, 0x00080061)))
-    return list(found.values())
-
-
-def find_series(settings: Settings, peer: Peer, study_instance_uid: str) -> list[FoundSeries]:
-    """raises NoCommonContext where the peer offers no C-FIND; Transient, Permanent"""
-    keys = Dataset()
-    keys.QueryRetrieveLevel = "SERIES"
-    keys.StudyInstanceUID = study_instance_uid
-    keys.SeriesInstanceUID = ""
-    keys.Modality = ""
-    keys.NumberOfSeriesRelatedInstances = ""
-    with _finding(settings, peer) as association:
-        matches = [
-            FoundSeries(
-                text(match, 0x0020000E), text(match, 0x00080060).upper(), integer(match, _OBJECTS_OF_SERIES) or 0
-            )
-            for match in find(association, peer, keys)
-            if text(match, 0x0020000D) in ("", study_instance_uid)
-        ]
-    return [match for match in matches if valid_uid(match.series_instance_uid)]
-
-
-def find_objects(settings: Settings, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> dict[str, str]:
-    """SOP Instance UID → SOP Class UID of a series' objects; "" where the peer does not tell the class.
-
-    raises   NoCommonContext where the peer offers no C-FIND; Transient, Permanent
-    """
-    keys = _series(study_instance_uid, series_instance_uid)
-    keys.QueryRetrieveLevel = "IMAGE"
-    keys.SOPInstanceUID = ""
-    keys.SOPClassUID = ""
-    with _finding(settings, peer) as association:
-        matches = [(text(match, 0x00080018), text(match, 0x00080016)) for match in find(association, peer, keys)]
-    return {uid: kind for uid, kind in matches if valid_uid(uid)}
 
 
 def get_series(
@@ -166,6 +99,7 @@ def get_series(
     ):
         if not any(context.abstract_syntax == STUDY_ROOT_GET for context in association.accepted_contexts):
             raise NoCommonContext(f"{peer.aet} does not offer C-GET by study root; C-MOVE is the other way")
+        association.dimse_timeout = max(settings.dimse_timeout_s, _PATIENCE_S)
         keys = _series(study_instance_uid, series_instance_uid, only)
         ended = _ended(association.send_c_get(keys, STUDY_ROOT_GET), peer, "C-GET")
     return intake.fetched(ended)
@@ -194,9 +128,10 @@ def move_series(
         _listening(settings, peer, to, contexts, intake),
         associate(settings, peer, [(STUDY_ROOT_MOVE, _UNCOMPRESSED)]) as association,
     ):
-        association.dimse_timeout = max(settings.dimse_timeout_s, _MOVE_PATIENCE_S)
+        association.dimse_timeout = max(settings.dimse_timeout_s, _PATIENCE_S)
         keys = _series(study_instance_uid, series_instance_uid, only)
         ended = _ended(association.send_c_move(keys, to.aet, STUDY_ROOT_MOVE), peer, "C-MOVE", to)
+        intake.wait_for(ended.sent)
     if ended.sent and not intake.paths:
         raise PeerRefused(
             f"{peer.aet}: C-MOVE sent {ended.sent} objects and none came;"
@@ -238,6 +173,7 @@ class _Intake:
     def __init__(self, folder: Path, on_object: OnObject | None, of: tuple[str, str]) -> None:
         """of   study and series that are taken, and nothing else, whoever sends it"""
         self.paths: dict[Path, None] = {}
+        self._came = 0
         self._trouble: OSError | None = None
         self._folder = folder
         self._on_object = on_object
@@ -255,7 +191,21 @@ class _Intake:
         if self._trouble is not None:
             raise ConfigurationError(f"{self._folder}: cannot be written ({self._trouble.strerror})") from self._trouble
 
+    def wait_for(self, objects: int) -> None:
+        """Until so many were sent, taken or not, or nothing has come for a while."""
+        last, seen = time.monotonic(), self._came
+        while self._came < objects and time.monotonic() - last < _LATE_S:
+            time.sleep(_LOOK_S)
+            if self._came > seen:
+                last, seen = time.monotonic(), self._came
+
     def take(self, event: Any) -> int:
+        try:
+            return self._take(event)
+        finally:
+            self._came += 1
+
+    def _take(self, event: Any) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
         if not valid_uid(uid):
             return status.CANNOT_UNDERSTAND
@@ -323,7 +273,3 @@ def _ended(answers: Any, peer: Peer, service: str, to: Destination | None = None
             int(answer.get("NumberOfFailedSuboperations") or 0),
         )
     raise Broken(f"no final answer to {service}")
-
-
-def _finding(settings: Settings, peer: Peer) -> Any:
-    return associate(settings, peer, [(STUDY_ROOT_FIND, _UNCOMPRESSED)])

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from node.dicom.folder import scan
+from node.dicom.holdings import FoundSeries, find_objects, find_series
 from node.dicom.marks.masks import SEGMENTATIONS
 from node.dicom.marks.rejections import KEY_OBJECTS
 from node.dicom.marks.structures import STRUCTURE_SETS
-from node.dicom.retrieve import Destination, FoundSeries, find_objects, find_series, get_series, move_series
+from node.dicom.retrieve import Destination, get_series, move_series
 from node.errors import NotEligible, PeerRefused
 from node.settings import Peer, Settings
 

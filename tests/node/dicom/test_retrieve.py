@@ -1,8 +1,10 @@
-"""C-FIND and C-GET with another make."""
+"""C-GET and C-MOVE with another make."""
 
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,22 +18,13 @@ from pynetdicom import AE, evt
 
 from network.objects import CT, EXPLICIT, STUDY, ct_image
 from network.pacs import pynetdicom_scp
-from node.dicom.retrieve import (
-    Destination,
-    FoundSeries,
-    FoundStudy,
-    find_objects,
-    find_series,
-    find_studies,
-    get_series,
-    move_series,
-)
+from node.dicom.retrieve import Destination, get_series, move_series
 from node.errors import ConfigurationError, NoCommonContext, PeerBusy, PeerRefused, PeerUnreachable
 from node.settings import Peer, Settings
 from system.processes import free_port
 
 SETTINGS = Settings(aet="NODE", dimse_timeout_s=10)
-FIND, GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"
+GET = "1.2.840.10008.5.1.4.1.2.2.3"
 CONTEXTS = [(CT, [EXPLICIT])]
 
 
@@ -231,65 +224,26 @@ def test_a_peer_without_move_is_told(tmp_path: Path) -> None:
         move(peer, Destination("HARVEST", free_port()), tmp_path)
 
 
-def matches(**found: Any) -> Any:
-    def on_find(event: Any) -> Iterator[Any]:
-        keys = event.identifier
-        for uid, value in found.get(keys.QueryRetrieveLevel, {}).get(keys.get("PatientID") or "", []):
-            match = Dataset()
-            if keys.QueryRetrieveLevel == "STUDY":
-                assert keys.StudyDate == "20250101-"
-                match.StudyInstanceUID, match.ModalitiesInStudy = uid, value
-            else:
-                match.SeriesInstanceUID, match.Modality = uid, value
-            yield 0xFF00, match
-        yield 0x0000, None
+def test_what_comes_after_the_answer_to_a_move_is_waited_for(tmp_path: Path) -> None:
+    """The peer's objects go by a router, which passes them on a while later."""
+    free = free_port()
 
-    return on_find
+    def pass_on() -> None:
+        time.sleep(0.5)
+        ae = AE("ROUTER")
+        ae.add_requested_context(CT, EXPLICIT)
+        association = ae.associate("127.0.0.1", free, ae_title="HARVEST")
+        for image in images:
+            association.send_c_store(image)
+        association.release()
 
-
-def test_studies_of_several_patients_each_once() -> None:
-    there = {"A": [("1.1", ["CT", "SR"]), ("1.2", "CT")], "B": [("1.2", "CT"), ("1.3", "")]}
-    handlers = [(evt.EVT_C_FIND, matches(STUDY=there))]
-    with pynetdicom_scp([(FIND, [EXPLICIT])], handlers) as peer:
-        found = find_studies(SETTINGS, peer, dates="20250101-", patient_ids=["A", "B", "C"])
-    assert found == [FoundStudy("1.1", ("CT", "SR")), FoundStudy("1.2", ("CT",)), FoundStudy("1.3", ())]
-
-
-def test_what_a_peer_brings_beyond_what_was_asked_for_is_left_out() -> None:
-    """Some answer with all that they have; the list of patients may be that of those who agreed."""
-
-    def on_find(_: Any) -> Iterator[Any]:
-        for uid, patient in (("1.1", "A"), ("1.2", "B"), ("1.3", "")):
-            match = Dataset()
-            match.StudyInstanceUID, match.PatientID = uid, patient
-            yield 0xFF00, match
-        yield 0x0000, None
-
-    with pynetdicom_scp([(FIND, [EXPLICIT])], [(evt.EVT_C_FIND, on_find)]) as peer:
-        of_patient = find_studies(SETTINGS, peer, patient_ids=["A"])
-        of_uid = find_studies(SETTINGS, peer, study_instance_uid="1.2")
-    assert [study.study_instance_uid for study in of_patient] == ["1.1", "1.3"]
-    assert [study.study_instance_uid for study in of_uid] == ["1.2"]
-
-
-def test_objects_of_a_series_with_their_classes() -> None:
-    def on_find(event: Any) -> Iterator[Any]:
-        keys = event.identifier
-        assert (keys.QueryRetrieveLevel, keys.StudyInstanceUID, keys.SeriesInstanceUID) == ("IMAGE", "1.1", "1.1.1")
-        for uid, kind in (("1.1.1.1", CT), ("1.1.1.2", None), ("", CT)):
-            match = Dataset()
-            match.SOPInstanceUID = uid
-            if kind is not None:
-                match.SOPClassUID = kind
-            yield 0xFF00, match
-        yield 0x0000, None
-
-    with pynetdicom_scp([(FIND, [EXPLICIT])], [(evt.EVT_C_FIND, on_find)]) as peer:
-        assert find_objects(SETTINGS, peer, "1.1", "1.1.1") == {"1.1.1.1": CT, "1.1.1.2": ""}
-
-
-def test_series_of_a_study() -> None:
-    handlers = [(evt.EVT_C_FIND, matches(SERIES={"": [("1.1.1", "PR"), ("", "CT"), ("1.1.2", "CT")]}))]
-    with pynetdicom_scp([(FIND, [EXPLICIT])], handlers) as peer:
-        found = find_series(SETTINGS, peer, "1.1")
-    assert found == [FoundSeries("1.1.1", "PR"), FoundSeries("1.1.2", "CT")]
+    images = [image_to_send(number) for number in (1, 2)]
+    later = threading.Thread(target=pass_on)
+    handlers = [(evt.EVT_C_STORE, lambda _: 0x0000), (evt.EVT_RELEASED, lambda _: later.start())]
+    with (
+        pynetdicom_scp([(CT, [EXPLICIT])], handlers) as router,
+        moving(images, to=("127.0.0.1", router.port)) as (peer, _),
+    ):
+        fetched = move(peer, Destination("HARVEST", free), tmp_path)
+        later.join()
+    assert (len(fetched.paths), fetched.failed) == (2, 0)
