@@ -113,16 +113,20 @@ def _check_geometry(volume: Volume, source: SeriesSource) -> None:
 
 
 def _name_frames(built: Any, named: Mapping[str, SourceRef], source: SeriesSource) -> None:
-    """The frames of multi-frame images in place of the images that the library took them for."""
+    """The frames of multi-frame images in place of the images that the library took them for.
+
+    Segments of one slice share what the library says of it.
+    """
     frames = {uid: ref for uid, ref in named.items() if ref.frame is not None}
     if not frames:
         return
-    for group in built.PerFrameFunctionalGroupsSequence:
-        for item in group.DerivationImageSequence[0].SourceImageSequence:
-            ref = frames[str(item.ReferencedSOPInstanceUID)]
-            item.ReferencedSOPClassUID = source.of(ref).SOPClassUID
-            item.ReferencedSOPInstanceUID = ref.instance_uid
-            item.ReferencedFrameNumber = ref.frame
+    groups = built.PerFrameFunctionalGroupsSequence
+    items = [item for group in groups for item in group.DerivationImageSequence[0].SourceImageSequence]
+    for item in {id(item): item for item in items}.values():
+        ref = frames[str(item.ReferencedSOPInstanceUID)]
+        item.ReferencedSOPClassUID = source.of(ref).SOPClassUID
+        item.ReferencedSOPInstanceUID = ref.instance_uid
+        item.ReferencedFrameNumber = ref.frame
     images = []
     for uid in dict.fromkeys(ref.instance_uid for ref in frames.values()):
         image = Dataset()

@@ -37,16 +37,25 @@ def test_every_voxel_comes_back_where_it_was(scanned: Any, run_of: Any, tmp_path
         assert np.array_equal(back[..., number] > 0, wanted)
 
 
-def test_frames_of_a_multi_frame_image_are_named(run_of: Any, read_back: Any, tmp_path: Path) -> None:
-    run = run_of(made.enhanced_ct(tmp_path), lesions=1)
+@pytest.mark.parametrize("lesions", [1, 3])
+def test_frames_of_a_multi_frame_image_are_named(lesions: int, run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    """Those of several lesions on one slice too."""
+    run = run_of(made.enhanced_ct(tmp_path / "in"), lesions=lesions)
     ds = read_back(_segmentation(run))
-    named = {
-        int(group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber)
-        for group in ds.PerFrameFunctionalGroupsSequence
-    }
-    lesion = run.findings.lesions[0]
-    wanted = {ref.frame for index, ref in enumerate(run.grid.sources) if lesion.mask[index].any()}
-    assert named == wanted
+    [shared] = ds.SharedFunctionalGroupsSequence
+    named = []
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        [segment] = group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence
+        [image] = group.DerivationImageSequence[0].SourceImageSequence
+        named.append((int(segment.ReferencedSegmentNumber), int(image.ReferencedFrameNumber)))
+    wanted = [
+        (number, ref.frame)
+        for number, lesion in enumerate(run.findings.lesions, start=1)
+        for index, ref in enumerate(run.grid.sources)
+        if lesion.mask[index].any()
+    ]
+    assert sorted(named) == sorted(wanted)
+    assert complaints(made.keep(tmp_path / "out", run.results), run.paths) == []
 
 
 def test_who_found_what_where_stands_in_each_segment(ct_run: Any, read_back: Any) -> None:
