@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from gate import own, report, tools
+from gate import forms, own, report, tools
 from gate.files import Case, Complaint
 
 Check = Callable[[Case], Iterator[Complaint]]
@@ -38,8 +38,9 @@ CHECKS: dict[str, Check] = {
     "codes": own.codes,
     "layout": report.layout,
     "values": report.values,
+    "forms": forms.forms,
 }
-OWN = ("identity", "refs", "derived", "segmentation", "codes", "layout", "values")
+OWN = ("identity", "refs", "derived", "segmentation", "codes", "layout", "values", "forms")
 """Checks that start no program: milliseconds per object."""
 
 

@@ -153,6 +153,31 @@ def _two_windows(ds: Any) -> None:
         item.WindowCenter, item.WindowWidth = [40, -600], [400, 1500]
 
 
+def _half_a_pixel_off(ds: Any) -> None:
+    line = ds.GraphicAnnotationSequence[0].GraphicObjectSequence[0]
+    line.GraphicData = [float(value) - 0.5 for value in line.GraphicData]
+
+
+def _axes_on_the_next_image(ds: Any) -> None:
+    annotation = ds.GraphicAnnotationSequence[0]
+    reference = annotation.ReferencedImageSequence[0]
+    reference.ReferencedSOPInstanceUID = str(reference.ReferencedSOPInstanceUID)[:-1] + "4"
+
+
+def _words(old: str, new: str) -> Mutation:
+    def mutation(ds: Any) -> None:
+        text = ds.GraphicAnnotationSequence[0].TextObjectSequence[0]
+        assert old in text.UnformattedTextValue
+        text.UnformattedTextValue = text.UnformattedTextValue.replace(old, new)
+
+    return mutation
+
+
+def _exchanged_segments(ds: Any) -> None:
+    one, other = ds.SegmentSequence
+    one.TrackingUID, other.TrackingUID = other.TrackingUID, one.TrackingUID
+
+
 def _segment_without_tracking(ds: Any) -> None:
     del ds.SegmentSequence[0].TrackingUID
 
@@ -237,6 +262,18 @@ MISTAKES: list[tuple[str, str, str, Mutation]] = [
     ("evidence incomplete", "refs", "sr", _short_evidence),
     ("evidence in the wrong series", "refs", "sr", _wrong_series_in_evidence),
     ("axes drawn on nothing", "refs", "gsps", _axes_on_nothing),
+    ("axes half a pixel off", "forms", "gsps", _half_a_pixel_off),
+    ("axes on the next image", "forms", "gsps", _axes_on_the_next_image),
+    ("another lesion's number", "forms", "gsps", _words("lesion 1:", "lesion 2:")),
+    ("another length in words", "forms", "gsps", _words("5.6 x", "5.8 x")),
+    ("another score in words", "forms", "gsps", _words("score 0.91", "score 0.19")),
+    ("another lesion's segment", "forms", "seg", _exchanged_segments),
+    (
+        "segment called by another number",
+        "forms",
+        "seg",
+        lambda ds: _set(SegmentLabel="AI lesion 2")(ds.SegmentSequence[0]),
+    ),
     # seen by outside tools
     ("displayed area absent", "iod", "gsps", _set(DisplayedAreaSelectionSequence=None)),
     ("two windows in one presentation state", "ps", "gsps", _two_windows),

@@ -94,7 +94,7 @@ def _lesion(name: str, lesion: Lesion, findings: Findings, where: Place, stamp: 
     items += [
         content.numeric(codes.LONG_AXIS, _length(lesion.long_axis_mm), codes.MILLIMETRE, [long_axis]),
         content.numeric(codes.SHORT_AXIS, _length(lesion.short_axis_mm), codes.MILLIMETRE, [short_axis]),
-        content.numeric(codes.CERTAINTY, round(100 * lesion.score), codes.PERCENT, [long_axis]),
+        content.numeric(codes.CERTAINTY, round(100 * round(lesion.score, 2)), codes.PERCENT, [long_axis]),
         content.text(codes.COMMENT, name),  # what viewers show in their list
     ]
     return content.container(codes.MEASUREMENT_GROUP, items, template="1501")

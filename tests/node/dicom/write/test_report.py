@@ -97,7 +97,7 @@ def test_lesions_of_several_series_have_names_of_their_own(ct_run: Any, read_bac
 
 def test_numbers_are_those_of_the_sentences(ct_run: Any, read_back: Any) -> None:
     lesion = replace(
-        ct_run.findings.lesions[0], long_axis_mm=8.1432, short_axis_mm=0.0421, volume_mm3=1234.56, score=0.9149
+        ct_run.findings.lesions[0], long_axis_mm=8.1432, short_axis_mm=0.0421, volume_mm3=1234.56, score=0.905
     )
     measured = Measurement(made.NOISE, 25.664, made.HU, "", "input")
     score = Score(made.QUALITY, 3.4143, (0.0, 4.0), made.MODEL)
