@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from node.cli.audit_export import export
 from node.cli.studies import JSON, open_database
-from node.cli.words import complain, moment, person, print_json, say, table
+from node.cli.words import complain, moment, person, print_json, remark, say, table
 
 if TYPE_CHECKING:
     from node.db.tables import AuditEventRow
 
+_PAGE = 1000
+"""Events that are read together where all are wanted."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FIELDS = ("number", "at", "action", "outcome", "peer", "study_instance_uid", "patient_id", "actor", "detail", "digest")
 
@@ -34,14 +39,24 @@ def query(
     study: str = typer.Option("", "--study", help="Study Instance UID, exact."),
     peer: str = typer.Option("", "--peer", help="AE title, exact."),
     action: str = typer.Option("", "--action", help='Exact, or its first part: "association" finds all of them.'),
-    limit: int = typer.Option(200, "--limit", min=1, help="At most so many, the newest."),
+    after: int | None = typer.Option(
+        None,
+        "--after",
+        min=0,
+        help="Only events behind this number, and of these the first; for going on page by page.",
+    ),
+    limit: int = typer.Option(200, "--limit", min=1, help="At most so many: the newest, or the first behind --after."),
+    everything: bool = typer.Option(False, "--all", help="All that fit, however many; with --json one to a line."),
     as_json: bool = JSON,
 ) -> None:
     """Who did what and when: query the audit trail, oldest first. That you asked is recorded too.
 
+    Says on standard error where more events fit than are shown. Numbers have no gaps and never change.
+
     \b
     pacsnode --home DIR audit --since 2h --action association
     pacsnode --home DIR audit --patient 4711 --json
+    pacsnode --home DIR audit --since 2026-01-01 --until 2026-02-01 --all --json > january.jsonl
     pacsnode --home DIR audit verify
     pacsnode --home DIR audit export --format dicom --since 7d --out week.xml
     """
@@ -57,24 +72,55 @@ def query(
         study_instance_uid=study,
         peer=peer,
         action=action,
+        after=after,
         limit=limit,
     )
-    found = trail.ask(open_database(ctx), question, actor=person())
-    _show(found, as_json=as_json)
+    if everything:
+        pages = trail.ask_all(open_database(ctx), replace(question, limit=_PAGE), actor=person())
+        _stream(pages, as_json=as_json)
+        return
+    answer = trail.ask(open_database(ctx), question, actor=person())
+    _show(answer.events, as_json=as_json)
+    if answer.is_cut and after is None:
+        remark(f"these are the newest {limit}, and older ones fit too: --after 0 begins with the first, --all has all")
+    elif answer.is_cut:
+        remark(f"more events fit: --after {answer.events[-1].number} goes on")
 
 
-def _show(found: list[AuditEventRow], *, as_json: bool) -> None:
-    if as_json:
-        print_json([{name: getattr(event, name) for name in _FIELDS} for event in found])
-    elif found:
-        table(
-            "",
-            [">#", "=time (UTC)", "=action", "outcome", "peer", "study", "actor", "detail"],
-            [_row(e) for e in found],
-        )
+def _stream(pages: Iterable[Sequence[AuditEventRow]], *, as_json: bool) -> None:
+    found = False
+    for events in pages:
+        found = True
+        if as_json:
+            for event in events:
+                typer.echo(json.dumps(_fields(event), ensure_ascii=False))
+        else:
+            _table(events)
     if not found:
         complain("no event fits")
         raise typer.Exit(1)
+
+
+def _fields(event: AuditEventRow) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in _FIELDS}
+
+
+def _show(found: Sequence[AuditEventRow], *, as_json: bool) -> None:
+    if as_json:
+        print_json([_fields(event) for event in found])
+    elif found:
+        _table(found)
+    if not found:
+        complain("no event fits")
+        raise typer.Exit(1)
+
+
+def _table(found: Sequence[AuditEventRow]) -> None:
+    table(
+        "",
+        [">#", "=time (UTC)", "=action", "outcome", "peer", "study", "actor", "detail"],
+        [_row(event) for event in found],
+    )
 
 
 def _row(event: AuditEventRow) -> list[object]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from node.cli import busy
 from node.cli import home as homes
-from node.cli.words import complain, duration, out, print_json, remark, say, table
+from node.cli.words import complain, duration, out, person, print_json, remark, say, table
 
 if TYPE_CHECKING:
     from node.db.session import Database
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _PANEL = "Studies"
 _MOST_NAMED = 20
+_NAMELESS: dict[str, Any] = {"patient_id": "", "accession_number": "", "study_date": "", "description": ""}
+_UNRECORDED = "the audit trail cannot be written now, so nothing that names a patient is shown: see pacsnode check"
 JSON = typer.Option(False, "--json", help="One JSON document instead of text.")
 
 
@@ -65,10 +68,15 @@ def studies(
 
     if state and state not in set(RevisionState):
         raise typer.BadParameter(f"--state {state!r}: one of {', '.join(RevisionState)}")
-    with open_database(ctx).read() as session:
+    database = open_database(ctx)
+    with database.read() as session:
         among = views.failures(session).studies if failed else None
         found = views.studies(session, state=state, search=search, held=held, among=among, limit=limit + 1)
     is_cut, found = len(found) > limit, found[:limit]
+    asked = {"search": search, "state": state, "failed": failed, "held": held, "limit": limit}
+    if found and not _note_list(database, found, asked):
+        found = [replace(line, **_NAMELESS) for line in found]
+        remark(_UNRECORDED)
     if as_json:
         print_json(found)
     elif found:
@@ -82,6 +90,21 @@ def studies(
     if not found:
         complain("no such study" if search or state or failed or held else "no study has come in yet")
         raise typer.Exit(1)
+
+
+def _note_list(database: Database, found: list[StudyLine], asked: dict[str, object]) -> bool:
+    from node.audit.events import Action
+    from node.jobs import viewing
+
+    patients = {line.patient_id for line in found}
+    return viewing.note(
+        database,
+        Action.STUDIES_LISTED,
+        actor=person(),
+        study_instance_uid=found[0].study_instance_uid if len(found) == 1 else "",
+        patient_id=patients.pop() if len(patients) == 1 else "",
+        question={name: value for name, value in asked.items() if value},
+    )
 
 
 def _row(line: StudyLine) -> list[object]:
@@ -124,11 +147,14 @@ def study(
     \b
     pacsnode --home DIR study 1.2.826.0.1.3680043.8.498.1
     """
+    from node.audit.events import Action
     from node.cli import timeline
     from node.db import timeline as timelines
     from node.db import views
+    from node.jobs import viewing
 
-    with open_database(ctx).read() as session:
+    database = open_database(ctx)
+    with database.read() as session:
         found = views.find_studies(session, uid, limit=_MOST_NAMED + 1)
         line = timelines.timeline(session, found[0]) if len(found) == 1 else None
     if line is None:
@@ -136,6 +162,15 @@ def study(
         several = "\n  ".join([f"{uid} may be any of:", *found[:_MOST_NAMED], *more])
         complain(several if found else f"no study {uid} was received here")
         raise typer.Exit(1)
+    if not viewing.note(
+        database,
+        Action.STUDY_VIEWED,
+        actor=person(),
+        study_instance_uid=line.study_instance_uid,
+        patient_id=line.patient_id,
+    ):
+        line = replace(line, **_NAMELESS)
+        remark(_UNRECORDED)
     if as_json:
         print_json(line)
     else:
@@ -158,7 +193,6 @@ def resend(
     pacsnode --home DIR resend 1.2.3.4
     pacsnode --home DIR resend --to MAINPACS
     """
-    from node.cli.words import person
     from node.db import purging
     from node.jobs import address, deliver
 
@@ -197,7 +231,6 @@ def retry(
     \b
     pacsnode --home DIR retry 1.2.3.4
     """
-    from node.cli.words import person
     from node.jobs import again
 
     found = again.retry(open_database(ctx), homes.load(ctx.obj), uid, actor=person())

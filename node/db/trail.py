@@ -57,11 +57,17 @@ class Question:
     peer: str = ""
     action: str = ""
     """Exact, or the first part: "instance" finds instance.stored, instance.conflict…"""
+    after: int | None = None
+    """Only events behind this one, and of these the first instead of the newest."""
+    up_to: int | None = None
     limit: int = 1000
 
 
 def find(session: Session, question: Question) -> list[AuditEventRow]:
-    """The newest `limit` events that fit, oldest first. Each statement is answered by one index of the trail."""
+    """Of the events that fit the newest `limit`, or the first behind `after`; oldest first.
+
+    Each statement is answered by one index of the trail.
+    """
     queries = [_query(question)]
     if question.patient_id:
         named, nameless = AuditEventRow.patient_id == question.patient_id, AuditEventRow.patient_id == ""
@@ -69,9 +75,11 @@ def find(session: Session, question: Question) -> list[AuditEventRow]:
         parts = [studies[start : start + _TOGETHER] for start in range(0, len(studies), _TOGETHER)]
         of_studies = [queries[0].where(nameless, AuditEventRow.study_instance_uid.in_(part)) for part in parts]
         queries = [queries[0].where(named), *of_studies]
-    newest = (query.order_by(AuditEventRow.number.desc()).limit(question.limit) for query in queries)
-    rows = sorted((row for query in newest for row in session.scalars(query)), key=lambda row: row.number)
-    return rows[-question.limit :]
+    number = AuditEventRow.number
+    order = number.desc() if question.after is None else number.asc()
+    ends = (query.order_by(order).limit(question.limit) for query in queries)
+    rows = sorted((row for query in ends for row in session.scalars(query)), key=lambda row: row.number)
+    return rows[-question.limit :] if question.after is None else rows[: question.limit]
 
 
 def _studies_of(session: Session, patient_id: str) -> set[str]:
@@ -88,6 +96,10 @@ def _query(question: Question) -> Select[AuditEventRow]:
         query = query.where(AuditEventRow.at >= question.since)
     if question.until:
         query = query.where(AuditEventRow.at < question.until)
+    if question.after is not None:
+        query = query.where(AuditEventRow.number > question.after)
+    if question.up_to is not None:
+        query = query.where(AuditEventRow.number <= question.up_to)
     for name in ("study_instance_uid", "peer"):
         value = getattr(question, name)
         if value:
@@ -97,6 +109,12 @@ def _query(question: Question) -> Select[AuditEventRow]:
             (AuditEventRow.action == question.action) | AuditEventRow.action.startswith(question.action + ".")
         )
     return query
+
+
+def is_told(session: Session, action: str, *, since: str, detail: Mapping[str, Any], **fields: str) -> bool:
+    """Whether there is such an event that happened since."""
+    query = select(AuditEventRow.detail).where(AuditEventRow.action == action, AuditEventRow.at >= since)
+    return any(told == detail for told in session.scalars(query.filter_by(**fields)))
 
 
 def walk(session: Session, *, up_to: int) -> Iterator[AuditEventRow]:

@@ -15,23 +15,58 @@ from node.db.trail import Question
 from node.jobs.record import record
 
 
-def ask(database: Database, question: Question, *, actor: str) -> list[AuditEventRow]:
-    """The events that fit, oldest first. The question itself becomes an event."""
+@dataclass(frozen=True)
+class Answer:
+    """Events that fit, oldest first."""
+
+    events: list[AuditEventRow]
+    is_cut: bool
+    """Whether more of them fit."""
+
+
+def ask(database: Database, question: Question, *, actor: str) -> Answer:
+    """The question itself becomes an event."""
     with database.read() as session:
-        found = trail.find(session, question)
+        found = trail.find(session, dataclasses.replace(question, limit=question.limit + 1))
+    is_cut = len(found) > question.limit
+    if is_cut:
+        found.pop(0 if question.after is None else -1)
+    _record(database, question, actor, events=len(found))
+    return Answer(found, is_cut)
+
+
+def ask_all(database: Database, question: Question, *, actor: str) -> Iterator[list[AuditEventRow]]:
+    """All events up to now that fit, oldest first, `limit` at a time. The question itself becomes an event first."""
+    with database.read() as session:
+        head = trail.head(session)
+    up_to = head.number if head is not None else 0
+    _record(database, question, actor, events="all", up_to=up_to)
+    return _pages(database, dataclasses.replace(question, after=question.after or 0, up_to=up_to))
+
+
+def _pages(database: Database, question: Question) -> Iterator[list[AuditEventRow]]:
+    while True:
+        with database.read() as session:
+            found = trail.find(session, question)
+        if not found:
+            return
+        yield found
+        question = dataclasses.replace(question, after=found[-1].number)
+
+
+def _record(database: Database, question: Question, actor: str, **found: object) -> None:
+    asked = {name: value for name, value in dataclasses.asdict(question).items() if value}
+    patient_id = asked.pop("patient_id", "")
+    study = asked.pop("study_instance_uid", "")
     with database.write() as session:
-        asked = {name: value for name, value in dataclasses.asdict(question).items() if value}
-        patient_id = asked.pop("patient_id", "")
-        study = asked.pop("study_instance_uid", "")
         record(
             session,
             Action.TRAIL_QUERIED,
             actor=actor,
             patient_id=patient_id,
             study_instance_uid=study,
-            detail={"question": asked, "events": len(found)},
+            detail={"question": asked, **found},
         )
-    return found
 
 
 @dataclass(frozen=True)

@@ -80,3 +80,37 @@ def test_a_patient_has_the_events_of_its_studies_in_table_and_json(run, seeded: 
     assert [(event["study_instance_uid"], event["patient_id"]) for event in found] == [(INCOMPLETE, "")]
     assert "delivery.deferred" in run("audit", "--patient", patient).stdout
     assert run("audit", "verify").exit_code == 0
+
+
+def test_an_auditor_reads_all_of_it_page_by_page(run) -> None:
+    run("audit")
+    whole = [json.loads(line) for line in run("audit", "--all", "--json").stdout.splitlines()]
+    assert [one["number"] for one in whole] == [*range(1, len(whole) + 1)]
+    seen: list[int] = []
+    while (page := run("audit", "--after", str(seen[-1] if seen else 0), "--limit", "3", "--json")).exit_code == 0:
+        events = json.loads(page.stdout)
+        assert len(events) == 3 or "more events fit" not in page.stderr
+        seen += [one["number"] for one in events]
+        if len(seen) > len(whole):
+            break
+    assert seen[: len(whole)] == [one["number"] for one in whole]
+
+
+def test_a_cut_list_says_so_and_a_whole_one_does_not(run) -> None:
+    cut = run("audit", "--limit", "2")
+    assert "these are the newest 2, and older ones fit too" in cut.stderr
+    assert "more events fit: --after 2 goes on" in run("audit", "--after", "0", "--limit", "2").stderr
+    assert "fit" not in run("audit", "--limit", "2000").stderr
+    assert "fit" not in run("audit", "--all").stderr
+
+
+def test_that_all_was_asked_for_is_recorded_before_anything_is_shown(run, seeded: Database) -> None:
+    run("audit", "--all", "--patient", "P-2")
+    last = json.loads(run("audit", "--action", "trail", "--json").stdout)[-1]
+    assert (last["patient_id"], last["detail"]["events"]) == ("P-2", "all")
+    assert last["detail"]["up_to"] == last["number"] - 1
+
+
+def test_nothing_that_fits_is_said_of_all_too(run) -> None:
+    result = run("audit", "--all", "--peer", "NOBODY")
+    assert (result.exit_code, result.stdout) == (1, "")

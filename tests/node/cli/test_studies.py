@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from node.cli import words
 from node.db import views
@@ -192,3 +193,31 @@ def test_of_many_studies_that_may_be_meant_the_first_are_named(run, seeded: Data
     told = run("study", "1.").stderr
     assert "may be any of" in told
     assert "and more: pacsnode studies 1." in told
+
+
+def test_who_looks_at_studies_is_in_the_trail(run, seeded: Database) -> None:
+    for _ in range(3):
+        run("study", DELIVERED)
+        run("studies", "--state", "delivered")
+    run("studies", DELIVERED)
+    events = json.loads(run("audit", "--json").stdout)
+    looks = [one for one in events if one["action"] in ("study.viewed", "studies.listed")]
+    assert [(one["action"], one["study_instance_uid"]) for one in looks] == [
+        ("study.viewed", DELIVERED),
+        ("studies.listed", DELIVERED),
+        ("studies.listed", DELIVERED),
+    ]
+    assert all(one["patient_id"] and one["actor"] == words.person() for one in looks)
+    assert looks[1]["detail"]["question"] == {"state": "delivered", "limit": 50}
+
+
+def test_what_cannot_be_recorded_names_no_patient(run, seeded: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.jobs.viewing.note", lambda *_given, **_more: False)
+    with seeded.read() as session:
+        patients = set(session.scalars(select(StudyRow.patient_id)))
+    for asked in (("studies",), ("studies", "--json"), ("study", DELIVERED), ("study", DELIVERED, "--json")):
+        shown = run(*asked)
+        assert shown.exit_code == 0
+        assert DELIVERED in shown.stdout
+        assert not [one for one in patients if one in shown.stdout]
+        assert "the audit trail cannot be written now" in shown.stderr

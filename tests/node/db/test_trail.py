@@ -115,3 +115,21 @@ def test_every_statement_is_answered_by_an_index(tmp_path: Path) -> None:
     assert len(steps) == 4
     assert all(step.startswith("SEARCH") and "INDEX ix_" in step for step in steps), steps
     database.close()
+
+
+def numbers(database: Database, **question: Any) -> list[int]:
+    with database.read() as session:
+        return [row.number for row in trail.find(session, Question(**question))]
+
+
+def test_page_by_page_every_event_comes_once_and_what_is_recorded_meanwhile_comes_too(told: Database) -> None:
+    for question in ({}, {"patient_id": "P-2"}, {"action": "instance"}):
+        whole = numbers(told, **question)
+        seen: list[int] = []
+        while page := numbers(told, after=seen[-1] if seen else 0, limit=2, **question):
+            seen += page
+            if len(seen) == 2:
+                with told.write() as session:
+                    record(session, Action.INSTANCE_STORED, study_instance_uid=B, patient_id="P-2", peer="CT1")
+        assert seen == [*whole, seen[-1]], question
+        assert numbers(told, up_to=whole[-1], after=0, **question) == whole
