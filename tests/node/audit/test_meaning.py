@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from network.ps3_15 import complaints
 from node.audit.chain import Sealed
 from node.audit.events import FAILED, Action
 from node.audit.grouping import UNTOLD, Told
@@ -19,7 +20,6 @@ from node.audit.meaning import Caller, Facts, Teller
 from node.audit.message import Message, Origin
 from node.audit.xml import to_xml
 
-from .standard import complaints
 from .stored import STUDY, Trail, one_of_each
 
 CT, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.34"
