@@ -183,12 +183,8 @@ class TrainingSet:
         refusals = list(study.refusals)
         rows, lesions = [], []
         images: dict[Path, bool] = {}
-        places = self.mapping.places(study.study_uid)
-        earlier = [row for place in sorted(places) for row in self._rows.pop(place, [])]
         try:
-            for place in places:
-                self._lesions.pop(place, None)
-                self._clear(*place)
+            earlier = self._withdraw(study.study_uid)
             for mark in _once(study.marks, refusals):
                 try:
                     row = self._row(mark, patient, number, study.study_uid, Split(self.mapping.share(patient_id)))
@@ -227,14 +223,7 @@ class TrainingSet:
         """
         self.mapping.save()
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            lesions, table = (path.with_suffix(_UNFINISHED) for path in (self.lesions, self.table))
-            self._write_lesions(lesions)
-            write_table(table, self.rows)
-            for path in (lesions, table):
-                _sync(path)
-            lesions.replace(self.lesions)
-            table.replace(self.table)
+            self._write_rows()
             self._note_refusals()
             self.mapping.done.update(self._finished)
             self._finished.clear()
@@ -245,6 +234,16 @@ class TrainingSet:
             raise ConfigurationError(f"{self.out}: cannot be written ({exc.strerror})") from exc
         self.mapping.save()
         return said
+
+    def _write_rows(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        lesions, table = (path.with_suffix(_UNFINISHED) for path in (self.lesions, self.table))
+        self._write_lesions(lesions)
+        write_table(table, self.rows)
+        for path in (lesions, table):
+            _sync(path)
+        lesions.replace(self.lesions)
+        table.replace(self.table)
 
     def summary(self, source: AnyMapping[str, Any]) -> dict[str, Any]:
         """Counts over everything harvested so far."""
@@ -299,6 +298,23 @@ class TrainingSet:
             origin=f"{about.origin}{' (device)' if about.observer == 'device' else ''}",
             institution=self.mapping.institution(about.institution),
         )
+
+    def _withdraw(self, study_uid: str) -> list[LesionRow]:
+        """Takes away what there is of a study; whoever is cut off behind it has a study less, and no row without its
+        images."""
+        places = sorted(self.mapping.places(study_uid))
+        earlier = [row for place in places for row in self._rows.pop(place, [])]
+        for place in places:
+            self._lesions.pop(place, None)
+        if earlier:
+            digest = self.mapping.digest("study", study_uid)
+            self._finished.pop(digest, None)
+            self.mapping.done.pop(digest, None)
+            self.mapping.save()
+            self._write_rows()
+        for place in places:
+            self._clear(*place)
+        return earlier
 
     def _clear(self, patient: int, study: int) -> None:
         """Images under these numbers: of an unfinished harvest, which may have given the numbers to somebody else."""

@@ -556,3 +556,20 @@ def test_a_changed_study_that_comes_in_part_keeps_its_rows_unless_something_is_r
     (again,) = shelves(export)
     assert troubles_of(made, {again.study_uid: lambda _: again}, {}) == []
     assert len(made) == (2 if rejecting else 3)
+
+
+def test_a_harvest_that_is_killed_over_a_changed_study_leaves_no_row_without_its_images(
+    export: Path, tmp_path: Path
+) -> None:
+    (first,) = shelves(export)
+    made = training_set(tmp_path)
+    assert troubles_of(made, {first.study_uid: lambda _: first}, {}) == []
+    made.save({})
+    add(export, marks.gsps(headers(export)[7], marks.axes(marks.centred()), uid="1.2.3.11.9"), "later")
+    (changed,) = shelves(export)
+    with Codec() as codec:
+        training_set(tmp_path).add(marks_of(changed, codec), codec, holdings=changed.holdings())
+    again = training_set(tmp_path)  # nothing was saved
+    assert (len(again), again.has(first.study_uid)) == (0, False)
+    assert troubles_of(again, {first.study_uid: lambda _: changed}, {}) == []
+    assert [row.patient for row in again.rows] == [1, 1, 1]
