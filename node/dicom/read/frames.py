@@ -6,8 +6,9 @@ looked for in the frame's own functional groups, then in the shared ones, then a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -21,6 +22,8 @@ from node.errors import NotEligible, NotUnderstood
 _PIXEL_DATA = 0x7FE00008
 """Float Pixel Data: the lowest of the three pixel data tags."""
 _MOST_FRAMES = 20_000
+_LOCATION_TOLERANCE = 0.1
+"""Share of a step by which steps between slice locations may differ."""
 _DESCRIPTIONS = (0x0008103E, 0x00181030, 0x00081030)
 """Series Description, Protocol Name, Study Description."""
 
@@ -42,17 +45,18 @@ def _derived(dataset: Dataset, tag: int) -> str:
 ACQUISITION_NUMBER, TEMPORAL_POSITION = "acquisition number", "temporal position"
 CARDIAC_PHASE, RESPIRATORY_PHASE, DESCRIPTION = "cardiac phase", "respiratory phase", "series description"
 ACQUISITION_TIME, CONTENT_TIME, IMAGE_TYPE = "acquisition time", "content time", "image type"
+TRIGGER_TIME, IMAGE_COMMENTS = "trigger time", "image comments"
 MULTI_FRAME = "multi-frame image"
 """Which of several a frame is of: frames of one belong together."""
 _PHASE_KEYS: tuple[tuple[str, int, int, Callable[[Dataset, int], str]], ...] = (
     (ACQUISITION_NUMBER, 0x00200012, 0x00209156, _label),
     (TEMPORAL_POSITION, 0x00200100, 0x00209128, _label),
     (CARDIAC_PHASE, 0x00209241, 0x00209241, _label),
-    ("trigger time", 0x00181060, 0x00209153, _label),
+    (TRIGGER_TIME, 0x00181060, 0x00209153, _label),
     (RESPIRATORY_PHASE, 0x00209245, 0x00209245, _label),
     (IMAGE_TYPE, 0x00080008, 0x00080008, _derived),
     (DESCRIPTION, 0x0008103E, 0x0008103E, text),
-    ("image comments", 0x00204000, 0x00209158, text),
+    (IMAGE_COMMENTS, 0x00204000, 0x00209158, text),
     ("stack", 0x00209056, 0x00209056, text),
     ("contrast agent", 0x00180010, 0x00180010, text),
     ("kernel", 0x00181210, 0x00181210, text),
@@ -93,6 +97,7 @@ class Frame:
     patient_id: str = ""
     samples: int = 1
     """Values of a pixel: a page in colour has three."""
+    slice_location_mm: float | None = None
 
     @property
     def is_of_several(self) -> bool:
@@ -153,6 +158,16 @@ def frames_of(path: Path) -> tuple[list[Frame], Acquisition]:
     return found, _acquisition(groups[0])
 
 
+def stated_steps_mm(frames: Sequence[Frame]) -> tuple[float, ...]:
+    """What may be the step from slice to slice: as stated, between slice locations, and how thick slices are."""
+    spacings = [abs(frame.spacing_between_slices_mm) for frame in frames if frame.spacing_between_slices_mm]
+    locations = sorted(frame.slice_location_mm for frame in frames if frame.slice_location_mm is not None)
+    apart = [after - before for before, after in pairwise(locations)] if len(locations) == len(frames) else []
+    is_even = bool(apart) and max(apart) - min(apart) <= _LOCATION_TOLERANCE * max(apart)
+    thicknesses = [frame.slice_thickness_mm for frame in frames if frame.slice_thickness_mm]
+    return tuple(median(given) for given in (spacings, apart if is_even else [], thicknesses) if given)
+
+
 def described(acquisition: Acquisition, frames: Iterable[Frame]) -> Acquisition:
     """With the median exposure of all slices: the tube current follows the patient."""
     exposures = [frame.exposure_mas for frame in frames if frame.exposure_mas is not None]
@@ -188,6 +203,7 @@ def _frame(path: Path, index: int, groups: _Groups, *, multi_frame: bool) -> Fra
         instance_number=index + 1 if multi_frame else integer(top, 0x00200013),
         patient_id=text(top, 0x00100020),
         samples=integer(top, 0x00280002) or 1,
+        slice_location_mm=number(top, 0x00201041),
     )
 
 

@@ -25,6 +25,11 @@ STEP_TOLERANCE = 0.05
 SAME_PLACE_MM = 0.01
 ROUNDED_TO_MM = 0.1
 """What positions are often rounded to: of thin steps, half of that is more than their share."""
+WHOLE_MM = 1.0
+"""What some systems round all positions to."""
+LEAST_ODD_STEPS = 3
+"""Steps of the rarer length, in the order in which rounding makes them: fewer may be slices that are missing."""
+_SEARCH_STEPS = 60
 TILT_TOLERANCE_DEG = 0.1
 _ROUNDING_ERROR = 1e-6
 """Of a division of binary numbers."""
@@ -77,12 +82,18 @@ def distances(plane: Plane, positions: Array) -> Array:
 
 
 def place(
-    plane: Plane, positions: Array, spacing_yx_mm: tuple[float, float], *, thickness_mm: float | None
+    plane: Plane,
+    positions: Array,
+    spacing_yx_mm: tuple[float, float],
+    *,
+    thickness_mm: float | None,
+    stated_mm: Sequence[float] = (),
 ) -> Placement:
     """Affine and steps of slices already in order.
 
-    positions      float64 (Z, 3), mm, strictly increasing along the normal
+    positions      float64 (Z, 3), mm, increasing along the normal; of one place only where they are rounded
     thickness_mm   the step of a single slice, which has none of its own
+    stated_mm      what the headers say that may be the step
     """
     count = len(positions)
     if count == 1:
@@ -90,12 +101,22 @@ def place(
         step, origin = plane.normal * thickness, positions[0]
         return Placement(_affine(plane, step, origin, spacing_yx_mm), (thickness, *spacing_yx_mm), True, 0.0, ())
     step, origin = _best_line(positions)
+    even = _on_the_line(plane, positions)
+    rounded = None if even else rounded_grid(plane, positions, stated_mm)
+    if rounded is not None:
+        step, origin = rounded
+        even = True
     along = float(step @ plane.normal)
     places = distances(plane, positions)
-    even, aside = evenly_spaced(plane, positions), _aside_mm(plane, positions)
-    straight = aside <= max(_allowed(along, positions), min(spacing_yx_mm) / 2)
+    aside = _aside_mm(plane, positions)
+    straight = rounded is not None or aside <= max(_allowed(along, positions), min(spacing_yx_mm) / 2)
     tilt = _tilt_deg(plane, positions) if straight else 0.0
     notes = [] if even or _evenly(places, positions) else _uneven(places)
+    if rounded is not None:
+        notes.append(
+            f"Slice positions are written in whole millimetres. They are those of an even step of {along:.3g} mm, "
+            "rounded; the even step was used."
+        )
     if not straight:
         notes.append(f"Slices are shifted sideways, up to {aside:.1f} mm off one straight line; none was moved.")
     if tilt:
@@ -105,8 +126,82 @@ def place(
     return Placement(_affine(plane, step, origin, spacing_yx_mm), spacing, even, tilt, tuple(notes))
 
 
-def evenly_spaced(plane: Plane, positions: Array) -> bool:
+def evenly_spaced(plane: Plane, positions: Array, stated_mm: Sequence[float] = ()) -> bool:
     """Whether all steps are equal, as far as rounded positions tell. Takes what `place` takes."""
+    return _on_the_line(plane, positions) or rounded_grid(plane, positions, stated_mm) is not None
+
+
+def rounded_grid(plane: Plane, positions: Array, stated_mm: Sequence[float]) -> tuple[Array, Array] | None:
+    """(step, origin) of an even grid of which these are the positions in whole millimetres; None where they are not.
+
+    What the headers state is believed where it explains every position. Else both lengths of steps must come often
+    enough: one millimetre more, once, may as well be a slice that is missing.
+    """
+    fits = [fit for axis in positions.T if (fit := _whole_line(axis)) is not None]
+    if len(positions) < 3 or len(fits) < 3:
+        return None
+    slope = np.array(fits)
+    along = float(slope @ plane.normal)
+    if along <= 0:
+        return None
+    for stated in stated_mm:
+        told = slope * stated / along
+        if abs(stated - round(stated)) > SAME_PLACE_MM and _explained(positions, told):
+            return told, _middle(positions, told)
+    steps = np.diff(positions[:, int(np.abs(slope).argmax())])
+    if np.unique(steps, return_counts=True)[1].min() < LEAST_ODD_STEPS:
+        return None
+    return slope, _middle(positions, slope)
+
+
+def _whole_line(places: Array) -> float | None:
+    """Step of the line that whole numbers are, rounded, 0 where all are one; None where they are not whole, or no line.
+
+    places      (Z,), of one axis
+    """
+    if np.ptp(places) <= SAME_PLACE_MM:
+        return 0.0
+    if not whole(places):
+        return None
+    count = len(places)
+    usual = float((places[-1] - places[0]) / (count - 1))
+    low, high = usual - 2 * WHOLE_MM / (count - 1), usual + 2 * WHOLE_MM / (count - 1)
+    for _ in range(_SEARCH_STEPS):  # how far places lie from a line has one minimum over its step
+        third = (high - low) / 3
+        if _off_mm(places, low + third) <= _off_mm(places, high - third):
+            high -= third
+        else:
+            low += third
+    step = (low + high) / 2
+    return step if _off_mm(places, step) <= WHOLE_MM + _ROUNDING_ERROR else None
+
+
+def whole(places: Array) -> bool:
+    """Whether all are whole millimetres."""
+    return bool(np.abs(places - np.round(places / WHOLE_MM) * WHOLE_MM).max() <= _ROUNDING_ERROR)
+
+
+def _off_mm(places: Array, step: float) -> float:
+    """From the lowest to the highest distance of places (Z,) from a line of this step."""
+    return float(np.ptp(places - np.arange(len(places)) * step))
+
+
+def _explained(positions: Array, step: Array) -> bool:
+    """Whether these are the positions (Z, 3) of a grid of this step, rounded."""
+    return all(
+        _off_mm(places, one) <= WHOLE_MM + _ROUNDING_ERROR for places, one in zip(positions.T, step, strict=True)
+    )
+
+
+def _middle(positions: Array, step: Array) -> Array:
+    """The origin of a grid that is nowhere farther from the positions than it must be."""
+    off = positions - np.arange(len(positions))[:, None] * step
+    middle: Array = (off.min(axis=0) + off.max(axis=0)) / 2
+    return middle
+
+
+def _on_the_line(plane: Plane, positions: Array) -> bool:
+    """Whether all steps are equal but for what `_allowed` allows."""
     if len(positions) < 3:
         return True
     step, origin = _best_line(positions)

@@ -24,6 +24,7 @@ from node.dicom.read.frames import (
     RESPIRATORY_PHASE,
     TEMPORAL_POSITION,
     Frame,
+    stated_steps_mm,
 )
 from node.dicom.read.geometry import STEP_TOLERANCE, Array, Plane, distances, evenly_spaced
 
@@ -46,7 +47,7 @@ def interleaved(frames: Sequence[Frame], plane: Plane) -> Scans | None:
     """The scans that lie between each other, of frames in order along the normal; None where it is one scan."""
     positions = np.array([frame.position for frame in frames], dtype=np.float64)
     along = distances(plane, positions)
-    if not evenly_spaced(plane, positions):
+    if not evenly_spaced(plane, positions, stated_steps_mm(frames)):
         return _by_label(frames, along) or _in_two_runs(frames, plane, positions)
     return (_by_turns(frames, along) or _one_after_the_other(frames, along)) if _most(frames) > 1 else None
 

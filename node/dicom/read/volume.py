@@ -12,7 +12,7 @@ import numpy as np
 from models.contract import Acquisition, BoolArray, FloatArray, Volume
 from node.dicom.read.brightness import alternation_hu
 from node.dicom.read.codec import Codec
-from node.dicom.read.frames import Frame, described, frames_of
+from node.dicom.read.frames import Frame, described, frames_of, stated_steps_mm
 from node.dicom.read.geometry import Plane, distances, evenly_spaced, place
 from node.dicom.read.interleaved import overlap
 from node.dicom.read.pixels import IntArray, PixelFile
@@ -62,7 +62,7 @@ def _read_volume(paths: Sequence[Path], codec: Codec, on_progress: Progress | No
     origins = np.array([frame.position for frame in kept], dtype=np.float64)  # (Z, 3)
     spacing = (kept[0].spacing[0], kept[0].spacing[1])
     thickness = kept[0].slice_thickness_mm or kept[0].spacing_between_slices_mm
-    placement = place(plane, origins, spacing, thickness_mm=thickness)
+    placement = place(plane, origins, spacing, thickness_mm=thickness, stated_mm=stated_steps_mm(kept))
     return Volume(
         voxels=voxels,
         affine=placement.affine,
@@ -80,7 +80,7 @@ def _read_volume(paths: Sequence[Path], codec: Codec, on_progress: Progress | No
 def _alternation_hu(frames: Sequence[Frame], plane: Plane, voxels: FloatArray) -> float:
     """Step in brightness from each slice to the next and back; 0 where there is none, or the steps in space differ."""
     positions = np.array([frame.position for frame in frames], dtype=np.float64)
-    return alternation_hu(voxels) if evenly_spaced(plane, positions) else 0.0
+    return alternation_hu(voxels) if evenly_spaced(plane, positions, stated_steps_mm(frames)) else 0.0
 
 
 def _overlap(frames: Sequence[Frame], plane: Plane) -> bool:

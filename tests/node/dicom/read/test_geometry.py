@@ -110,6 +110,54 @@ def test_thin_slices_of_which_one_is_missing_are_not() -> None:
     assert placement.notes
 
 
+@pytest.mark.parametrize("step", [0.625, 0.8, 1.25, 1.5, 2.5, 3.2, 4.3])
+@pytest.mark.parametrize("start", [-180.0, -63.437, 12.5])
+def test_positions_in_whole_millimetres_are_those_of_an_even_grid(step: float, start: float) -> None:
+    true = start + step * np.arange(90)
+    placement = place(AXIAL_PLANE, along_z(*np.round(true)), (1, 1), thickness_mm=None)
+    assert placement.even_steps
+    assert placement.spacing_zyx_mm[0] == pytest.approx(step, rel=0.01)
+    grid = placement.affine[2, 3] + placement.affine[2, 0] * np.arange(90)
+    assert np.abs(grid - true).max() < 0.6
+    assert "in whole millimetres" in placement.notes[0]
+    assert not any("missing" in note for note in placement.notes)
+
+
+def test_the_step_that_a_header_states_is_taken_where_it_explains_whole_positions() -> None:
+    positions = along_z(*np.round(1.25 * np.arange(7) - 40))
+    told = place(AXIAL_PLANE, positions, (1, 1), thickness_mm=None, stated_mm=(5.0, 1.25))
+    assert told.spacing_zyx_mm[0] == 1.25
+    assert told.even_steps
+    assert not place(AXIAL_PLANE, positions, (1, 1), thickness_mm=None).even_steps, "one step of 2 mm proves nothing"
+
+
+@pytest.mark.parametrize("gone", [(50,), (20, 21), (10, 40, 77, 78)])
+@pytest.mark.parametrize("stated", [(), (1.0,), (1.25,), (1.0, 1.25)])
+def test_missing_slices_of_a_grid_of_whole_millimetres_stay_missing(
+    gone: tuple[int, ...], stated: tuple[float, ...]
+) -> None:
+    positions = along_z(*(z for z in range(100) if z not in gone))
+    placement = place(AXIAL_PLANE, positions, (1, 1), thickness_mm=None, stated_mm=stated)
+    assert not placement.even_steps
+    assert f"Slices missing: {len(gone)}" in placement.notes[0]
+
+
+def test_a_gap_in_rounded_positions_is_no_even_grid() -> None:
+    true = np.delete(2.5 * np.arange(60), range(30, 36))
+    placement = place(AXIAL_PLANE, along_z(*np.round(true)), (1, 1), thickness_mm=None, stated_mm=(2.5,))
+    assert not placement.even_steps
+
+
+def test_a_tilted_gantry_in_whole_millimetres_keeps_its_tilt() -> None:
+    tilt = math.radians(20)
+    plane = plane_of([(1, 0, 0, 0, math.cos(tilt), math.sin(tilt))])
+    positions = np.array([-231.5, -190, 0]) + along_z(*np.round(np.arange(0, 150, 2.5)))
+    placed = place(plane, positions, (0.7, 0.7), thickness_mm=None)
+    assert placed.even_steps
+    assert placed.gantry_tilt_deg == pytest.approx(20, abs=0.3)
+    assert placed.spacing_zyx_mm[0] == pytest.approx(2.5 * math.cos(tilt), rel=0.01)
+
+
 def test_says_that_steps_are_uneven() -> None:
     placed = place(AXIAL_PLANE, along_z(0, 1, 2.4, 3), (1, 1), thickness_mm=None)
     assert not placed.even_steps
