@@ -6,12 +6,23 @@ out would be a guess, the series is refused.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 
 import numpy as np
 
-from node.dicom.read.frames import Frame
-from node.dicom.read.geometry import ANGLE_TOLERANCE, SAME_PLACE_MM, Plane, distances, plane_of
+from node.dicom.read.frames import (
+    ACQUISITION_NUMBER,
+    CARDIAC_PHASE,
+    IMAGE_COMMENTS,
+    RESPIRATORY_PHASE,
+    TEMPORAL_POSITION,
+    TRIGGER_TIME,
+    Frame,
+    stated_steps_mm,
+)
+from node.dicom.read.geometry import ANGLE_TOLERANCE, SAME_PLACE_MM, Plane, distances, plane_of, rounded_grid
 from node.dicom.read.interleaved import by_order, grouped, interleaved
 from node.dicom.select import reworked
 from node.errors import NotEligible
@@ -25,6 +36,10 @@ _ALONE = 3
 _MOST_PARTS = 3
 _LEAST_OF_PART = 3
 """Slices: fewer are a repeat, and which of them counts would be a guess."""
+_MOST_PHASES = 6
+"""Of contrast agent in one place: native, early and late arterial, portal venous, nephrographic, delayed."""
+_LONGEST_BEAT_MS = 2000.0
+_OF_TIME = {ACQUISITION_NUMBER, TEMPORAL_POSITION, TRIGGER_TIME}
 _MOST_ODD = 2
 """Localisers of a scan: one from the front, one from the side."""
 
@@ -145,10 +160,38 @@ def _one_per_position(frames: list[Frame], plane: Plane, fingerprint: Fingerprin
     left = [frame for place in places for frame in place]
     if len(left) < len(frames):
         notes.append(f"Exact copies of images at the same position left out: {len(frames) - len(left)}.")
+    _demand_one_moment(left, plane, places)
     if len(left) > len(places):
+        if finer := _rounded_together(left, plane, places):
+            return finer
         return _one_phase(left, plane, places, notes)
     scans = interleaved(left, plane)
     return left if scans is None else _most_complete(*scans, plane, notes)
+
+
+def _rounded_together(frames: Sequence[Frame], plane: Plane, places: Sequence[Sequence[Frame]]) -> list[Frame]:
+    """Slices closer than the whole millimetres of their positions, in order by slice location or number; else []."""
+    stated = stated_steps_mm(frames)
+    counts = {len(place) for place in places[1:-1]}
+    numbers = [None if frame.instance_number is None else float(frame.instance_number) for frame in frames]
+    for known in ([frame.slice_location_mm for frame in frames], numbers):
+        given = [value for value in known if value is not None]
+        if len(set(given)) < len(frames):
+            continue
+        ordered = [frames[index] for index in np.argsort(given)]
+        positions = np.array([frame.position for frame in ordered], dtype=np.float64)
+        along = distances(plane, positions)
+        if along[-1] < along[0]:
+            ordered, positions, along = ordered[::-1], positions[::-1], along[::-1]
+        grid = rounded_grid(plane, positions, stated) if np.diff(along).min() >= 0 else None
+        # As many at each place may be as many phases, unless the step is stated.
+        if grid is not None and (len(counts) > 1 or _is_stated(float(grid[0] @ plane.normal), stated)):
+            return ordered
+    return []
+
+
+def _is_stated(step_mm: float, stated: Sequence[float]) -> bool:
+    return any(abs(step_mm - one) < SAME_PLACE_MM for one in stated)
 
 
 def _by_position(frames: Sequence[Frame], plane: Plane) -> list[list[Frame]]:
@@ -193,6 +236,48 @@ def _one_phase(frames: list[Frame], plane: Plane, places: Sequence[Sequence[Fram
         if _of_one_region(scans[1], places):
             return _most_complete(*scans, plane, notes)
     raise NotEligible("Different images at the same position, and nothing in the headers says which belong together.")
+
+
+def _of_a_cycle(frames: Sequence[Frame]) -> bool:
+    """Whether the images say which phase of a heartbeat or a breath they are of: one scan has ten and more of these."""
+    said: dict[str, set[str]] = defaultdict(set)
+    for frame in frames:
+        for words, value in frame.phases:
+            said[words].add(value)
+    beats = [ms for value in said[TRIGGER_TIME] if (ms := _in_order(value)[1]) > 0]
+    return (
+        any(len(said[words]) > 1 for words in (CARDIAC_PHASE, RESPIRATORY_PHASE))
+        or len([comment for comment in said[IMAGE_COMMENTS] if "%" in comment]) > 1
+        or (len(beats) > 1 and max(beats) - min(beats) < _LONGEST_BEAT_MS)
+    )
+
+
+def _demand_one_moment(frames: Sequence[Frame], plane: Plane, places: Sequence[Sequence[Frame]]) -> None:
+    """Of a contrast phase, a heartbeat or a breath there may be several."""
+    times = max(round(median(len(place) for place in places)), _labelled_times(frames, plane))
+    if times > _MOST_PHASES and not _of_a_cycle(frames):
+        raise NotEligible(
+            f"A dynamic series, such as perfusion, contrast monitoring or fluoroscopy: about {len(frames) / times:.0f} "
+            f"places, each imaged about {times} times. It was not analysed: the networks were made for scans of one "
+            "moment, and one moment of a dynamic series is no scan to find disease on."
+        )
+
+
+def _labelled_times(frames: Sequence[Frame], plane: Plane) -> int:
+    """How many groups of one label have a slice where the largest one has, though not exactly there."""
+    most = 0
+    for number, (words, _) in enumerate(frames[0].phases):
+        if words not in _OF_TIME:
+            continue
+        groups = [
+            np.sort(distances(plane, np.array([frame.position for frame in group], dtype=np.float64)))
+            for group in grouped(frames, number).values()
+        ]
+        largest = max(groups, key=len)
+        if len(largest) > 1:
+            middle, close = largest[len(largest) // 2], float(np.median(np.diff(largest))) / 2
+            most = max(most, sum(bool(np.abs(group - middle).min() <= close) for group in groups))
+    return most
 
 
 def _joined(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -440,3 +440,111 @@ def test_refuses_two_images_at_one_position_that_nothing_tells_apart() -> None:
     frames = [at(z, f"1.{n}.{z}", phase="1") for z in range(5) for n in (1, 2)]
     with pytest.raises(NotEligible, match="Different images at the same position"):
         one_stack(frames, different)
+
+
+def thin(count: int, *, step: float = 0.625, **values: object) -> list[Frame]:
+    """Slices of one scan, whose positions were rounded to whole millimetres."""
+    return [
+        at(float(round(step * n)), f"1.{n:03}", instance_number=n + 1, slice_thickness_mm=step, **values)
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("upwards", [True, False], ids=["feet first numbered", "head first numbered"])
+def test_slices_that_rounding_put_at_one_place_are_told_apart_by_their_numbers(upwards: bool) -> None:
+    frames = thin(60)
+    if not upwards:
+        frames = [replace(frame, instance_number=61 - (frame.instance_number or 0)) for frame in frames]
+    random.Random(4).shuffle(frames)
+    kept, _, notes = one_stack(frames, different)
+    assert [frame.source.instance_uid for frame in kept] == [f"1.{n:03}" for n in range(60)]
+    assert notes == []
+
+
+def test_slice_locations_tell_them_apart_where_numbers_are_in_no_order() -> None:
+    frames = [replace(frame, slice_location_mm=-0.625 * n) for n, frame in enumerate(thin(40))]
+    shuffled = random.Random(2).sample(range(40), 40)
+    frames = [replace(frame, instance_number=number) for frame, number in zip(frames, shuffled, strict=True)]
+    kept, _, _ = one_stack(frames, different)
+    assert [frame.source.instance_uid for frame in kept] == [f"1.{n:03}" for n in range(40)]
+
+
+def test_two_images_at_every_whole_place_are_one_scan_only_where_a_header_states_half_the_step() -> None:
+    pairs = [at(float(n // 2), f"1.{n:03}", instance_number=n + 1, slice_thickness_mm=1.0) for n in range(40)]
+    with pytest.raises(NotEligible, match="Different images at the same position"):
+        one_stack(pairs, different)
+    stated = [replace(frame, slice_thickness_mm=0.5) for frame in pairs]
+    assert len(one_stack(stated, different)[0]) == 40
+
+
+def dynamic(places: int, times: int, by: str, value: Callable[[int, int], str], jitter_mm: float = 0.0) -> list[Frame]:
+    """Some places imaged so often, one time after the other; `value` is a function of (time, place)."""
+    off = np.random.default_rng(6).uniform(-jitter_mm, jitter_mm, (times, places))
+    return [
+        at(5.0 * n + float(off[t, n]), f"1.{t}.{n}", instance_number=t * places + n + 1, phases=((by, value(t, n)),))
+        for t in range(times)
+        for n in range(places)
+    ]
+
+
+SECONDS = {
+    "temporal position": lambda t, _n: str(t + 1),
+    "acquisition number": lambda t, _n: str(t + 1),
+    "acquisition time": lambda t, n: f"1012{t + 10}.{n:02}",
+    "trigger time": lambda t, _n: str(1500 * t),
+    "": lambda _t, _n: "",
+}
+
+
+@pytest.mark.parametrize("by", SECONDS)
+@pytest.mark.parametrize(("places", "times"), [(8, 30), (1, 12), (3, 7)])
+def test_a_dynamic_series_is_recognised_whatever_tells_its_times_apart(by: str, places: int, times: int) -> None:
+    frames = dynamic(places, times, by, SECONDS[by])
+    random.Random(1).shuffle(frames)
+    with pytest.raises(NotEligible, match=f"dynamic series.*: about {places} places, each imaged about {times} times"):
+        one_stack(frames, different)
+
+
+def test_a_dynamic_series_of_which_some_images_are_missing_is_one_still() -> None:
+    frames = random.Random(5).sample(dynamic(8, 30, "temporal position", SECONDS["temporal position"]), 200)
+    with pytest.raises(NotEligible, match="dynamic series"):
+        one_stack(frames, different)
+
+
+@pytest.mark.parametrize("by", ["temporal position", "acquisition number"])
+def test_a_dynamic_series_whose_table_came_back_a_little_off_is_one_still(by: str) -> None:
+    with pytest.raises(NotEligible, match="dynamic series"):
+        one_stack(dynamic(8, 30, by, SECONDS[by], jitter_mm=0.3), different)
+
+
+@pytest.mark.parametrize(
+    ("by", "value"),
+    [
+        ("cardiac phase", lambda t: f"P{t}"),
+        ("respiratory phase", lambda t: f"R{t}"),
+        ("trigger time", lambda t: str(80 * t)),
+        ("image comments", lambda t: f"{10 * t} %"),
+    ],
+)
+def test_many_phases_of_a_heartbeat_or_a_breath_are_no_dynamic_series(by: str, value: Callable[[int], str]) -> None:
+    frames = dynamic(8, 10, by, lambda t, _n: value(t))
+    kept, _, notes = one_stack(frames, different)
+    assert [frame.source.instance_uid for frame in kept] == [f"1.0.{n}" for n in range(8)]
+    assert f"10 phases of the same region are in this series, told apart by {by}" in notes[0]
+
+
+def test_six_contrast_phases_are_no_dynamic_series() -> None:
+    kept, _, _ = one_stack(dynamic(8, 6, "acquisition number", SECONDS["acquisition number"]), different)
+    assert [frame.source.instance_uid for frame in kept] == [f"1.0.{n}" for n in range(8)]
+
+
+def test_a_series_that_was_sent_many_times_under_new_names_is_no_dynamic_series() -> None:
+    copies = [at(z, f"1.{copy}.{z}") for copy in range(9) for z in range(4)]
+    kept, _, notes = one_stack(copies, lambda frame: str(frame.position).encode())
+    assert order(kept) == [0, 1, 2, 3]
+    assert "Exact copies of images at the same position left out: 32." in notes
+
+
+def test_a_scan_of_many_rotations_is_no_dynamic_series() -> None:
+    frames = [at(2.5 * n, f"1.{n}", phase=str(n // 4)) for n in range(80)]
+    assert len(one_stack(frames, different)[0]) == 80

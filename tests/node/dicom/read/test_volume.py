@@ -424,3 +424,33 @@ class TestWithRealFiles:
                 fates["read"] += 1
         assert all(len(reason) > 20 for reason in reasons)
         assert fates == {"read": 29, "refused": 323}
+
+
+@pytest.mark.parametrize("step", [0.625, 1.25, 2.5])
+def test_positions_rounded_to_whole_millimetres_give_the_even_grid_and_keep_what_files_say(
+    tmp_path: Path, step: float
+) -> None:
+    datasets = series(20, step=(0.0, 0.0, step), start=(-250.0, -231.5, -63.2), SliceThickness=step)
+    for ds in datasets:
+        ds.ImagePositionPatient = [-250, -231.5, round(ds.ImagePositionPatient[2])]
+    volume = read(datasets, tmp_path)
+    assert [source.instance_uid for source in volume.sources] == [f"{phantom.SERIES}.{n}" for n in range(20)]
+    assert volume.even_steps
+    assert volume.spacing_zyx_mm[0] == step
+    assert volume.affine[2, 0] == step
+    np.testing.assert_array_equal(volume.slice_origins_mm[:, 2], [ds.ImagePositionPatient[2] for ds in datasets])
+    assert volume.notes == (
+        f"Slice positions are written in whole millimetres. They are those of an even step of {step} mm, rounded; the "
+        "even step was used.",
+    )
+
+
+def test_frames_of_a_dynamic_multi_frame_image_are_not_analysed(tmp_path: Path) -> None:
+    positions = [(0.0, 0.0, 5.0 * place) for _ in range(12) for place in range(4)]
+    ds = phantom.enhanced_ct(positions, np.stack([phantom.stored_values(n) for n in range(48)]))
+    for index, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        content = Dataset()
+        content.TemporalPositionIndex = index // 4 + 1
+        frame.FrameContentSequence = [content]
+    with pytest.raises(NotEligible, match=r"dynamic series.*: about 4 places, each imaged about 12 times"):
+        read([ds], tmp_path)
