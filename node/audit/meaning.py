@@ -280,7 +280,8 @@ def _listed(teller: Teller, told: Told) -> list[Message]:
         query=json.dumps(details(told.events[-1]), ensure_ascii=False, default=str),
     )
     who = teller.actor(told, is_requestor=True, role=codes.SOURCE)
-    return [teller.message(told, codes.QUERY, EventAction.EXECUTE, [who, here], [asked])]
+    found = [teller.patient(told)] if told.events[-1].patient_id else []  # where all that was listed is of one
+    return [teller.message(told, codes.QUERY, EventAction.EXECUTE, [who, here], [asked, *found])]
 
 
 def _made(teller: Teller, told: Told) -> list[Message]:

@@ -168,6 +168,9 @@ def test_who_lists_studies_issues_a_query_that_says_what_was_asked() -> None:
     (query,) = root.iter("ParticipantObjectQuery")
     assert json.loads(base64.b64decode(query.text or "")) == {"search": "Müller", "studies": 3}
     assert root.findall("ActiveParticipant")[0].get("UserID") == "ann@node1"
+    assert len(tell(event)[0].subjects) == 1
+    of_one = xml(tell(Trail().add(Action.STUDIES_LISTED, actor="ann@node1", patient_id="P-1"))[0])
+    assert of_one.findall("ParticipantObjectIdentification")[1].get("ParticipantObjectID") == "P-1"
 
 
 def test_a_hold_changes_a_study_and_a_look_reads_it() -> None:
