@@ -26,11 +26,11 @@ IntArray = NDArray[np.int64]
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _RLE = "1.2.840.10008.1.2.5"
-_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+_JPEG_EXTENDED, _JPEG_LOSSLESS = "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57"
 _PLUGINS = {
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
-    _JPEG_EXTENDED: "pillow",  # 8 bit only
-    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
+    _JPEG_EXTENDED: "pillow",  # 8 bits; 12 see `_decoder`
+    _JPEG_LOSSLESS: "gdcm",
     "1.2.840.10008.1.2.4.70": "gdcm",
     "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS
     "1.2.840.10008.1.2.4.81": "pyjpegls",
@@ -123,16 +123,26 @@ class PixelFile:
         return flat.reshape(self.format.rows, self.format.columns)
 
     def _decompressed(self, index: int) -> NDArray[np.unsignedinteger]:
-        uid = self.format.transfer_syntax_uid
+        uid, plugin = self._decoder()
         try:
             encoded = _one_of(self._encoded, index, self.format.frames)
         except UNREADABLE as exc:
             raise NotEligible("The compressed pixel data are not put together as DICOM has it.") from exc
-        return self._codec.decode(encoded, plugin=_PLUGINS[uid], options=self._options())
+        return self._codec.decode(encoded, plugin=plugin, options={"transfer_syntax_uid": uid, **self._options()})
+
+    def _decoder(self) -> tuple[str, str]:
+        """(transfer syntax under which the decoder is asked, its name)
+
+        pydicom keeps 12-bit extended JPEG from GDCM, which decodes it as DCMTK does, value for value. What is passed on
+        as lossless JPEG is decoded by the process that the stream names.
+        """
+        uid = self.format.transfer_syntax_uid
+        if uid == _JPEG_EXTENDED and self.format.bits_stored > 8:
+            uid = _JPEG_LOSSLESS
+        return uid, _PLUGINS[uid]
 
     def _options(self) -> dict[str, object]:
         return {
-            "transfer_syntax_uid": self.format.transfer_syntax_uid,
             "rows": self.format.rows,
             "columns": self.format.columns,
             "number_of_frames": self.format.frames,
@@ -201,8 +211,6 @@ def pixel_format(dataset: Dataset, transfer_syntax_uid: str) -> PixelFormat:
         raise NotEligible(f"Pixels of {stored} bits in {allocated} are not a form that can be read.")
     if high_bit is None or not stored - 1 <= high_bit < allocated:
         high_bit = stored - 1
-    if transfer_syntax_uid == _JPEG_EXTENDED and stored > 8:
-        raise NotEligible("12-bit JPEG (extended) cannot be decoded here; please send it in another transfer syntax.")
     if transfer_syntax_uid not in _NATIVE and transfer_syntax_uid not in _PLUGINS:
         raise NotEligible(f"Images in transfer syntax {transfer_syntax_uid} cannot be decoded here.")
     return PixelFormat(

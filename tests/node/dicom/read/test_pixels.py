@@ -225,11 +225,37 @@ def test_refuses_truncated_compressed_pixels(tmp_path: Path, codec: Codec, synta
         PixelFile(phantom.save(ds, tmp_path / "a.dcm", syntax), codec).frame(0)
 
 
-def test_refuses_twelve_bit_jpeg_in_words(tmp_path: Path) -> None:
-    ds = phantom.pixels(phantom.ct(), UNSIGNED_12, stored=12)
-    ds.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
-    with pytest.raises(NotEligible, match="12-bit JPEG"):
-        PixelFile(phantom.save(ds, tmp_path / "a.dcm", JPEGExtended12Bit), UNUSED)
+EXTENDED_JPEG = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffdb00430001010101010101010101010101010101010101010101010101010101010101"
+    "010101010101010101010101010101010101010101010101010101010101010101ffc1000b0c000c001001011100ffc40016000101010000"
+    "00000000000000000000000e0b0dffc400211000000308030000000000000000000000000c29060a0b2839455765476775ffda0008010100"
+    "003f00c0cf2aa2554a9c29c38a78abc9d484b005544aa9538538714f15793a912232aa30ee1d624e1911c537563f53d7c12c015518770eb1"
+    "270c88e29bab1fa9ebe1ffd9"
+)
+"""A ramp of 12 bits, made with DCMTK: nothing else here can encode it."""
+
+
+def extended(stream: bytes = EXTENDED_JPEG, *, stored: int = 12) -> Dataset:
+    ds = phantom.pixels(phantom.ct(), np.zeros((12, 16), np.uint16), stored=stored)
+    ds.PixelData = encapsulate([stream])
+    return ds
+
+
+@pytest.mark.parametrize("stored", [12, 16])
+def test_decodes_extended_jpeg_of_twelve_bits(tmp_path: Path, codec: Codec, stored: int) -> None:
+    file = PixelFile(phantom.save(extended(stored=stored), tmp_path / "a.dcm", JPEGExtended12Bit), codec)
+    np.testing.assert_array_equal(file.frame(0)[0], np.add.outer(np.arange(12), np.arange(16)) * 150)
+    assert file.lossy
+
+
+@pytest.mark.parametrize("stored", [8, 12])
+def test_refuses_extended_jpeg_that_is_cut_or_of_other_bits_than_the_header_says(
+    tmp_path: Path, codec: Codec, stored: int
+) -> None:
+    stream = EXTENDED_JPEG if stored == 8 else EXTENDED_JPEG[:100]
+    path = phantom.save(extended(stream, stored=stored), tmp_path / "a.dcm", JPEGExtended12Bit)
+    with pytest.raises(NotEligible, match="cannot be decoded"):
+        PixelFile(path, codec).frame(0)
 
 
 @pytest.mark.parametrize(
