@@ -175,6 +175,8 @@ def examples() -> list[str]:
         shown += re.findall(r"^ +(pacsnode (?:\S| (?! ))*)", whole_lines, re.MULTILINE)
     for document in ("README.md", "deploy/README.md"):
         shown += re.findall(r"`(pacsnode [^`\n…]*)`", (root / document).read_text(encoding="utf8"))
+    guide = (root / "deploy/HARVEST.md").read_text(encoding="utf8")
+    shown += re.findall(r"^ +(pacsnode (?:\S| (?! ))*)", guide, re.MULTILINE)
     return sorted({one for one in shown if one != "pacsnode study"})
 
 
