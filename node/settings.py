@@ -213,7 +213,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(_in_words("settings", exc)) from exc
 
 
-_OF_COMPOSE = frozenset({"IMAGE", "SECRETS", "SITE", "TLS"})
+_OF_COMPOSE = frozenset({"IMAGE", "SECRETS", "SITE", "TLS", "AUDIT_TLS"})
 """What deploy/compose reads, besides settings."""
 
 

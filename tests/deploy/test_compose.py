@@ -199,6 +199,24 @@ def test_tls_reaches_who_listens_and_who_sends_and_its_files_may_be_renewed(comp
     assert "tls.yaml" in README
 
 
+def test_with_an_audit_repository_the_clock_has_a_way_to_it_and_check_its_files(compose: dict[str, Any]) -> None:
+    changed = yaml.safe_load((COMPOSE.parent / "audit.yaml").read_text(encoding="utf8"))
+    clock, deliver = changed["services"].pop("clock"), changed["services"].pop("deliver")
+    assert changed["services"] == {}
+    assert {"clock", "deliver"} <= set(compose["services"])
+    assert "networks" not in compose["services"]["clock"] or compose["services"]["clock"]["networks"] == ["state"]
+    assert clock["networks"] == list(changed["networks"])
+    assert not changed["networks"]["repository"].get("internal")
+    for service in (clock, deliver):
+        [mount] = service["volumes"]
+        assert (mount["type"], mount["read_only"], mount["bind"]) == ("bind", True, {"create_host_path": False})
+        paths = {f"PACSNODE_AUDIT_{name}" for name in ("CERTIFICATE", "KEY", "AUTHORITIES")}
+        assert {Path(service["environment"][name]).parent for name in paths} == {Path(mount["target"])}
+        for name in service["environment"]:
+            assert name.removeprefix("PACSNODE_").lower() in Settings.model_fields
+    assert "audit.yaml" in README
+
+
 def test_services_of_ours_run_without_rights_and_are_watched(ours: dict[str, dict[str, Any]]) -> None:
     for name, service in ours.items():
         assert service["read_only"] is True, name
