@@ -81,9 +81,9 @@ def harvest(
     """Turn RECIST marks (GSPS, SR by TID 1500) into a training set: DL_info.csv and 16-bit images, no names.
 
     Also lesions that were contoured or segmented (RTSTRUCT, SEG), told apart as derived. Looks for studies with such
-    documents, fetches these first and then only the series that they mark (C-FIND, C-GET or C-MOVE). A study that was harvested is asked for again, and fetched only where its marks
-    or images have changed: its rows are then replaced. What key object notes reject is not used, and rows of it go.
-    Every refused mark is counted.
+    documents, fetches these first and then only the series that they mark (C-FIND, C-GET or C-MOVE). A study that was
+    harvested is asked for again, and fetched only where its marks or images have changed: its rows are then replaced.
+    What key object notes reject is not used, and rows of it go. Every refused mark is counted.
 
     \b
     pacsnode --home DIR harvest --peer MAINPACS --since 2024-01-01 --out ./lesions
