@@ -165,7 +165,8 @@ def _artist(wish: Wish) -> tuple[Artist, str]:
 
 
 def _planted(lesion: Inserted, organ: Organ, volume: Volume) -> Planted:
-    from models.deeplesion.run import LESION, NODULE, SITES
+    from models.deeplesion.place import SITES
+    from models.deeplesion.run import LESION, NODULE
     from node.dicom.write.synthetic_truth import Planted
 
     finding: Code = NODULE if organ == "lungs" else LESION
