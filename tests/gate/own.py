@@ -168,9 +168,10 @@ def _resolved(path: Path, reference: Any, target: Any) -> Iterator[Complaint]:
     uid = target.SOPInstanceUID
     if reference.ReferencedSOPClassUID != target.SOPClassUID:
         yield Complaint("refs", path.name, f"wrong class for {uid}")
-    frame = reference.get("ReferencedFrameNumber")
-    if frame is not None and not 1 <= int(frame) <= int(target.get("NumberOfFrames") or 1):
-        yield Complaint("refs", path.name, f"{uid} has no frame {frame}")
+    frames = [int(frame) for frame in np.atleast_1d(reference.get("ReferencedFrameNumber") or [])]
+    for frame in frames:
+        if not 1 <= frame <= int(target.get("NumberOfFrames") or 1):
+            yield Complaint("refs", path.name, f"{uid} has no frame {frame}")
     segment = reference.get("ReferencedSegmentNumber")
     if segment is not None:
         known = {int(item.SegmentNumber) for item in target.get("SegmentSequence") or []}

@@ -101,6 +101,19 @@ def test_a_frame_of_a_multi_frame_image_is_named(run_of: Any, read_back: Any, tm
     assert annotation.ReferencedImageSequence[0].ReferencedFrameNumber == frame
 
 
+def test_several_marked_frames_stand_in_one_state(read_back: Any, tmp_path: Path) -> None:
+    paths = made.enhanced_ct(tmp_path / "in")
+    volume = read_volume(paths)
+    one, other = made.lesion(volume, 0), made.lesion(volume, 1)
+    found = replace(made.findings(volume), lesions=(one, replace(other, slice_index=one.slice_index + 1)))
+    run = made.process(paths, pipeline=lambda _: found)
+    (state,) = states(run)
+    [image] = read_back(state).ReferencedSeriesSequence[0].ReferencedImageSequence
+    marked = [volume.sources[lesion.slice_index].frame for lesion in found.lesions]
+    assert list(image.ReferencedFrameNumber) == sorted(marked)
+    assert complaints(made.keep(tmp_path / "out", run.results), paths) == []
+
+
 def test_a_multi_frame_image_is_shown_as_its_marked_frames_say(run_of: Any, read_back: Any, tmp_path: Path) -> None:
     """The rescale of one frame must not be taken for that of the others."""
     fault = quirks.MULTI_FRAME["another rescale per frame"]
