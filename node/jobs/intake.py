@@ -18,13 +18,16 @@ from node.jobs.record import now, record
 from node.settings import Completion
 
 
-def complete_due(database: Database, *, actor: str) -> list[int]:
-    """Close every revision whose time has come; their ids."""
+def complete_due(database: Database, *, actor: str, since: dt.datetime | None = None) -> list[int]:
+    """Close every revision whose time has come; their ids.
+
+    since       when images could come again: a time in which nobody could send was not quiet
+    """
     with database.read() as session:
         due = [
             (row, because)
             for row in receiving.revisions_in(session, RevisionState.RECEIVING)
-            if (because := _why_complete(session, row, now()))
+            if (because := _why_complete(session, row, now(), since or row.last_image_at))
         ]
     closed = []
     for row, because in due:
@@ -51,13 +54,13 @@ def close(session: Session, row: RevisionRow, *, because: str, actor: str, patie
     return True
 
 
-def _why_complete(session: Session, row: RevisionRow, at: dt.datetime) -> str:
+def _why_complete(session: Session, row: RevisionRow, at: dt.datetime, since: dt.datetime) -> str:
     peer = peers.peer(session, row.source_aet)
     rule = peer.completion if peer is not None else Completion()
     content = _content_met(session, row, rule)
     if content:
         return content
-    if at - row.last_image_at >= dt.timedelta(seconds=rule.quiet_s):
+    if at - max(row.last_image_at, since) >= dt.timedelta(seconds=rule.quiet_s):
         return f"no new image for {rule.quiet_s:g} s"
     if at - row.first_image_at >= dt.timedelta(seconds=rule.deadline_s):
         return f"deadline: {rule.deadline_s:g} s after the first image"

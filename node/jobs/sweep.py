@@ -5,6 +5,7 @@ It decides nothing that a row does not decide, so two clocks do no harm and none
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import threading
 from time import monotonic
@@ -44,8 +45,11 @@ class Clock:
         self._trouble = ""
         """What the last tick failed of."""
         self._told = 0.0
+        self._since: dt.datetime | None = None
+        """When the node came up, or the database came back."""
 
     def run(self, stop: threading.Event) -> None:
+        self._since = now()
         while not stop.is_set():
             try:
                 self.tick()
@@ -58,8 +62,11 @@ class Clock:
     def _failed(self, exc: Exception) -> None:
         """With its traceback the first time only: an outage of hours must not push all else out of the log."""
         kind = type(exc).__name__
-        if kind != self._trouble and isinstance(exc, SQLAlchemyError) and is_away(exc):
-            log.error("the database is away (%s): the clock waits", why_away(exc))
+        outage = exc if isinstance(exc, SQLAlchemyError) and is_away(exc) else None
+        if outage is not None:
+            self._since = None
+        if kind != self._trouble and outage is not None:
+            log.error("the database is away (%s): the clock waits", why_away(outage))
         elif kind != self._trouble:
             log.exception("tick failed; the next one tries again")
         elif monotonic() - self._told > _TELL_AGAIN_S:
@@ -75,7 +82,10 @@ class Clock:
 
     def tick(self) -> None:
         """All that time brings about, once."""
-        intake.complete_due(self._database, actor=self._actor)
+        if self._since is None:
+            self._database.ping()
+            self._since = now()
+        intake.complete_due(self._database, actor=self._actor, since=self._since)
         self._take_back_jobs()
         self._take_back_deliveries()
         self._go_on()

@@ -1,5 +1,6 @@
 """The database goes away in the middle of an association, and comes back: what is said, and what the trail knows."""
 
+import datetime as dt
 import logging
 import threading
 import time
@@ -13,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from node.archive import Archive
 from node.db.session import Database
-from node.db.tables import AssociationRow, AuditEventRow, InstanceRow, JobRow
+from node.db.tables import AssociationRow, AuditEventRow, InstanceRow, JobRow, PeerRow, RevisionRow
 from node.dicom.commit import CommitmentReport
 from node.dicom.receive import Arrival
 from node.errors import OutOfResources
@@ -22,6 +23,7 @@ from node.jobs.intake import complete_due
 from node.jobs.plan import plan
 from node.jobs.purge import Housekeeping
 from node.jobs.receive import ReceivingDesk
+from node.jobs.record import now
 from node.jobs.run import Attempt, Outcome, Worker
 from node.jobs.sweep import Clock
 from node.jobs.trail import verify
@@ -196,3 +198,29 @@ def test_the_clock_says_an_outage_in_a_line(
     said = [record for record in caplog.records if record.name == "node.jobs.sweep"]
     assert [record.getMessage() for record in said] == ["the database is away (connection refused): the clock waits"]
     assert said[0].exc_info is None
+
+
+def test_a_time_in_which_nobody_could_send_was_not_quiet(
+    settings: Settings, database: Database, archive: Archive, desk: ReceivingDesk, arrive: Callable[..., Arrival]
+) -> None:
+    with database.write() as session:
+        row = session.get_one(PeerRow, "PACS")
+        row.config = {**row.config, "completion": {"quiet_s": 1.0, "deadline_s": 3600}}
+    desk.take(arrive(ct_slice()))
+    with database.write() as session:
+        session.scalars(select(RevisionRow)).one().last_image_at -= dt.timedelta(seconds=30)
+    housekeeping = Housekeeping(settings, database, archive, actor="clock")
+    clock = Clock(settings, database, Waker(database, SilentBroker()), housekeeping, actor="clock")
+    clock._since = now() - dt.timedelta(minutes=1)
+    with away(database), pytest.raises(OperationalError) as outage_of_a_tick:
+        clock.tick()
+    clock._failed(outage_of_a_tick.value)
+
+    def state() -> str:
+        clock.tick()
+        with database.read() as session:
+            return session.scalars(select(RevisionRow.state)).one()
+
+    assert state() == "receiving", "the first tick after it"
+    time.sleep(1.1)
+    assert state() == "complete"
