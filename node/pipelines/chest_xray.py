@@ -25,7 +25,7 @@ from node.pipelines import fidelity_xray
 from node.pipelines.models import Models, Progress, Restored, Restorer
 
 NAME = "chest_xray"
-VERSION = "4"
+VERSION = "5"
 RESTORATION, DETECTION = "Restoration", "Lesion detection"
 
 NOISE: Code = ("noise-local", "99PACSNODE", "Local noise, standard deviation")
@@ -44,6 +44,8 @@ CAUTIONS = (
     "beside the restored one.",
     "No finding rests on the restored image.",
 )
+SMALL_FIELD_MM = (240.0, 300.0)
+"""A cassette for hands. Chests of adults are taken on 350 x 430 mm and collimated little; a baby's fits on this one."""
 _NO_DIAGNOSIS = "It shows where the processing acted, not disease."
 
 
@@ -60,6 +62,7 @@ def chest_xray(
     if restorer is None:
         on_progress(1, 1)
         return Findings(NAME, VERSION, (Analysis(RESTORATION, "not done", _NOT_OFFERED), detection))
+    small = _small_field(image)
     image, assumed = _sized(image, unstated_side_mm)
     if reason := unfit(image):
         on_progress(1, 1)
@@ -80,7 +83,20 @@ def chest_xray(
         images=(_image(result, restored, verdict, restorer.identity),),
         maps=_maps(image, result, restored, kept, restorer.identity) if maps else (),
         measurements=measurements,
-        notes=CAUTIONS + assumed,
+        notes=CAUTIONS + assumed + small,
+    )
+
+
+def _small_field(image: Radiograph) -> tuple[str, ...]:
+    """A caution where the picture is smaller than nearly any adult chest: a hand may be labelled as one."""
+    if image.spacing_yx_mm is None:
+        return ()
+    sides = sorted(count * step for count, step in zip(image.pixels.shape, image.spacing_yx_mm, strict=True))
+    if any(side > most for side, most in zip(sides, SMALL_FIELD_MM, strict=True)):
+        return ()
+    return (
+        f"The image covers {sides[0] / 10:.0f} x {sides[1] / 10:.0f} cm, less than nearly any chest of an adult. It "
+        "was processed as the chest that its header says it is; whether it is one was not looked at.",
     )
 
 

@@ -49,7 +49,8 @@ def test_a_fit_radiograph_comes_back_restored_with_its_numbers_and_cautions() ->
     assert 0 < after < before
     assert before == pytest.approx(chest.NOISE, rel=0.2)
     assert [m.group for m in findings.measurements] == ["input", *["restored"] * 4]
-    assert findings.notes == CAUTIONS
+    assert findings.notes[:-1] == CAUTIONS
+    assert findings.notes[-1].startswith("The image covers 13 x 13 cm, less than nearly any chest of an adult.")
     assert findings.lesions == ()
     assert findings.maps == ()
 
@@ -111,6 +112,16 @@ def test_what_is_unfit_is_never_given_to_the_restorer(changes: dict[str, Any], w
     assert (findings.images, findings.measurements, findings.notes) == ((), (), ())
 
 
+@pytest.mark.parametrize(
+    ("shape", "is_small"), [((500, 650), True), ((750, 600), True), ((760, 600), False), ((610, 610), False)]
+)
+def test_a_field_as_small_as_that_of_a_hand_is_a_caution(shape: tuple[int, int], is_small: bool) -> None:
+    rows, columns = shape
+    picture = np.kron(chest.lungs(400), np.ones((2, 2)))[:rows, :columns]
+    said = [note for note in run(chest.radiograph(picture)).notes if "less than nearly any chest of an adult" in note]
+    assert bool(said) == is_small
+
+
 def test_where_the_header_tells_no_size_the_operator_may() -> None:
     image = replace(chest.radiograph(), spacing_yx_mm=None)
     findings = run(image, unstated_side_mm=128.0)
@@ -118,7 +129,8 @@ def test_where_the_header_tells_no_size_the_operator_may() -> None:
     assert findings.images[0].array.tobytes() == run(chest.radiograph()).images[0].array.tobytes()
     assert findings.notes[:-1] == CAUTIONS
     assert "as if the longer side were 128 mm, pixels of 0.40 mm" in findings.notes[-1]
-    assert run(chest.radiograph(), unstated_side_mm=128.0).notes == CAUTIONS, "what the header says stands"
+    stated = run(chest.radiograph(), unstated_side_mm=128.0)
+    assert not any("as if the longer side" in note for note in stated.notes), "what the header says stands"
     assert "these have 0.62 mm" in analysis(run(image, unstated_side_mm=200.0)).reason
 
 
