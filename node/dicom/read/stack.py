@@ -38,6 +38,8 @@ _LEAST_OF_PART = 3
 """Slices: fewer are a repeat, and which of them counts would be a guess."""
 _MOST_PHASES = 6
 """Of contrast agent in one place: native, early and late arterial, portal venous, nephrographic, delayed."""
+_MOST_LOCATIONS = 2
+"""Slice locations of one position, since a table never comes back exactly: with more, positions are not believed."""
 _LONGEST_BEAT_MS = 2000.0
 _OF_TIME = {ACQUISITION_NUMBER, TEMPORAL_POSITION, TRIGGER_TIME}
 _MOST_ODD = 2
@@ -69,7 +71,7 @@ def _cross_sections(frames: list[Frame], notes: list[str]) -> list[Frame]:
         raise NotEligible("Only localisers (scout images), no cross-sections.")
     if len(kept) < len(frames):
         notes.append(f"Localiser images left out: {len(frames) - len(kept)}.")
-    kept = _in_grey(_originals(kept, notes), notes)
+    kept = _with_place(_in_grey(_originals(kept, notes), notes), notes)
     for frame in kept:
         if frame.modality != "CT":
             raise NotEligible(f"The modality says {frame.modality or 'nothing'}, not CT.")
@@ -87,6 +89,16 @@ def _in_grey(frames: list[Frame], notes: list[str]) -> list[Frame]:
         raise NotEligible("Images in colour; only greyscale images carry measured values.")
     if len(kept) < len(frames):
         notes.append(f"Images in colour left out: {len(frames) - len(kept)}.")
+    return kept
+
+
+def _with_place(frames: list[Frame], notes: list[str]) -> list[Frame]:
+    """Without one or two images that do not say where they are, such as a page of the protocol, beside several."""
+    kept = [frame for frame in frames if len(frame.position) == 3 and len(frame.orientation) == 6]
+    odd = len(frames) - len(kept)
+    if odd == 0 or odd > _MOST_ODD or len(kept) < _ALONE * odd:
+        return frames
+    notes.append(f"Images that do not say where in space they are, left out: {odd}.")
     return kept
 
 
@@ -256,6 +268,8 @@ def _demand_one_moment(frames: Sequence[Frame], plane: Plane, places: Sequence[S
     """Of a contrast phase, a heartbeat or a breath there may be several."""
     times = max(round(median(len(place) for place in places)), _labelled_times(frames, plane))
     if times > _MOST_PHASES and not _of_a_cycle(frames):
+        if len({frame.slice_location_mm for frame in frames}) > _MOST_LOCATIONS * len(places):
+            raise NotEligible("The headers contradict each other: one position, but several slice locations.")
         raise NotEligible(
             f"A dynamic series, such as perfusion, contrast monitoring or fluoroscopy: about {len(frames) / times:.0f} "
             f"places, each imaged about {times} times. It was not analysed: the networks were made for scans of one "

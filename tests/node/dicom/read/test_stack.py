@@ -548,3 +548,20 @@ def test_a_series_that_was_sent_many_times_under_new_names_is_no_dynamic_series(
 def test_a_scan_of_many_rotations_is_no_dynamic_series() -> None:
     frames = [at(2.5 * n, f"1.{n}", phase=str(n // 4)) for n in range(80)]
     assert len(one_stack(frames, different)[0]) == 80
+
+
+@pytest.mark.parametrize("missing", ["position", "orientation"])
+def test_a_page_without_a_place_among_slices_is_left_out(missing: str) -> None:
+    page = at(99, "1.99", **{missing: ()})
+    kept, _, notes = one_stack([page, *(at(z) for z in range(5))], different)
+    assert order(kept) == [0, 1, 2, 3, 4]
+    assert notes == ["Images that do not say where in space they are, left out: 1."]
+    for others in ([at(0), at(1)], []):
+        with pytest.raises(NotEligible, match="where in space"):
+            one_stack([page, *others], different)
+
+
+def test_images_that_all_have_one_position_and_other_slice_locations_are_no_dynamic_series() -> None:
+    frames = [at(0, f"1.{n}", slice_location_mm=2.5 * n) for n in range(20)]
+    with pytest.raises(NotEligible, match="one position, but several slice locations"):
+        one_stack(frames, different)
