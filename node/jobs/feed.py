@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from node.audit.grouping import Grouping, Told, block_of
 from node.audit.syslog import Repository, deliver, syslog_message
 from node.audit.xml import to_xml
 from node.db import feed
-from node.db.session import Database
+from node.db.session import Database, is_away, why_away
 from node.dicom.tls import client_context
 from node.errors import NodeError
 from node.jobs import telling
@@ -165,7 +166,9 @@ class Feed:
         """With its traceback the first time only."""
         self._batch, self._position = None, -1
         kind = type(exc).__name__
-        if kind != self._broken:
+        if kind != self._broken and isinstance(exc, SQLAlchemyError) and is_away(exc):
+            log.error("the database is away (%s): the audit repository is told nothing", why_away(exc))
+        elif kind != self._broken:
             log.exception("the trail could not be told; it is tried again")
         self._broken = kind
 
@@ -174,7 +177,7 @@ class Feed:
         try:
             with self._database.write() as session:
                 feed.release(session, self._actor)
-        except Exception as exc:  # noqa: BLE001  (nothing is lost by it but minutes)
+        except SQLAlchemyError as exc:  # nothing is lost by it but minutes
             log.warning("the lease of the audit feed could not be given back (%s)", type(exc).__name__)
 
 

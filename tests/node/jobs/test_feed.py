@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from network.certificates import Authority
 from network.repository import Receiver, mutual
@@ -326,3 +328,27 @@ def test_what_breaks_in_the_feed_is_told_once_and_does_not_end_it(
     feed.run(stop)
     assert [record.message for record in caplog.records] == ["the trail could not be told; it is tried again"]
     assert numbers(there) == [1]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_database_that_is_away_is_a_line_and_no_traceback(
+    settings: Settings,
+    database: Database,
+    there: Receiver,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feeding, "_LONGEST_WAIT_S", 0.01)
+    feed, stop, tries = feed_to(settings, database, there.port), threading.Event(), []
+
+    def away() -> bool:
+        tries.append(1)
+        if len(tries) > 3:
+            stop.set()
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("unable to open database file"))
+
+    monkeypatch.setattr(feed, "tell_more", away)
+    feed.run(stop)
+    (line,) = caplog.records
+    assert line.message.startswith("the database is away")
+    assert line.exc_info is None
