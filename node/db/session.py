@@ -84,7 +84,8 @@ def is_busy(exc: BaseException) -> bool:
 
 def is_away(exc: BaseException) -> bool:
     """Whether it is the database that does not do its work, not a statement that is wrong: it may do it later."""
-    return isinstance(exc, OperationalError | InterfaceError | PoolTimeout)
+    is_read_only = isinstance(exc, DBAPIError) and getattr(exc.orig, "sqlstate", None) == _READ_ONLY
+    return is_read_only or isinstance(exc, OperationalError | InterfaceError | PoolTimeout)
 
 
 def why_away(exc: SQLAlchemyError) -> str:
@@ -95,6 +96,7 @@ def why_away(exc: SQLAlchemyError) -> str:
 
 _PRIMARY_CODE = 0xFF  # the rest of SQLite's result code says more precisely why
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's appendix A
+_READ_ONLY = "25006"  # likewise: a standby that is not the primary yet
 
 
 _UNREACHABLE = {"connect_timeout": 10, "tcp_user_timeout": 30_000}

@@ -224,3 +224,24 @@ def test_a_time_in_which_nobody_could_send_was_not_quiet(
     assert state() == "receiving", "the first tick after it"
     time.sleep(1.1)
     assert state() == "complete"
+
+
+def test_a_standby_that_takes_no_writes_yet_is_a_database_that_is_away(
+    database: Database, desk: ReceivingDesk, arrive: Callable[..., Arrival], caplog: pytest.LogCaptureFixture
+) -> None:
+    association = desk.admit(CALLER)
+    is_postgres = database.engine.dialect.name == "postgresql"
+
+    def only_read(connection: Any) -> None:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY" if is_postgres else "PRAGMA query_only = ON")
+
+    event.listen(database.engine, "begin", only_read)
+    with pytest.raises(OutOfResources):
+        desk.take(arrive(ct_slice(), association=association))
+    with pytest.raises(OutOfResources):
+        desk.admit(CALLER)
+    event.remove(database.engine, "begin", only_read)
+    if not is_postgres:
+        event.listen(database.engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA query_only = OFF"))
+    wait_until(lambda: events(database, "instance.refused") and events(database, "association.refused"))
+    assert not [record for record in caplog.records if record.exc_info]
