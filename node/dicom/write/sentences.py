@@ -40,17 +40,21 @@ def conclusion(study: StudyEntry) -> list[str]:
     """What a reader must know if nothing else is read."""
     failed = [entry for entry in study.series if entry.outcome == "failed"]
     sentences = [study.missing] if study.missing else []
-    sentences += [*_marked(study), *_nothing_found(study)]
-    if not any(map(_searched, study.series)):
-        sentences.append("Not looked for disease: no such analysis was run. This report says nothing about findings.")
+    sentences += [*_marked(study), *_nothing_found(study), *_undone(study)]
+    searched = any(map(_searched, study.series))
+    if not searched:
+        broken = failed or any(one.outcome == "failed" for entry in study.series for one in _analyses(entry))
+        why = "no such analysis came to its end" if broken else "no such analysis was run"
+        sentences.append(f"Not looked for disease: {why}. This report says nothing about findings.")
     if poor := sum(len(score.poor) for entry in study.series if entry.findings for score in entry.findings.scores):
-        sentences.append(f"{count(poor, 'image')} of poor quality: that nothing is marked there says little.")
+        meaning = ": that nothing is marked there says little" if searched else ""
+        sentences.append(f"{count(poor, 'image')} of poor quality{meaning}.")
     if not failed and not any(map(_worked_on, study.series)):
         received = _series(study.series)
         which = "the series" if received == "1 series" else f"any of the {received}"
         sentences.append(f"No analysis was suitable for {which} received.")
     if failed:
-        sentences.append(f"AI processing failed for {_series(failed)}. Read the images as received.")
+        sentences.append(f"AI processing failed for {_names(failed)}. Read the images as received.")
     return sentences
 
 
@@ -84,9 +88,20 @@ def _nothing_found(study: StudyEntry) -> list[str]:
                 empty.setdefault((analysis.name, analysis.looks_for), []).append(entry)
     sentences = []
     for (name, looks_for), entries in sorted(empty.items()):
-        where = "" if len(entries) == len(study.series) else f" in {', '.join(map(short_name, entries))}"
+        where = "" if len(entries) == len(study.series) else f" in {_names(entries)}"
         sentences.append(_found_nothing(name, looks_for, where))
     return sentences
+
+
+def _undone(study: StudyEntry) -> list[str]:
+    """What failed or was withheld, and which series were not searched beside others that were."""
+    searches = {analysis.name for entry in study.series for analysis in _searched(entry)}
+    undone: dict[tuple[str, str], list[SeriesEntry]] = {}
+    for entry in study.series:
+        for one in _analyses(entry):
+            if one.outcome in ("failed", "withheld") or (one.outcome == "not done" and one.name in searches):
+                undone.setdefault((one.name, one.outcome), []).append(entry)
+    return [f"{capital(name)} {outcome} in {_names(entries)}." for (name, outcome), entries in undone.items()]
 
 
 def _found_nothing(name: str, looks_for: str, where: str = "") -> str:
@@ -96,8 +111,11 @@ def _found_nothing(name: str, looks_for: str, where: str = "") -> str:
 
 def _searched(entry: SeriesEntry) -> list[Analysis]:
     """The analyses that looked for something in this series, and came to their end."""
-    analyses = entry.findings.analyses if entry.findings else ()
-    return [analysis for analysis in analyses if analysis.looks_for and analysis.outcome == "done"]
+    return [analysis for analysis in _analyses(entry) if analysis.looks_for and analysis.outcome == "done"]
+
+
+def _analyses(entry: SeriesEntry) -> tuple[Analysis, ...]:
+    return entry.findings.analyses if entry.findings else ()
 
 
 def _worked_on(entry: SeriesEntry) -> bool:
@@ -149,6 +167,10 @@ def series_name(entry: SeriesEntry) -> str:
 def short_name(entry: SeriesEntry) -> str:
     """ "series 3"."""
     return f"series {'without number' if entry.number is None else entry.number}"
+
+
+def _names(entries: Sequence[SeriesEntry]) -> str:
+    return ", ".join(dict.fromkeys(map(short_name, entries)))
 
 
 def of_findings(findings: Findings, image_numbers: Sequence[int]) -> list[str]:

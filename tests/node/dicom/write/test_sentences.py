@@ -29,7 +29,7 @@ def test_a_series_whose_images_met_different_fates_is_counted_once() -> None:
     received, *_ = sentences.of_study(StudyEntry((frontal, lateral)), made.stamp())
     assert received == "Revision 1: 2 images in 1 series received."
     two_failed = StudyEntry((replace(frontal, outcome="failed"), replace(lateral, outcome="failed")))
-    assert "AI processing failed for 1 series." in " ".join(sentences.conclusion(two_failed))
+    assert "AI processing failed for series 3." in " ".join(sentences.conclusion(two_failed))
     none_suited = StudyEntry((replace(frontal, outcome="not eligible"), lateral))
     assert "suitable for the series received" in " ".join(sentences.conclusion(none_suited))
 
@@ -80,6 +80,8 @@ def test_where_not_all_was_searched_it_is_said_what_was() -> None:
     searched = _entry(findings=Findings("p", "1", (looked,)))
     unfit = replace(_entry(findings=Findings("p", "1", (replace(looked, outcome="not done", reason="why"),))), number=4)
     localiser = replace(_entry(outcome="not eligible", reason="Localiser only."), number=1)
+    assert sentences.conclusion(StudyEntry((searched, unfit)))[1:] == ["Lesion detection not done in series 4."]
+    assert sentences.conclusion(StudyEntry((searched, localiser)))[1:] == []
     for other in (unfit, localiser):
         found_nothing, *_ = sentences.conclusion(StudyEntry((searched, other)))
         assert found_nothing.startswith("Lesion detection found nothing in series 3. It looks only for lung nodules, ")
@@ -123,6 +125,30 @@ def test_a_denoiser_alone_makes_no_statement_about_disease() -> None:
     study = StudyEntry((_entry(findings=Findings("p", "1", (Analysis("AI denoising", "done"),))),))
     (sentence,) = sentences.conclusion(study)
     assert sentence == "Not looked for disease: no such analysis was run. This report says nothing about findings."
+
+
+def test_what_failed_or_was_withheld_is_concluded() -> None:
+    looked = Analysis("lesion detection", "failed", "no memory", looks_for="lung nodules")
+    analyses = (Analysis("denoising", "withheld", "It moved structure."), looked)
+    concluded = sentences.conclusion(StudyEntry((_entry(findings=Findings("p", "1", analyses)),)))
+    assert concluded == [
+        "Denoising withheld in series 3.",
+        "Lesion detection failed in series 3.",
+        "Not looked for disease: no such analysis came to its end. This report says nothing about findings.",
+    ]
+    assert all(map(sentences.is_warning, concluded))
+    broken = sentences.conclusion(StudyEntry((_entry(outcome="failed", reason="no memory"),)))
+    assert "no such analysis came to its end" in broken[0]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"), [("done", ": that nothing is marked there says little."), ("not done", ".")]
+)
+def test_that_nothing_is_marked_is_said_only_where_something_was_searched(outcome: Any, words: str) -> None:
+    looked = Analysis("lesion detection", outcome, "", made.MODEL, looks_for="lung nodules")
+    score = Score(("q", "99X", "Quality"), 1.0, (0.0, 4.0), made.MODEL, (1.0, 1.0), 1.5)
+    concluded = sentences.conclusion(StudyEntry((_entry(findings=Findings("p", "1", (looked,), scores=(score,))),)))
+    assert f"2 images of poor quality{words}" in concluded
 
 
 def test_not_done_withheld_and_failed_are_warnings_and_done_is_none() -> None:
