@@ -77,6 +77,12 @@ def longest_mm(mask: BoolArray, spacing_yx_mm: tuple[float, float]) -> float:
     return 0.0 if ends is None else float(np.linalg.norm(ends[1] - ends[0]))
 
 
+def span_mm(points: Sequence[Sequence[float]], spacing_yx_mm: tuple[float, float]) -> float:
+    """Length of the long axis alone of a polygon, px; 0 where it has no area."""
+    ends = _farthest(np.asarray(points, np.float64) * np.array([spacing_yx_mm[1], spacing_yx_mm[0]]))
+    return 0.0 if ends is None else float(np.linalg.norm(ends[1] - ends[0]))
+
+
 def _farthest(points: Array) -> tuple[Array, Array] | None:
     """The two points (N, 2) farthest apart; the first such pair in the order of x, then y."""
     if len(points) < 3:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from models.contract import BoolArray
-from node.dicom.elements import UNREADABLE, integer, item, items, number, numbers, text
+from node.dicom.elements import integer, item, items, number, numbers, parse, raw, text
+from node.dicom.header import transfer_syntax
 from node.dicom.marks.content_tree import code_of
 from node.dicom.marks.lesions import NOT_A_LESION, is_lesion
 from node.dicom.marks.mark import About, Document, Origin, Refusal, Segment
 from node.dicom.marks.series import CtSeries
-from node.errors import NotEligible
+from node.dicom.read.codec import Codec
+from node.dicom.read.pixels import PixelFile
+from node.errors import NotEligible, NotUnderstood
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _SAME_PLACE_MM = 0.1
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
 
 
 def read_segments(dataset: Dataset) -> Document:
@@ -50,13 +54,14 @@ def read_segments(dataset: Dataset) -> Document:
 class Segmentation:
     """One segmentation object. raises NotEligible where it cannot be read"""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, codec: Codec) -> None:
         try:
-            self._dataset = pydicom.dcmread(path)
-            pixels = self._dataset.pixel_array
-        except (*UNREADABLE, OSError) as exc:
+            self._dataset = parse(path)
+        except NotUnderstood as exc:
             raise NotEligible("The segmentation cannot be read.") from exc
-        self._pixels: NDArray[Any] = pixels if pixels.ndim == 3 else pixels[None]
+        self._path = path
+        self._codec = codec
+        self._shape = (integer(self._dataset, 0x00280010) or 0, integer(self._dataset, 0x00280011) or 0)
 
     @property
     def uid(self) -> str:
@@ -73,16 +78,12 @@ class Segmentation:
         frames   1-based; () for all of them
         raises   NotEligible   no such segment, empty, or on another grid than the series
         """
-        mask = np.zeros((len(series.frames), *self._pixels.shape[1:]), dtype=np.bool_)
         first = series.frames[0]
-        if mask.shape[1:] != (first.rows, first.columns):
+        if self._shape != (first.rows, first.columns):
             raise NotEligible("The segmentation is on another grid than the images.")
-        for index in range(len(self._pixels)):
-            if (
-                (not frames or index + 1 in frames)
-                and (drawn := self._drawn(index, segment)) is not None
-                and drawn.any()
-            ):
+        mask = np.zeros((len(series.frames), *self._shape), dtype=np.bool_)
+        for index, drawn in self._drawn(segment, frames):
+            if drawn.any():
                 mask[self._slice(index, series)] |= drawn
         box = ndimage.find_objects(mask.view(np.uint8))
         if not box:
@@ -93,16 +94,38 @@ class Segmentation:
         largest[box[0]] = labels == 1 + int(np.argmax(sizes))
         return largest
 
-    def _drawn(self, index: int, segment: int) -> BoolArray | None:
-        """Where a frame holds the segment; None where the frame is of another one."""
+    def _drawn(self, segment: int, frames: tuple[int, ...]) -> Iterator[tuple[int, BoolArray]]:
+        """Index of each frame of a segment, and where it holds it. Frames of other segments, of which there may be
+        thousands, are not unpacked."""
         kind = text(self._dataset, 0x00620001).upper()
-        if kind == "LABELMAP":
-            return np.asarray(self._pixels[index] == segment)
-        group = self._of_frame(index, 0x0062000A)
-        if integer(group, 0x0062000B) != segment:
-            return None
-        most = number(self._dataset, 0x0062000E) or 1
-        return np.asarray(self._pixels[index] * 2 >= (most if kind == "FRACTIONAL" else 1))
+        chosen = [
+            index
+            for index in range(integer(self._dataset, 0x00280008) or 1)
+            if (not frames or index + 1 in frames)
+            and (kind == "LABELMAP" or integer(self._of_frame(index, 0x0062000A), 0x0062000B) == segment)
+        ]
+        most = (number(self._dataset, 0x0062000E) or 1) if kind == "FRACTIONAL" else 1
+        for index, pixels in zip(chosen, self._unpacked(chosen), strict=True):
+            yield index, np.asarray(pixels == segment if kind == "LABELMAP" else pixels * 2.0 >= most)
+
+    def _unpacked(self, chosen: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """Stored values (Y, X) of these frames. raises NotEligible"""
+        if integer(self._dataset, 0x00280100) == 1 and transfer_syntax(self._dataset) in _NATIVE:
+            yield from map(self._bits, chosen)
+        elif chosen:
+            file = PixelFile(self._path, self._codec)
+            yield from (file.frame(index)[0] for index in chosen)
+
+    def _bits(self, index: int) -> NDArray[Any]:
+        """A frame of one bit a pixel, which need not begin with a byte."""
+        first, offset = divmod(index * self._shape[0] * self._shape[1], 8)
+        pixels = self._shape[0] * self._shape[1]
+        packed = raw(self._dataset, 0x7FE00010)
+        needed = (offset + pixels + 7) // 8
+        if not isinstance(packed, bytes) or len(packed) < first + needed:
+            raise NotEligible("The segmentation is cut off.")
+        unpacked = np.unpackbits(np.frombuffer(packed, np.uint8, needed, first), bitorder="little")
+        return unpacked[offset : offset + pixels].reshape(self._shape)
 
     def _slice(self, index: int, series: CtSeries) -> int:
         position = numbers(self._of_frame(index, 0x00209113), 0x00200032)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract import SourceRef
-from node.dicom.marks.diameters import axes_of_mask, axes_of_polygon, longest_mm
+from node.dicom.marks.diameters import axes_of_mask, axes_of_polygon, longest_mm, span_mm
 from node.dicom.marks.mark import (
     About,
     Axis,
@@ -135,7 +135,7 @@ class Library:
             return self._segmentation  # of many segments; of several segmentations one at a time, as they are large
         try:
             for path in self._paths(self.series_of(uid)):
-                found = Segmentation(path)
+                found = Segmentation(path, self._codec)
                 if found.uid == uid:
                     self._segmentation = found
                     return found
@@ -248,7 +248,7 @@ def _of_pair(claim: Pair, library: Library) -> Mark:
 
 def _of_outline(claim: Outline, library: Library) -> Mark:
     """By the contour with the longest diameter."""
-    found: list[tuple[float, CtSeries, int, tuple[Axis, Axis]]] = []
+    found: list[tuple[float, CtSeries, int, Sequence[Point]]] = []
     for contour in claim.contours:
         points: Sequence[Point] = contour.points
         if contour.image is not None:
@@ -256,13 +256,11 @@ def _of_outline(claim: Outline, library: Library) -> Mark:
         else:
             series, index = library.around(points, contour.frame_of_reference_uid, claim.images)
             points = [series.planes[index].to_pixel(point) for point in points]
-        spacing = series.planes[index].spacing_yx_mm
-        axes = axes_of_polygon(points, spacing)
-        if axes is not None:
-            found.append((length_mm(axes[0], spacing), series, index, axes))
-    if not found:
+        found.append((span_mm(points, series.planes[index].spacing_yx_mm), series, index, points))
+    long_mm, series, index, points = max(found, key=lambda it: it[0])
+    axes = axes_of_polygon(points, series.planes[index].spacing_yx_mm)
+    if axes is None:
         raise Refused("a region without area")
-    long_mm, series, index, axes = max(found, key=lambda it: it[0])
     if claim.long_mm is not None:
         _demand_agreement(claim.long_mm, long_mm, "long")
     return _mark(claim.about, series, index, *axes)

@@ -41,16 +41,15 @@ _CT_MODALITY = "CT"
 
 _CT = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
-_DEFLATED_RLE = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5")
 _COMPRESSED = (
-    *_DEFLATED_RLE,
+    *("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"),  # deflated, RLE
     *("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),  # JPEG lossless
     *("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202"),
     *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"),
 )
 """The last line is lossy: taken, so that the refusal can say why."""
 _DOCUMENT_CLASSES = (*PRESENTATION_STATES, *REPORTS, STRUCTURE_SETS, KEY_OBJECTS, *SEGMENTATIONS)
-_MASKS = tuple((uid, (*_UNCOMPRESSED, *_DEFLATED_RLE)) for uid in SEGMENTATIONS)
+_MASKS = tuple((uid, (*_UNCOMPRESSED, *_COMPRESSED)) for uid in SEGMENTATIONS)
 _DOCUMENTS = (*((uid, _UNCOMPRESSED) for uid in _DOCUMENT_CLASSES if uid not in SEGMENTATIONS), *_MASKS)
 _IMAGES = (*((uid, (*_UNCOMPRESSED, *_COMPRESSED)) for uid in _CT), *_MASKS)
 

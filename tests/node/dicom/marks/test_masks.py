@@ -12,9 +12,13 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from gate import made
-from images import marks
+from images import marks, phantom
 from images.marks import Scan
 from node.dicom.marks.mark import Origin
+from node.dicom.marks.masks import Segmentation
+from node.dicom.marks.series import CtSeries
+from node.dicom.read.codec import Codec
+from node.errors import NotEligible
 
 
 def segment_group(segmentation: Any, number: int, *, frames: list[int] | None = None) -> Dataset:
@@ -174,3 +178,66 @@ def test_a_segment_that_a_report_speaks_of_counts_once(replaced: bool, tmp_path:
         Origin.SEGMENTATION,
     }
     assert len(found.marks) == 2
+
+
+def odd_images(folder: Path) -> list[Path]:
+    """41 × 37 pixels: a frame of one bit a pixel ends within a byte."""
+    paths = []
+    for number in range(1, 6):
+        ds = phantom.ct(number, phantom.stored_values(number, (41, 37)), ImagePositionPatient=[0, 0, 2.5 * number])
+        for keyword in ("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
+            setattr(ds, keyword, "")
+        ds.PositionReferenceIndicator, ds.ReferringPhysicianName, ds.SeriesNumber = "", "", 1
+        paths.append(phantom.save(ds, folder / f"{number}.dcm"))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("kind", "syntax", "plugin"),
+    [
+        ("BINARY", "", ""),
+        ("FRACTIONAL", "", ""),
+        ("FRACTIONAL", "1.2.840.10008.1.2.5", "pydicom"),
+        ("LABELMAP", "", ""),
+        ("LABELMAP", "1.2.840.10008.1.2.5", "pydicom"),
+        ("LABELMAP", "1.2.840.10008.1.2.4.90", "pylibjpeg"),
+    ],
+)
+def test_a_segment_is_found_in_every_kind_of_segmentation(
+    kind: str, syntax: str, plugin: str, tmp_path: Path, codec: Codec
+) -> None:
+    paths = odd_images(tmp_path)
+    masks = np.zeros((5, 41, 37, 3), dtype=bool)
+    for segment in range(3):
+        masks[segment : segment + 3, 5 + segment : 9, 3 + 9 * segment : 9 + 9 * segment, segment] = True
+        masks[segment, 30, 3 + 9 * segment, segment] = True  # apart, and smaller
+    given = masks.astype(float) if kind == "FRACTIONAL" else masks
+    if kind == "LABELMAP":
+        given = np.where(masks.any(axis=-1), 1 + np.argmax(masks, axis=-1), 0).astype(np.uint8)
+    described = [
+        hd.seg.SegmentDescription(number, "x", codes.SCT.Tissue, codes.SCT.Mass, "MANUAL") for number in (1, 2, 3)
+    ]
+    images = [pydicom.dcmread(path) for path in paths]
+    built = hd.seg.Segmentation(
+        *(images, given, kind, described, "2.25.30", 1, "2.25.31", 1, "m", "m", "1", "1"),
+        **({"fractional_type": "PROBABILITY"} if kind == "FRACTIONAL" else {}),
+    )
+    if plugin:
+        built.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
+    built.save_as(tmp_path / "seg")
+    series = CtSeries.load(paths, codec)
+    for segment in range(3):
+        part = Segmentation(tmp_path / "seg", codec).largest_part(segment + 1, (), series)
+        expected = masks[::-1, :, :, segment].copy()  # a series is head → feet
+        expected[:, 30] = False
+        assert np.array_equal(part, expected)
+
+
+def test_a_segmentation_that_is_cut_off_is_refused_in_words(tmp_path: Path, codec: Codec) -> None:
+    paths = odd_images(tmp_path)
+    path, _ = segmented(paths, tmp_path / "seg", [np.ones((5, 41, 37), dtype=bool)])
+    cut = pydicom.dcmread(path)
+    cut.PixelData = cut.PixelData[:500]
+    cut.save_as(path)
+    with pytest.raises(NotEligible, match="cut off"):
+        Segmentation(path, codec).largest_part(1, (), CtSeries.load(paths, codec))
