@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from models.deeplesion.calibrate import calibrated
 from models.deeplesion.config import SPACING_MM, RunConfig
 from models.deeplesion.grouping import Axes, Region, SliceFinding, Track, axes_of, group, region_of
 from models.deeplesion.network import AIR_HU, Detector
+from models.deeplesion.place import SITES, Surroundings, site_of, surroundings_of
 from models.deeplesion.resample import Mix, mixes, resized_shape
 from models.device import as_written
 
@@ -29,18 +30,9 @@ GPU_BATCH = 16
 BODY_HU = -300.0
 NODULE: Code = ("27925004", "SCT", "Nodule")
 LESION: Code = ("52988006", "SCT", "Lesion")
-SITES: dict[str, Code] = {
-    "lung": ("39607008", "SCT", "Lung"),
-    "liver": ("10200004", "SCT", "Liver"),
-    "kidney": ("64033007", "SCT", "Kidney"),
-    "lymph node": ("59441001", "SCT", "Lymph node"),
-    "soft tissue": ("87784001", "SCT", "Soft tissue"),
-}
-ANYWHERE: Code = ("38266002", "SCT", "Entire body")
-"""What the single-category twin can say of a place."""
 LEFT: Code = ("7771000", "SCT", "Left")
 RIGHT: Code = ("24028007", "SCT", "Right")
-PAIRED = frozenset({"lung", "kidney"})
+PAIRED = frozenset({SITES["lung"], SITES["kidney"]})
 MIDLINE_MM = 10.0
 """So close to the body's middle no side is named."""
 
@@ -50,6 +42,7 @@ class Found:
     """One lesion of a volume, before it is said which weights found it.
 
     score, operating_point      calibrated: of findings with such scores on validation, so many were lesions
+    site                        the category's organ where it can be, else the part of the trunk
     laterality                  None where the organ has no sides, or the lesion lies in the middle
     """
 
@@ -58,6 +51,7 @@ class Found:
     operating_point: float
     region: Region
     axes: Axes
+    site: Code
     laterality: Code | None
 
     def lesion(self, volume: Volume, identity: ModelIdentity) -> Lesion:
@@ -66,8 +60,8 @@ class Found:
         mask[self.region.box] = self.region.mask
         return Lesion(
             tracking_id=self._tracking_id(volume),
-            category=NODULE if self.category == "lung" else LESION,
-            site=SITES.get(self.category, ANYWHERE),
+            category=NODULE if self.site == SITES["lung"] else LESION,
+            site=self.site,
             laterality=self.laterality,
             mask=mask,
             slice_index=self.axes.index,
@@ -108,7 +102,7 @@ def find(
     config: RunConfig | None = None,
     least_score: float = 0.0,
 ) -> list[Found]:
-    """All candidates of at least this (calibrated) score, surest first.
+    """All candidates of at least this (calibrated) score, surest first, but for what is air outside the body.
 
     raises   ModelError     slices too small, or values that are not finite
     """
@@ -124,8 +118,16 @@ def find(
     slope, intercept = (float(value) for value in network.calibration)
     scored = [(calibrated(track.score, slope, intercept), track) for track in tracks]
     kept = sorted((pair for pair in scored if pair[0] >= least_score), key=lambda pair: -pair[0])
+    if not kept:
+        return []
     keys = key_slices(positions, rules.step_mm)
-    return [_found(track, score, network, volume, image, keys) for score, track in kept]
+    around = surroundings_of(volume, image, positions)
+    regions = [region_of(track, (image.shape[0], image.shape[1], image.shape[2]), keys) for _, track in kept]
+    return [
+        _found(track, score, region, network, volume, image, around)
+        for (score, track), region in zip(kept, regions, strict=True)
+        if not around.is_in_room(region, image)
+    ]
 
 
 def positions_along_normal(volume: Volume) -> NDArray[np.float64]:
@@ -226,13 +228,19 @@ def _finding(index: int, row: int, part: _Arrays, scale: NDArray[np.float64]) ->
 
 
 def _found(
-    track: Track, score: float, network: Detector, volume: Volume, image: FloatArray, keys: Sequence[int]
+    track: Track,
+    score: float,
+    region: Region,
+    network: Detector,
+    volume: Volume,
+    image: FloatArray,
+    around: Surroundings,
 ) -> Found:
-    region = region_of(track, (image.shape[0], image.shape[1], image.shape[2]), keys)
     category = network.config.categories[track.category]
     axes = axes_of(region, volume.spacing_zyx_mm)
-    side = laterality(region, axes.index, volume, image) if category in PAIRED else None
-    return Found(category, score, float(network.operating_point), region, axes, side)
+    site = site_of(category, region, axes.index, around)
+    side = laterality(region, axes.index, volume, image) if site in PAIRED else None
+    return Found(category, score, float(network.operating_point), region, axes, site, side)
 
 
 def laterality(region: Region, index: int, volume: Volume, image: FloatArray) -> Code | None:

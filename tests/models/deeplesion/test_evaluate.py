@@ -12,6 +12,7 @@ from models.contract import FloatArray, ModelError
 from models.deeplesion.evaluate import Detected, Evaluation, detector_of, evaluate, image_of, scan_outcome
 from models.deeplesion.grouping import Axes, Region
 from models.deeplesion.network import build
+from models.deeplesion.place import SITES
 from models.deeplesion.run import Found
 from models.deeplesion.samples import LabelledVolume, Sample, load_sample
 from models.evaluation.froc import Bootstrap
@@ -293,7 +294,7 @@ def test_a_finding_in_a_scan_is_right_within_the_radius() -> None:
     def finding(row: int, column: int, score: float) -> Found:
         box = (slice(2, 3), slice(row - 1, row + 2), slice(column - 1, column + 2))
         region = Region(box, inside, inside.astype(np.float32), 0.5)
-        return Found("liver", score, 0.5, region, axes, None)
+        return Found("liver", score, 0.5, region, axes, SITES["liver"], None)
 
     # 8 mm from (20, 30) is the radius: 8 columns away touches, 9 do not.
     outcome = scan_outcome([finding(20, 38, 0.4), finding(20, 39, 0.9)], scan)

@@ -54,13 +54,16 @@ class Bright(Detector):
 
 
 def scan(centre_mm=(37.5, 55.0, 30.0), radius_mm=10.0, voxels: np.ndarray | None = None) -> Volume:
-    """A body of 60 × 55 mm half axes, a ball in it: 31 slices of 220 × 240 pixels."""
+    """A body of 55 × 50 mm half axes full of lung, a ball in it in 3 mm of tissue: 31 slices of 220 × 240 pixels."""
     z, y, x = (np.arange(count) * step for count, step in zip((31, 220, 240), SPACING, strict=True))
     if voxels is None:
         body = ((y[:, None] - 55) / 50) ** 2 + ((x - 60) / 55) ** 2 < 1
-        image = np.where(body, 0.0, -1000.0)[None].repeat(31, 0)
+        lung = ((y[:, None] - 55) / 42) ** 2 + ((x - 60) / 47) ** 2 < 1
+        image = np.where(lung, -850.0, np.where(body, 0.0, -1000.0))[None].repeat(31, 0)
         apart = [(axis - at) ** 2 for axis, at in zip((z, y, x), centre_mm, strict=True)]
-        image[apart[0][:, None, None] + apart[1][:, None] + apart[2] < radius_mm**2] = 400
+        from_centre_mm = np.sqrt(apart[0][:, None, None] + apart[1][:, None] + apart[2])
+        image[from_centre_mm < radius_mm + 3] = 0
+        image[from_centre_mm < radius_mm] = 400
         voxels = image.astype(np.float32)
     affine = np.diag([SPACING[2], SPACING[1], SPACING[0], 1.0])[:, [2, 1, 0, 3]]
     origins = np.zeros((len(voxels), 3))
@@ -102,6 +105,15 @@ def test_sides_follow_the_patient_not_the_columns():
     region = Region((slice(15, 16), slice(110, 111), slice(60, 61)), np.ones((1, 1, 1), bool), np.ones((1, 1, 1)), 0.5)
     assert laterality(region, 15, volume, volume.voxels) == RIGHT
     assert laterality(region, 15, replace(volume, affine=mirrored), volume.voxels) == LEFT
+
+
+def test_no_organ_is_told_where_the_images_show_that_it_cannot_be():
+    """Without air in it this is no lung, whatever the network says, and has no sides."""
+    volume = scan()
+    solid = replace(volume, voxels=np.where(volume.voxels == -850, np.float32(0), volume.voxels))
+    lesion = run(Bright(), solid)[0].lesion(solid, IDENTITY)
+    assert (lesion.site, lesion.category) == (("38266002", "SCT", "Entire body"), ("52988006", "SCT", "Lesion"))
+    assert lesion.laterality is None
 
 
 def test_only_what_reaches_the_operating_point_is_reported():

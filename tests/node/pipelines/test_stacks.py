@@ -10,6 +10,7 @@ from scipy.ndimage import find_objects, label
 
 from models.contract import FloatArray, Lesion, ModelIdentity, Volume
 from models.deeplesion.grouping import Region, axes_of
+from models.deeplesion.place import SITES
 from models.deeplesion.run import Found
 from node.dicom.read import read_volume
 from node.dicom.synthetic import write_ct_series
@@ -31,7 +32,8 @@ def bright(volume: Volume, progress: Callable[[int, int], None]) -> list[Found]:
         inside = pieces[box] == number
         region = Region(box, inside, inside.astype(np.float32), 0.5)
         score = float(volume.voxels[box][inside].max()) / 1000
-        found.append(Found("lung", score, 0.3, region, axes_of(region, volume.spacing_zyx_mm), None))
+        axes = axes_of(region, volume.spacing_zyx_mm)
+        found.append(Found("lung", score, 0.3, region, axes, SITES["lung"], None))
     progress(max(count, 1), max(count, 1))
     return found
 
@@ -92,7 +94,7 @@ def test_what_is_not_continuous_is_told_with_its_place(tmp_path: Path) -> None:
     volume = series(tmp_path, body(40), [*range(15), *range(25, 40)])
     [_, detection, _] = low_dose_ct(volume, MODELS, ignore).analyses
     assert (detection.outcome, detection.looks_for) == ("done", "balls")
-    assert "not continuous: there is none between z = -11.0 and 11.0 mm." in detection.reason
+    assert "not continuous: there is no image between z = -11.0 and 11.0 mm." in detection.reason
     assert "no lesion was followed across" in detection.reason
     [_, whole, _] = low_dose_ct(series(tmp_path, body(40), range(40)), MODELS, ignore).analyses
     assert whole.reason == ""
@@ -115,7 +117,7 @@ def test_a_stack_that_is_too_short_is_not_searched_and_that_is_an_analysis_not_d
     assert [lesion.score for lesion in findings.lesions] == [0.5]
     [_, _, apart, _] = findings.analyses
     assert (apart.name, apart.outcome) == ("Lesion detection in images that stand apart", "not done")
-    assert "2 of the series stand apart from the others (z = 21.0 to 23.0 mm)" in apart.reason
+    assert "2 images of the series stand apart from the others (z = 21.0 to 23.0 mm)" in apart.reason
 
 
 def test_a_series_of_which_most_slices_stand_alone_is_not_said_to_be_searched(tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_stacks_that_are_shifted_sideways_are_told_as_such(tmp_path: Path) -> No
 def test_of_many_gaps_some_are_told_and_the_others_counted(tmp_path: Path) -> None:
     kept = [index for index in range(80) if index % 8 < 4]
     [_, detection, _] = low_dose_ct(series(tmp_path, body(80), kept), MODELS, ignore).analyses
-    assert detection.reason.count("none between") == 4
+    assert detection.reason.count("no image between") == 4
     assert "; and 5 more." in detection.reason
 
 
