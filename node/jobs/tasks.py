@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from celery import Celery
+from sqlalchemy.exc import SQLAlchemyError
 
+from node.db.session import is_away, why_away
 from node.jobs.broker import PRIORITY_STEPS, TASK_DELIVER, TASK_PLAN, TASK_RUN
+
+log = logging.getLogger(__name__)
 
 
 def make_app(broker_url: str) -> Celery:
@@ -43,14 +48,24 @@ def register(
 ) -> None:
     """Bind the three names to what this process does about them."""
 
-    @app.task(name=TASK_PLAN)
+    @app.task(name=TASK_PLAN, shared=False)
     def _plan(revision_id: int) -> None:
-        plan(revision_id)
+        _unless_away(plan, revision_id)
 
-    @app.task(name=TASK_RUN)
+    @app.task(name=TASK_RUN, shared=False)
     def _run_job(job_id: int) -> None:  # noqa: ARG001  (a wake-up: the database says which job is next)
-        run_job()
+        _unless_away(run_job)
 
-    @app.task(name=TASK_DELIVER)
+    @app.task(name=TASK_DELIVER, shared=False)
     def _deliver(revision_id: int, peer_aet: str) -> None:
-        deliver(revision_id, peer_aet)
+        _unless_away(deliver, revision_id, peer_aet)
+
+
+def _unless_away(do: Callable[..., object], *given: object) -> None:
+    """A call that the database is not there for is lost like any other: it comes again once it is back."""
+    try:
+        do(*given)
+    except SQLAlchemyError as exc:
+        if not is_away(exc):
+            raise
+        log.error("the database is away (%s): the clock calls again", why_away(exc))
