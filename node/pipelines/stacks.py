@@ -154,9 +154,10 @@ def left_out_in_words(stacks: Sequence[Stack]) -> str:
         return ""
     images = sum(len(volume.voxels) for volume in short)
     where = [f"z = {' to '.join(dict.fromkeys((_z(volume, 0), _z(volume, -1))))} mm" for volume in short]
+    apart = "1 image of the series stands" if images == 1 else f"{images} images of the series stand"
     return (
-        f"It needs {LEAST_SLICES} images that follow each other and reach over {LEAST_EXTENT_MM:g} mm; {images} of the "
-        f"series stand apart from the others ({_listed(where)})."
+        f"Searched are stacks of {LEAST_SLICES} images or more that reach over {LEAST_EXTENT_MM:g} mm; {apart} apart "
+        f"from the others ({_listed(where)})."
     )
 
 
@@ -167,7 +168,7 @@ def _gap(before: Volume, after: Volume) -> str:
     if along <= LARGEST_GAP_MM and not before.gantry_tilt_deg:
         aside = float(np.sqrt(max(way @ way - along**2, 0)))
         return f"at z = {_z(after, 0)} mm the images are shifted sideways by {aside:.1f} mm"
-    return f"there is none between z = {_z(before, -1)} and {_z(after, 0)} mm"
+    return f"there is no image between z = {_z(before, -1)} and {_z(after, 0)} mm"
 
 
 def _z(volume: Volume, index: int) -> str:
