@@ -23,12 +23,14 @@ from scipy.ndimage import binary_dilation
 
 from models.contract import BoolArray, FloatArray, ModelError
 from models.deeplesion.arms import Arms, accuracy_table, difference_table
+from models.deeplesion.calibrate import Judged
 from models.deeplesion.config import CURVE_LEAST_SCORE, SPACING_MM, DeepLesionConfig
 from models.deeplesion.data import middle
 from models.deeplesion.network import Detector
+from models.deeplesion.reliability import reliability
 from models.deeplesion.run import Found, detect_in, find
 from models.deeplesion.samples import LabelledVolume, Sample, draw_labelled, draw_seed, load_sample, scanned
-from models.deeplesion.validate import as_volume
+from models.deeplesion.validate import as_volume, compare
 from models.evaluation.bootstrap import Interval
 from models.evaluation.froc import Bootstrap, Tally, accuracy_measures, froc_measures
 from models.evaluation.matching import IOU, Floats, Outcome, Reading, match, match_centres
@@ -226,8 +228,8 @@ def evaluate_scans(
     *,
     bootstrap: Bootstrap | None = None,
     on_progress: OnProgress | None = None,
-) -> Table:
-    """Whole scans, with lesions and without: what is found, and how often a healthy patient is called.
+) -> tuple[Table, Table]:
+    """Whole scans, with lesions and without: what is found, how often a healthy patient is called, what scores mean.
 
     raises   ModelError     no scans
     """
@@ -235,16 +237,19 @@ def evaluate_scans(
         raise ModelError("no scans to evaluate")
     draws = bootstrap or Bootstrap()
     rows = []
+    judged: dict[str, list[tuple[str, Judged]]] = {arm: [] for arm in networks}
     for arm, network in networks.items():
         outcomes = []
         for done, scan in enumerate(scans):
-            outcomes.append(scan_outcome(find(network, as_volume(scan)), scan))
+            found = find(network, as_volume(scan))
+            outcomes.append(scan_outcome(found, scan))
+            judged[arm].append((scan.patient, compare(found, scan).judged))
             if on_progress is not None:
                 on_progress(f"scans, {arm}", done + 1, len(scans))
         point = float(network.operating_point)
         for condition, of in _kinds_of_scan(outcomes):
             rows.append(Row(condition, arm, _scan_values(Tally(of), point, draws)))
-    return Table("Whole scans", tuple(rows), SCAN_NOTES)
+    return Table("Whole scans", tuple(rows), SCAN_NOTES), reliability(judged, draws)
 
 
 def drawn_scans(config: DeepLesionConfig, *, count: int, seed: int) -> Iterator[LabelledVolume]:

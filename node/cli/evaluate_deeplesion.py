@@ -111,7 +111,7 @@ def _measured(
     tables = list(evaluation.tables)
     if asked.scans:
         drawn = list(drawn_scans(FAST, count=asked.scans, seed=asked.seed))
-        tables.append(evaluate_scans(networks, drawn, bootstrap=asked.bootstrap, on_progress=progress))
+        tables += evaluate_scans(networks, drawn, bootstrap=asked.bootstrap, on_progress=progress)
     if asked.timed:
         progress("speed", 0, 1)
         tables.append(speed(next(iter(networks.values()))))

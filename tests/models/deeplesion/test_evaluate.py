@@ -9,9 +9,18 @@ import pytest
 import torch
 
 from models.contract import FloatArray, ModelError
-from models.deeplesion.evaluate import Detected, Evaluation, detector_of, evaluate, image_of, scan_outcome
+from models.deeplesion.config import NetworkConfig
+from models.deeplesion.evaluate import (
+    Detected,
+    Evaluation,
+    detector_of,
+    evaluate,
+    evaluate_scans,
+    image_of,
+    scan_outcome,
+)
 from models.deeplesion.grouping import Axes, Region
-from models.deeplesion.network import build
+from models.deeplesion.network import Detections, Detector, build
 from models.deeplesion.place import SITES
 from models.deeplesion.run import Found
 from models.deeplesion.samples import LabelledVolume, Sample, load_sample
@@ -300,3 +309,21 @@ def test_a_finding_in_a_scan_is_right_within_the_radius() -> None:
     outcome = scan_outcome([finding(20, 38, 0.4), finding(20, 39, 0.9)], scan)
     assert outcome.found_at.tolist() == [0.4]
     assert outcome.false.tolist() == [0.9]
+
+
+class Silent(Detector):
+    """Finds nothing."""
+
+    def detect(self, hu: torch.Tensor, *, masks: bool = True, least_score: float | None = None) -> list[Detections]:
+        nothing = torch.zeros(0)
+        one = Detections(torch.zeros(0, 4), nothing, nothing.long(), torch.zeros(0, 2), torch.zeros(0, 28, 28))
+        return [one] * len(hu)
+
+
+def test_whole_scans_have_a_table_of_what_is_found_and_one_of_what_scores_mean(tiny: NetworkConfig) -> None:
+    empty = LabelledVolume(np.zeros((4, 40, 40), np.float32), (2.0, 1.0, 1.0), (), "p", "f", noise_free=True)
+    scans, scores = evaluate_scans({"arm": Silent(tiny)}, [empty], bootstrap=FEW)
+    assert [(one.condition, one.values["FP per scan"].mean) for one in scans.rows] == [("1 scans without", 0)]
+    assert scores.rows == ()
+    with pytest.raises(ModelError, match="no scans"):
+        evaluate_scans({"arm": Silent(tiny)}, [], bootstrap=FEW)
