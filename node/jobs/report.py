@@ -28,10 +28,8 @@ from node.jobs.sources import lost, words
 from node.jobs.stamp import stamp
 from node.settings import Settings
 
-_WITHOUT = (
-    "This report leaves out measurements and findings: writing them failed repeatedly, and an administrator must look "
-    "into it."
-)
+_LEFT_OUT = "It was analysed, but this report leaves out its measurements and findings: "
+_UNWRITABLE = f"{_LEFT_OUT}writing them failed repeatedly, and an administrator must look into it."
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,8 @@ class Reporter:
         if attempt.job.attempt >= self.settings.max_attempts:
             # every study gets a report: at the last attempt one without anything that may have broken the others
             sources = {uid: source.bare() for uid, source in sources.items()}
-            bare = tuple(replace(e, findings=None, volume_sources=()) for e in study.series)
-            study = replace(study, series=bare, notes=(_WITHOUT, *study.notes))
+            bare = tuple(e if e.findings is None else _without_findings(e, _UNWRITABLE) for e in study.series)
+            study = replace(study, series=bare)
         with attempt.step("report"):
             made = replace(stamp(self.settings, revision, attempt.job), predecessors=predecessors)
             made = replace(made, replaces=None) if stands else made
@@ -106,14 +104,18 @@ def _without_lost(study: StudyEntry, rows: Sequence[InstanceRow], gone: Sequence
         return study
     uids = {row.sop_instance_uid for row in gone}
     told = words(gone, len(rows))
-    reason = f"It was analysed, but this report leaves out its measurements and findings: {told}"
     entries = tuple(
-        replace(entry, outcome="failed", reason=reason, findings=None, volume_sources=())
+        _without_findings(entry, f"{_LEFT_OUT}{told}")
         if any(source.instance_uid in uids for source in entry.volume_sources)
         else entry
         for entry in study.series
     )
     return replace(study, series=entries, notes=(*study.notes, told))
+
+
+def _without_findings(entry: SeriesEntry, reason: str) -> SeriesEntry:
+    """Failed, as far as a reader is concerned: nobody must take it for a series that nothing was looked for in."""
+    return replace(entry, outcome="failed", reason=reason, findings=None, volume_sources=())
 
 
 def _entries(session: Session, chosen: dict[str, Any]) -> list[SeriesEntry]:

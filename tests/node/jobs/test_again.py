@@ -214,7 +214,7 @@ def test_a_report_that_failed_or_waits_is_written_where_it_was_and_whole(
     house.broken = set()
     assert house.retry().queued == [Queued(work.REPORT, "", 1)]
     house.work_until(lambda: house.states() == ["reported"])
-    assert "leaves out measurements and findings" not in house.report(1)
+    assert "leaves out its measurements and findings" not in house.report(1)
     ((action, asked),) = house.asked()
     assert (action, asked["pipeline"], asked["revision"]) == ("job.requeued", work.REPORT, 1)
 
@@ -237,11 +237,11 @@ def test_a_report_that_left_out_the_findings_is_written_again_in_a_new_revision(
     impatient = house.settings.model_copy(update={"max_attempts": 1})
     bare = House(impatient, house.database, house.archive)
     bare.work_until(lambda: bare.states() == ["reported"])
-    assert "leaves out measurements and findings" in house.report(1)
+    assert "leaves out its measurements and findings" in house.report(1)
     assert house.retry(impatient).queued == [Queued(work.REPORT, "", 2)]
     house.close_and_plan()
     house.work_until(lambda: house.states() == ["reported", "reported"])
-    assert "leaves out measurements and findings" not in house.report(2)
+    assert "leaves out its measurements and findings" not in house.report(2)
 
 
 def test_where_nothing_can_be_done_again_the_reason_is_said(house: House, database: Database) -> None:
