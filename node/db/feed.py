@@ -59,6 +59,11 @@ def advance(session: Session, holder: str, number: int, *, at: dt.datetime, unti
     return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
+def go_back(session: Session, holder: str, number: int) -> None:
+    """Events behind this one are told again."""
+    session.execute(update(AuditFeedRow).where(AuditFeedRow.holder == holder).values(number=number))
+
+
 def note_trouble(session: Session, holder: str, reason: str, *, at: dt.datetime) -> None:
     session.execute(
         update(AuditFeedRow)

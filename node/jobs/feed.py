@@ -1,7 +1,8 @@
 """The trail to the audit repository: in order, nothing left out, however long the repository is away.
 
 The trail is the spool: a row says up to which event the repository has been told, and nothing else is kept. A message
-is told again where nobody knows whether it was taken; event number and digest in it show that. Telling makes no event.
+is told again where nobody knows whether it was taken, and so is what was taken just before an outage: a repository that
+crashes loses what it has read and not yet written. Event number and digest show repeats. Telling makes no event.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import datetime as dt
 import logging
 import ssl
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -37,6 +39,8 @@ _EVENTS = 1000
 _LEASE = dt.timedelta(minutes=5)
 """Longer than one connection can last."""
 _NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
+_LAST_WORDS_S = 60.0
+"""What was taken in so long before the last success of all is told again after an outage, once."""
 LEAVE_S = 5.0
 """What is under way gets so long to end when the node stops; what then has not ended is told again."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
@@ -62,6 +66,10 @@ class Feed:
         self._grouping = Grouping()
         self._position = -1
         self._batch: _Batch | None = None
+        self._lately: deque[tuple[float, int]] = deque()
+        """When a batch was taken, and the position before it."""
+        self._told_twice = 0
+        """Up to here nothing is told once more, or a repository that comes and goes would never hear the end."""
         self._away_since: float | None = None
         self._trouble = ""
         self._broken = ""
@@ -98,6 +106,7 @@ class Feed:
         if self._batch.messages:
             deliver(self._repository, self._batch.messages, tls=context(self._settings, self._repository))
             self._is_back()
+            self._remember()
         with self._database.write() as session:
             until = now() + _LEASE
             kept = feed.advance(session, self._actor, self._batch.number, at=now(), until=until)
@@ -152,10 +161,27 @@ class Feed:
         if self._away_since is None:
             self._away_since = monotonic()
             log.warning("audit messages are not taken and wait in the trail: %s", exc.reason)
+            self._go_back()
         if exc.reason != self._trouble:
             self._trouble = exc.reason
             with self._database.write() as session:
                 feed.note_trouble(session, self._actor, exc.reason, at=now())
+
+    def _remember(self) -> None:
+        taken = monotonic()
+        self._lately.append((taken, self._position))
+        while taken - self._lately[0][0] > _LAST_WORDS_S:
+            self._lately.popleft()
+
+    def _go_back(self) -> None:
+        """To before what was taken last."""
+        if not self._lately:
+            return
+        before, self._told_twice = max(self._lately[0][1], self._told_twice), self._position
+        self._lately.clear()
+        with self._database.write() as session:
+            feed.go_back(session, self._actor, before)
+        self._batch, self._position = None, -1
 
     def _is_back(self) -> None:
         if self._away_since is not None:

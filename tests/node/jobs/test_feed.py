@@ -176,6 +176,40 @@ def _told(database: Database) -> int:
         return statements.position(session).number
 
 
+def test_what_was_taken_just_before_an_outage_is_told_again_once(
+    settings: Settings, database: Database, there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repository may have crashed with what it had read and not yet written."""
+    monkeypatch.setattr(feeding, "_EVENTS", 2)
+    feed = feed_to(settings, database, there.port)
+    note(database, 4)
+    tell_all(feed)
+    note(database, 1)
+    there.break_after = 1
+    feed._turn(0.0)
+    there.break_after = None
+    tell_all(feed)
+    assert numbers(there) == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5]
+    note(database, 1)
+    there.break_after = 1
+    feed._turn(0.0)
+    there.break_after = None
+    tell_all(feed)
+    assert numbers(there)[10:] == [6, 5, 6]
+
+
+def test_a_repository_that_comes_and_goes_hears_the_end(
+    settings: Settings, database: Database, there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "_EVENTS", 2)
+    note(database, 20)
+    feed = feed_to(settings, database, there.port)
+    for turn in range(60):
+        there.break_after = 1 if turn % 3 == 2 else None
+        feed._turn(0.0)
+    assert _told(database) == 20
+
+
 def test_connections_that_break_lose_nothing_and_keep_the_order(
     settings: Settings, database: Database, there: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
