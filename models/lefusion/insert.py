@@ -131,11 +131,12 @@ class ByHand:
             return None
         smooth = ndimage.gaussian_filter(site.healthy, NOISE_SMOOTHING_MM)
         grain = np.clip(site.healthy - smooth, -MOST_NOISE_HU, MOST_NOISE_HU)
-        if site.shift_hu is None:
-            level = np.float32(rng.uniform(*LEVELS_HU[cast(Texture, site.kind)]))
-        else:
+        if site.shift_hu is not None:
             level = np.float32(np.median(smooth[mask]) + site.shift_hu)
-        return Drawn((level + grain,), (mask,))
+            return Drawn((level + grain,), (mask,))
+        level = np.float32(rng.uniform(*LEVELS_HU[cast(Texture, site.kind)]))
+        # Nothing in a lung makes a vessel or the wall darker: they are seen through ground glass.
+        return Drawn((np.maximum(level + grain, site.healthy),), (mask,))
 
 
 def insert_lesions(

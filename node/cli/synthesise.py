@@ -111,7 +111,8 @@ def _write(made: Made, out: Path, progress: Report) -> None:
         headers.append(header_of(content))
         progress("writing", number, len(made.voxels))
     (out / DOCUMENTS).mkdir()
-    for name, content in truth_documents(headers, made.planted(), made.study):
+    step_mm = made.volume.spacing_zyx_mm[0]
+    for name, content in truth_documents(headers, made.planted(), made.study, step_mm=step_mm):
         (out / DOCUMENTS / name).write_bytes(content)
     (out / TRUTH).write_text(_table(made), encoding="utf8")
     (out / TRUTH_JSON).write_text(_document(made), encoding="utf8")

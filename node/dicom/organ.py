@@ -36,10 +36,10 @@ def liver_mask(path: Path, volume: Volume, paths: Sequence[Path], *, segment: in
     number = _liver_of(dataset, path) if segment is None else segment
     with Codec() as codec:
         series = CtSeries.load(paths, codec)
-    drawn = Segmentation(path)
-    if drawn.series_uid not in ("", series.uid):
-        raise NotEligible("The segmentation was drawn on another series than this one.")
-    part = drawn.largest_part(number, (), series)
+        drawn = Segmentation(path, codec)
+        if drawn.series_uid not in ("", series.uid):
+            raise NotEligible("The segmentation was drawn on another series than this one.")
+        part = drawn.largest_part(number, (), series)
     mask = np.zeros(volume.voxels.shape, np.bool_)
     for index, source in enumerate(volume.sources):
         place = series.index_of(source)

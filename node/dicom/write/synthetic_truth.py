@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as CodedTriple
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.valuerep import format_number_as_ds
 
 from models.contract import BoolArray, Code
 from node.dicom import uids
@@ -63,14 +64,19 @@ class Planted:
 
 
 def truth_documents(
-    images: Sequence[Any], lesions: Sequence[Planted], study: SyntheticStudy
+    images: Sequence[Any], lesions: Sequence[Planted], study: SyntheticStudy, *, step_mm: float
 ) -> list[tuple[str, bytes]]:
     """Name and bytes of the segmentation and the report.
 
     images      headers of the synthetic images, one per slice in the order of the masks
     lesions     at least one, and no two with a voxel in common
+    step_mm     between all slices
     """
     masks = _segmentation(images, lesions, study)
+    [measures] = masks.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    measures.SpacingBetweenSlices = format_number_as_ds(step_mm)  # the library's is of the slices with a lesion
+    if not measures.get("SliceThickness"):
+        measures.SliceThickness = format_number_as_ds(step_mm)
     report = _report(images, lesions, masks, study)
     return [("truth-seg.dcm", headers.encode(masks)), ("truth-sr.dcm", headers.encode(report))]
 

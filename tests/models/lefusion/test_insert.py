@@ -273,3 +273,15 @@ def test_lesions_that_would_share_voxels_are_not_both_put_in(chest):
 
     _, truth = insert_lesions(chest, SPACING, Ball(5), count=2, seed=1, places=Crowded())
     assert len(truth) == 1
+
+
+def test_ground_glass_darkens_neither_vessel_nor_wall():
+    rng, made = np.random.default_rng(1), site("ground-glass")
+    healthy = made.healthy.copy()
+    healthy[:, :, 17:19] = 40 + rng.normal(0, 20, healthy[:, :, 17:19].shape)
+    drawn = ByHand().draw(replace(made, healthy=healthy, diameter_mm=12.0), 1)
+    vessel = drawn.whole & (healthy > -100)
+    assert vessel.sum() > 20
+    assert np.array_equal(drawn.hu[0][vessel], healthy[vessel])
+    glass = drawn.hu[0][drawn.whole & (healthy < -700)]
+    assert -600 - MOST_NOISE_HU <= glass.min() <= glass.max() < -300

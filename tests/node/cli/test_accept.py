@@ -22,7 +22,7 @@ def _one_thread() -> None:
 
 
 def chest(folder: Path, pixel_mm: float) -> Path:
-    shape, rng = (24, 170, 220), np.random.default_rng(0)
+    shape, rng = (16, 170, 220), np.random.default_rng(0)
     voxels = np.full(shape, -1000.0)
     voxels[:, 15:-15, 15:-15] = 40
     voxels[:, 35:-35, 35:100] = -850
@@ -37,10 +37,11 @@ def words(done: Result) -> str:
 
 
 def test_what_was_put_in_is_looked_for_and_what_is_lost_since_is_a_fault(run: Run, tmp_path: Path) -> None:
-    scan, told = chest(tmp_path / "chest", 1.3), tmp_path / "one.json"
+    scan, told = chest(tmp_path / "chest", 1.1), tmp_path / "one.json"
     first = run("accept", scan, "--lesions", 4, "--seed", 3, "--out", told)
     assert first.exit_code == 0, first.output
     assert "Lesion detection: done" in words(first)
+    assert "Image quality scoring: done" in words(first)
     said = json.loads(told.read_text(encoding="utf8"))
     assert len(said["lesions"]) == 4
     assert said["found"] == sum(one["state"] == "found" for one in said["lesions"])

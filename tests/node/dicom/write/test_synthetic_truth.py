@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -64,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     volume, source = read_volume(paths), SeriesSource.load(paths)
     study = SyntheticStudy.of(volume.voxels, source, MAKING)
     made = list(synthetic_images(volume.voxels, volume, source, study, lesions=2))
-    documents = truth_documents([header_of(content) for _, content in made], [FIRST, SECOND], study)
+    documents = truth_documents([header_of(content) for _, content in made], [FIRST, SECOND], study, step_mm=SPACING[0])
     shutil.rmtree(out / "received")
     for name, content in [*made, *documents]:
         (out / name).write_bytes(content)
@@ -75,13 +76,24 @@ def document(folder: Path, kind: str) -> Any:
     return pydicom.dcmread(folder / f"truth-{kind}.dcm")
 
 
+def needs(program: str) -> pytest.MarkDecorator:
+    missing = shutil.which(program) is None and not os.environ.get("CI")
+    return pytest.mark.skipif(missing, reason=f"{program} is not installed")
+
+
+@needs("dciodvfy")
 @pytest.mark.parametrize("kind", ["seg", "sr"])
 def test_dicom3tools_finds_no_error(folder: Path, kind: str) -> None:
-    done = subprocess.run(["dciodvfy", str(folder / f"truth-{kind}.dcm")], capture_output=True, text=True, check=False)
+    assert errors_of(folder / f"truth-{kind}.dcm") == []
+
+
+def errors_of(path: Path) -> list[str]:
+    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
     errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
-    assert [line for line in errors if UNKNOWN_TO_DICOM3TOOLS not in line] == []
+    return [line for line in errors if UNKNOWN_TO_DICOM3TOOLS not in line]
 
 
+@needs("dsrdump")
 def test_dcmtk_reads_the_report(folder: Path) -> None:
     done = subprocess.run(["dsrdump", str(folder / "truth-sr.dcm")], capture_output=True, text=True, check=False)
     assert done.returncode == 0
@@ -165,10 +177,29 @@ def test_the_masks_alone_are_read_back_at_the_same_places(folder: Path, tmp_path
         assert min(np.abs(np.subtract(spot, middle)).max() for spot in spots) <= 1
 
 
+@needs("dciodvfy")
+def test_the_step_is_that_of_all_slices_and_so_is_a_thickness_that_nobody_told(folder: Path, tmp_path: Path) -> None:
+    [measures] = document(folder, "seg").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (SPACING[0], SPACING[0])
+    made = [path.read_bytes() for path in sorted(folder.glob("ct-*.dcm"))]
+    headers = [header_of(each) for each in made]
+    for header in headers:
+        header.SliceThickness = None
+    volume, source = read_volume(paths := sorted(folder.glob("ct-*.dcm"))), SeriesSource.load(paths)
+    study = SyntheticStudy.of(volume.voxels, source, MAKING)
+    apart = replace(SECOND, box=(slice(9, 11), *SECOND.box[1:]))
+    _, content = truth_documents(headers, [FIRST, apart], study, step_mm=SPACING[0])[0]
+    (tmp_path / "seg.dcm").write_bytes(content)
+    assert errors_of(tmp_path / "seg.dcm") == []
+
+
 def test_the_same_study_makes_the_same_bytes(folder: Path) -> None:
     made = [path.read_bytes() for path in sorted(folder.glob("ct-*.dcm"))]
     paths = sorted(folder.glob("ct-*.dcm"))
     volume, source = read_volume(paths), SeriesSource.load(paths)
     study = SyntheticStudy.of(volume.voxels, source, MAKING)
-    one, two = (truth_documents([header_of(each) for each in made], [FIRST, SECOND], study) for _ in range(2))
+    one, two = (
+        truth_documents([header_of(each) for each in made], [FIRST, SECOND], study, step_mm=SPACING[0])
+        for _ in range(2)
+    )
     assert one == two
