@@ -134,23 +134,39 @@ def _halves(dates: str) -> tuple[str, ...]:
     return f"{start:{_DAY}}-{middle:{_DAY}}", f"{after:{_DAY}}-{end:{_DAY}}"
 
 
-def find_series(settings: Settings, peer: Peer, study_instance_uid: str) -> list[FoundSeries]:
-    """raises NoCommonContext where the peer offers no C-FIND; Transient, Permanent"""
+def find_series(
+    settings: Settings, peer: Peer, study_instance_uid: str, *, in_parts: Sequence[str] = ()
+) -> list[FoundSeries]:
+    """Series of a study, each once.
+
+    in_parts    modalities to ask for one by one where the peer does not give all series at once
+    raises      NoCommonContext where the peer offers no C-FIND; Transient, Permanent
+    """
+    with _finding(settings, peer) as association:
+        try:
+            found = _series_of(association, peer, study_instance_uid, "")
+        except (PeerBusy, PeerRefused):
+            if not in_parts:
+                raise
+            found = {}
+            for modality in in_parts:
+                found |= _series_of(association, peer, study_instance_uid, modality)
+    return list(found.values())
+
+
+def _series_of(association: Any, peer: Peer, study_instance_uid: str, modality: str) -> dict[str, FoundSeries]:
     keys = Dataset()
     keys.QueryRetrieveLevel = "SERIES"
     keys.StudyInstanceUID = study_instance_uid
     keys.SeriesInstanceUID = ""
-    keys.Modality = ""
+    keys.Modality = modality
     keys.NumberOfSeriesRelatedInstances = ""
-    with _finding(settings, peer) as association:
-        matches = [
-            FoundSeries(
-                text(match, 0x0020000E), text(match, 0x00080060).upper(), integer(match, _OBJECTS_OF_SERIES) or 0
-            )
-            for match in find(association, peer, keys)
-            if text(match, 0x0020000D) in ("", study_instance_uid)
-        ]
-    return [match for match in matches if valid_uid(match.series_instance_uid)]
+    found = {}
+    for match in find(association, peer, keys):
+        uid, objects = text(match, 0x0020000E), integer(match, _OBJECTS_OF_SERIES) or 0
+        if valid_uid(uid) and text(match, 0x0020000D) in ("", study_instance_uid):
+            found[uid] = FoundSeries(uid, text(match, 0x00080060).upper(), objects)
+    return found
 
 
 def find_objects(settings: Settings, peer: Peer, study_instance_uid: str, series_instance_uid: str) -> dict[str, str]:

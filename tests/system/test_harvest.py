@@ -190,6 +190,32 @@ def test_by_move_the_same_comes_as_by_get(out: Path, marked: Marked, tmp_path: P
         assert np.array_equal(*images)
 
 
+def test_an_archive_that_limits_its_answers_is_harvested_whole(tmp_path: Path) -> None:
+    """Orthanc then ends with 0xFE00: over studies, over a study's series, and over the images of one."""
+    files = []
+    for number in range(1, 6):
+        images = []
+        for file in studies.ct_study(tmp_path / f"{number}", name=f"limited-{number}", slices=3).files:
+            ds = dcmread(file)
+            ds.PatientID, ds.StudyDate = f"L-{number}", f"2026010{number}"
+            ds.save_as(file)
+            images.append(ds)
+            files.append(file)
+        report = marks.report(images, marks.bidirectional(images[1], POINTS), uid=f"2.25.4713.{number}.1")
+        state = marks.gsps(images[2], marks.axes(POINTS), uid=f"2.25.4713.{number}.2")
+        for document in (report, state):
+            document.StudyDate = images[0].StudyDate
+            files.append(phantom.save(document, tmp_path / f"{document.SOPInstanceUID}.dcm"))
+    pacs = Orthanc(tmp_path / "pacs", node=Remote("NODE", free_port()))
+    pacs.configuration |= {"LimitFindResults": 2, "LimitFindInstances": 2}
+    with pacs:
+        assert len(pacs.upload(files)) == 5
+        done = harvest(Marked("", [], pacs, ""), tmp_path / "set", "--since", "2026-01-01", "--until", "2026-01-31")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["found"], said["patients"], said["rows"], said["left"]) == (5, 5, 10, [])
+
+
 def test_a_destination_that_the_peer_does_not_know_is_said(marked: Marked, tmp_path: Path) -> None:
     done = harvest(marked, tmp_path / "set", "--study", marked.uid, "--move-to", f"NOBODY:{free_port()}")
     assert done.returncode != 0

@@ -155,7 +155,8 @@ class PeerShelf:
 
     @cached_property
     def _series(self) -> dict[str, FoundSeries]:
-        found = find_series(self.settings, self.peer, self.study_uid)
+        asked = (*_DOCUMENT_MODALITIES, _CT_MODALITY)
+        found = find_series(self.settings, self.peer, self.study_uid, in_parts=asked)
         return {series.series_instance_uid: series for series in found}
 
     def _of(self, *modalities: str) -> list[str]:

@@ -100,6 +100,26 @@ def test_series_of_other_studies_are_left_out() -> None:
         assert find_series(SETTINGS, peer, "1.1") == [FoundSeries("1.1.1", "CT", 7)]
 
 
+@pytest.mark.parametrize("ended", [0xFE00, 0xA700])
+def test_series_beyond_a_limit_are_asked_for_by_their_modality(ended: int) -> None:
+    there = [(f"1.1.{number}", "CT" if number < 5 else "SR") for number in range(1, 7)]
+
+    def on_find(event: Any) -> Iterator[Any]:
+        wanted = str(event.identifier.Modality or "")
+        found = [(uid, modality) for uid, modality in there if wanted in ("", modality)]
+        for uid, modality in found[:4]:
+            match = Dataset()
+            match.SeriesInstanceUID, match.Modality = uid, modality
+            yield 0xFF00, match
+        yield ended if len(found) > 4 else 0x0000, None
+
+    with pynetdicom_scp([(FIND, [EXPLICIT])], [(evt.EVT_C_FIND, on_find)]) as peer:
+        found = find_series(SETTINGS, peer, "1.1", in_parts=("SR", "CT", "KO"))
+        assert {series.series_instance_uid for series in found} == {uid for uid, _ in there}
+        with pytest.raises((PeerBusy, PeerRefused)):
+            find_series(SETTINGS, peer, "1.1")
+
+
 class Archive:
     """Studies by day, of which it gives no more than `most` at a time, and then ends with `status`."""
 
