@@ -14,17 +14,18 @@ from sqlalchemy.exc import OperationalError
 
 from node.archive import Archive
 from node.db.session import Database
-from node.db.tables import AssociationRow, AuditEventRow, InstanceRow, JobRow, PeerRow, RevisionRow
+from node.db.tables import AssociationRow, AuditEventRow, InstanceRow, JobRow, PeerRow, ResultRow, RevisionRow
 from node.dicom.commit import CommitmentReport
 from node.dicom.receive import Arrival
+from node.dicom.write import Produced
 from node.errors import OutOfResources
 from node.jobs import outage
 from node.jobs.intake import complete_due
 from node.jobs.plan import plan
 from node.jobs.purge import Housekeeping
 from node.jobs.receive import ReceivingDesk
-from node.jobs.record import now
-from node.jobs.run import Attempt, Outcome, Worker
+from node.jobs.record import now, seal_pending
+from node.jobs.run import Attempt, Outcome, Worker, keep_produced
 from node.jobs.sweep import Clock
 from node.jobs.trail import verify
 from node.jobs.wake import Waker
@@ -245,3 +246,33 @@ def test_a_standby_that_takes_no_writes_yet_is_a_database_that_is_away(
         event.listen(database.engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA query_only = OFF"))
     wait_until(lambda: events(database, "instance.refused") and events(database, "association.refused"))
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_results_are_entered_whole_though_the_database_went_as_they_were(
+    settings: Settings, database: Database, archive: Archive, desk: ReceivingDesk, arrive: Callable[..., Arrival]
+) -> None:
+    desk.take(arrive(ct_slice()))
+    [revision_id] = complete_due(database, actor="test")
+    plan(database, revision_id, actor="test")
+    goes = iter([False, True, False, False])  # at the claim, as the results are entered, and again
+
+    def seal(session: Any) -> None:
+        if next(goes):
+            raise OperationalError("INSERT", {}, Exception("server closed the connection unexpectedly"))
+        seal_pending(session)
+
+    def analyse(attempt: Attempt) -> Outcome:
+        kept = keep_produced(archive, attempt, Produced("sc", "1.2", "2.25.7", "2.25.8", "1.2.840", b"x", "page", "g"))
+        return Outcome("processed", "", results=(kept,), body={"findings": {}})
+
+    def unused(*_given: Any) -> Any:
+        raise AssertionError
+
+    flaky = Database(database.url, before_commit=seal)
+    settings = settings.model_copy(update={"lease_s": 3600.0})
+    Worker(settings, flaky, actor="w", analyse=analyse, report=unused, after_report=unused).run_next()
+    flaky.close()
+    with database.read() as session:
+        assert session.scalars(select(ResultRow.sop_instance_uid)).all() == ["2.25.7"]
+        assert session.scalars(select(JobRow.state).order_by(JobRow.id)).all() == ["done", "queued"]
+    assert verify(database).complaints == []
