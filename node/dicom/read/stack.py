@@ -6,6 +6,7 @@ out would be a guess, the series is refused.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -14,6 +15,7 @@ import numpy as np
 
 from node.dicom.read.frames import (
     ACQUISITION_NUMBER,
+    ACQUISITION_TIME,
     CARDIAC_PHASE,
     IMAGE_COMMENTS,
     RESPIRATORY_PHASE,
@@ -41,6 +43,7 @@ _MOST_PHASES = 6
 _MOST_LOCATIONS = 2
 """Slice locations of one position, since a table never comes back exactly: with more, positions are not believed."""
 _LONGEST_BEAT_MS = 2000.0
+_TIME = re.compile(r"(?:[0-9]{8})?([0-9]{2})([0-9]{2})([0-9]{2}(?:\.[0-9]+)?)(?:[+-][0-9]{4})?")
 _OF_TIME = {ACQUISITION_NUMBER, TEMPORAL_POSITION, TRIGGER_TIME}
 _MOST_ODD = 2
 """Localisers of a scan: one from the front, one from the side."""
@@ -264,10 +267,30 @@ def _of_a_cycle(frames: Sequence[Frame]) -> bool:
     )
 
 
+def _within_a_beat(places: Sequence[Sequence[Frame]]) -> bool:
+    """Whether images of one place are of one acquisition and within the time of a heartbeat, and all of them say so."""
+    crowded = [place for place in places if len(place) > _MOST_PHASES]
+    for place in crowded:
+        said = [dict(frame.phases) for frame in place]
+        seconds = [_seconds(one.get(ACQUISITION_TIME, "")) for one in said]
+        known = [value for value in seconds if value is not None]
+        if len(known) < len(place) or 1000 * (max(known) - min(known)) > _LONGEST_BEAT_MS:
+            return False
+        if len({one.get(ACQUISITION_NUMBER, "") for one in said}) > 1:
+            return False
+    return bool(crowded)
+
+
+def _seconds(time: str) -> float | None:
+    """Of HHMMSS.FFFFFF, since midnight, with or without the date before it."""
+    match = _TIME.fullmatch(time)
+    return None if match is None else 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
+
+
 def _demand_one_moment(frames: Sequence[Frame], plane: Plane, places: Sequence[Sequence[Frame]]) -> None:
     """Of a contrast phase, a heartbeat or a breath there may be several."""
     times = max(round(median(len(place) for place in places)), _labelled_times(frames, plane))
-    if times > _MOST_PHASES and not _of_a_cycle(frames):
+    if times > _MOST_PHASES and not _of_a_cycle(frames) and not _within_a_beat(places):
         if len({frame.slice_location_mm for frame in frames}) > _MOST_LOCATIONS * len(places):
             raise NotEligible("The headers contradict each other: one position, but several slice locations.")
         raise NotEligible(

@@ -513,8 +513,12 @@ def test_a_dynamic_series_of_which_some_images_are_missing_is_one_still() -> Non
 
 @pytest.mark.parametrize("by", ["temporal position", "acquisition number"])
 def test_a_dynamic_series_whose_table_came_back_a_little_off_is_one_still(by: str) -> None:
+    frames = [
+        replace(frame, phases=(*frame.phases, ("acquisition time", f"1012{n % 30 + 10}")))
+        for n, frame in enumerate(dynamic(8, 30, by, SECONDS[by], jitter_mm=0.3))
+    ]
     with pytest.raises(NotEligible, match="dynamic series"):
-        one_stack(dynamic(8, 30, by, SECONDS[by], jitter_mm=0.3), different)
+        one_stack(frames, different)
 
 
 @pytest.mark.parametrize(
@@ -565,3 +569,32 @@ def test_images_that_all_have_one_position_and_other_slice_locations_are_no_dyna
     frames = [at(0, f"1.{n}", slice_location_mm=2.5 * n) for n in range(20)]
     with pytest.raises(NotEligible, match="one position, but several slice locations"):
         one_stack(frames, different)
+
+
+@pytest.mark.parametrize(("seconds_apart", "is_dynamic"), [(0.1, False), (0.0, False), (1.0, True)])
+def test_images_of_one_place_that_were_made_within_a_heartbeat_are_phases_of_it(
+    seconds_apart: float, is_dynamic: bool
+) -> None:
+    """Ten reconstructions of a gated scan, numbered by temporal position alone, over the change of a minute."""
+    frames = [
+        replace(
+            at(5.0 * n, f"1.{t}.{n}", instance_number=10 * t + n),
+            phases=(
+                ("acquisition number", "2"),
+                ("temporal position", str(t)),
+                (
+                    "acquisition time",
+                    f"1011{59.5 + seconds_apart * t:05.2f}"
+                    if seconds_apart * t < 0.5
+                    else f"1012{seconds_apart * t - 0.5:05.2f}",
+                ),
+            ),
+        )
+        for t in range(10)
+        for n in range(8)
+    ]
+    if is_dynamic:
+        with pytest.raises(NotEligible, match="dynamic series"):
+            one_stack(frames, different)
+    else:
+        assert len(one_stack(frames, different)[0]) == 8
