@@ -18,6 +18,7 @@ from node.pipelines.models import Candidate, Progress
 
 LARGEST_GAP_MM = 6.0
 """From slice to slice: a little more than the detector was trained on."""
+_ROUNDING_MM = 0.01
 LEAST_SLICES, LEAST_EXTENT_MM = 3, 4.0
 """Of a stack that is searched, from its first slice to its last. The detector looks as far to either side of a slice,
 and where none is it sees the last one again: of 50 slices of 1 mm of a chest it marked no place in all together, 1 in
@@ -72,7 +73,7 @@ def stacks_of(series: Volume) -> list[Stack]:
     """In order; one where no two neighbours are farther apart than `LARGEST_GAP_MM`, along the normal or sideways."""
     places = places_mm(series)
     way = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    ends = [0, *(np.flatnonzero(way > LARGEST_GAP_MM) + 1).tolist(), len(places)]
+    ends = [0, *(np.flatnonzero(way > LARGEST_GAP_MM + _ROUNDING_MM) + 1).tolist(), len(places)]
     return [Stack(first, _part(series, places, first, stop)) for first, stop in pairwise(ends)]
 
 
@@ -165,7 +166,7 @@ def _gap(before: Volume, after: Volume) -> str:
     """Patient z, as viewers show it, increases towards the head."""
     way = after.slice_origins_mm[0] - before.slice_origins_mm[-1]
     along = abs(float(way @ normal_of(before)))
-    if along <= LARGEST_GAP_MM and not before.gantry_tilt_deg:
+    if along <= LARGEST_GAP_MM + _ROUNDING_MM and not before.gantry_tilt_deg:
         aside = float(np.sqrt(max(way @ way - along**2, 0)))
         return f"at z = {_z(after, 0)} mm the images are shifted sideways by {aside:.1f} mm"
     return f"there is no image between z = {_z(before, -1)} and {_z(after, 0)} mm"

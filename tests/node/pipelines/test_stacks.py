@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import find_objects, label
 
-from models.contract import FloatArray, Lesion, ModelIdentity, Volume
+from models.contract import FloatArray, Lesion, ModelIdentity, SourceRef, Volume
 from models.deeplesion.grouping import Region, axes_of
 from models.deeplesion.place import SITES
 from models.deeplesion.run import Found
@@ -187,3 +187,14 @@ def test_slices_that_reach_less_far_than_the_detector_looks_are_not_given_to_it(
     thin = read_volume(write_ct_series(tmp_path / "thin", body(4), (1.0, 1.0, 1.0)))
     reason = low_dose_ct(thin, MODELS, ignore).analyses[1].reason
     assert reason == "It needs slices that reach over at least 4 mm, and these reach over 3.0 mm."
+
+
+def test_slices_of_six_millimetres_whose_positions_are_rounded_are_one_stack() -> None:
+    volume = Volume(
+        voxels=body(12),
+        affine=np.diag([1.0, 1.0, 1.0, 1.0])[:, [2, 1, 0, 3]] * [72.0000001 / 12, 1, 1, 1],
+        spacing_zyx_mm=(6.0, 1.0, 1.0),
+        slice_origins_mm=np.outer(np.round(6.0 * np.arange(12), 1), (0.0, 0.0, 1.0)),
+        sources=tuple(SourceRef(f"1.{number}") for number in range(12)),
+    )
+    assert len(stacks_of(volume)) == 1
