@@ -152,10 +152,12 @@ def days(first: str, *counts: int) -> dict[str, int]:
     return {f"{start + dt.timedelta(days=after):%Y%m%d}": count for after, count in enumerate(counts)}
 
 
-@pytest.mark.parametrize("status", [0x0000, 0xFE00, 0xA700, 0xC001])
-@pytest.mark.parametrize("dates", ["20250101-20250131", "20250101-", ""])
+@pytest.mark.parametrize(
+    ("dates", "status"),
+    [("20250101-20250131", 0xFE00), ("20250101-", 0xFE00), ("", 0xFE00), ("20250101-", 0xA700), ("20250101-", 0xC001)],
+)
 def test_a_peer_that_limits_its_matches_is_asked_for_parts_of_the_time(dates: str, status: int) -> None:
-    archive = Archive(days("2025-01-03", 90, 100, 0, 95, 70, 3), most=120, status=status)
+    archive = Archive(days("2025-01-03", 9, 10, 0, 9, 7, 1), most=12, status=status)
     cut: list[str] = []
     with archive.listening() as peer:
         found = find_studies(SETTINGS, peer, dates=dates, on_cut=cut.append)
@@ -164,11 +166,18 @@ def test_a_peer_that_limits_its_matches_is_asked_for_parts_of_the_time(dates: st
     assert len(archive.asked) < 120
 
 
-def test_a_peer_that_tells_all_is_not_asked_for_every_day() -> None:
-    archive = Archive(days("2025-01-01", *[30] * 30), most=10_000, status=0xA700)
+def test_a_peer_that_limits_its_matches_without_a_word_is_found_out() -> None:
+    archive = Archive(days("2025-01-03", 90, 100, 0, 10), most=120, status=0x0000)
     with archive.listening() as peer:
-        assert len(find_studies(SETTINGS, peer, dates="20250101-20250130")) == 900
-    assert archive.asked == ["20250101-20250130", "20250101-20250115", "20250116-20250130"]
+        found = find_studies(SETTINGS, peer, dates="20250101-20250108")
+    assert {study.study_instance_uid for study in found} == {uid for uid, _ in archive.studies}
+
+
+def test_a_peer_that_tells_all_is_not_asked_for_every_day() -> None:
+    archive = Archive(days("2025-01-01", *[10] * 12), most=10_000, status=0xA700)
+    with archive.listening() as peer:
+        assert len(find_studies(SETTINGS, peer, dates="20250101-20250112")) == 120
+    assert archive.asked == ["20250101-20250112", "20250101-20250106", "20250107-20250112"]
 
 
 def test_a_few_studies_are_asked_for_once() -> None:
@@ -180,17 +189,17 @@ def test_a_few_studies_are_asked_for_once() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "knows_dates", "words"),
-    [((150,), True, "20250101-20250101"), ((50, 100), False, "all times")],
+    [((15,), True, "20250101-20250101"), ((5, 10), False, "all times")],
 )
 def test_what_a_peer_would_not_tell_in_parts_either_is_said(
     counts: tuple[int, ...], knows_dates: bool, words: str
 ) -> None:
     """A day with more studies than it gives at once; a peer that knows no dates."""
-    archive = Archive(days("2025-01-01", *counts), most=120, status=0xA700, knows_dates=knows_dates)
+    archive = Archive(days("2025-01-01", *counts), most=12, status=0xA700, knows_dates=knows_dates)
     cut: list[str] = []
     with archive.listening() as peer:
-        assert len(find_studies(SETTINGS, peer, on_cut=cut.append)) == 120
-    assert cut == [f"the peer gave 120 studies of {words}, and no more"]
+        assert len(find_studies(SETTINGS, peer, on_cut=cut.append)) == 12
+    assert cut == [f"the peer gave 12 studies of {words}, and no more"]
 
 
 @pytest.mark.parametrize(("status", "kind", "most_asked"), [(0xA900, PeerRefused, 1), (0xA700, PeerBusy, 40)])
