@@ -573,3 +573,15 @@ def test_a_harvest_that_is_killed_over_a_changed_study_leaves_no_row_without_its
     assert (len(again), again.has(first.study_uid)) == (0, False)
     assert troubles_of(again, {first.study_uid: lambda _: changed}, {}) == []
     assert [row.patient for row in again.rows] == [1, 1, 1]
+
+
+def test_a_dry_run_tells_what_has_changed_since(run: Any, export: Path, tmp_path: Path) -> None:
+    def plan() -> Any:
+        said = json.loads(run("harvest", "--folder", export, "--out", tmp_path / "set", "--dry-run", "--json").stdout)
+        return said["to_harvest"], said["harvested_before"]
+
+    harvested(run, export, tmp_path)
+    assert plan() == ([], 1)
+    add(export, marks.gsps(headers(export)[7], marks.axes(marks.centred()), uid="1.2.3.11.9"), "later")
+    assert plan() == ([phantom.STUDY], 0)
+    assert len(read_table(tmp_path / "set" / "DL_info.csv")) == 2
