@@ -290,9 +290,11 @@ def _seconds(time: str) -> float | None:
 def _demand_one_moment(frames: Sequence[Frame], plane: Plane, places: Sequence[Sequence[Frame]]) -> None:
     """Of a contrast phase, a heartbeat or a breath there may be several."""
     times = max(round(median(len(place) for place in places)), _labelled_times(frames, plane))
-    if times > _MOST_PHASES and not _of_a_cycle(frames) and not _within_a_beat(places):
-        if len({frame.slice_location_mm for frame in frames}) > _MOST_LOCATIONS * len(places):
-            raise NotEligible("The headers contradict each other: one position, but several slice locations.")
+    if times <= _MOST_PHASES:
+        return
+    if len({frame.slice_location_mm for frame in frames}) > _MOST_LOCATIONS * len(places):
+        raise NotEligible("The headers contradict each other: one position, but several slice locations.")
+    if not _of_a_cycle(frames) and not _within_a_beat(places):
         raise NotEligible(
             f"A dynamic series, such as perfusion, contrast monitoring or fluoroscopy: about {len(frames) / times:.0f} "
             f"places, each imaged about {times} times. It was not analysed: the networks were made for scans of one "

@@ -566,7 +566,8 @@ def test_a_page_without_a_place_among_slices_is_left_out(missing: str) -> None:
 
 
 def test_images_that_all_have_one_position_and_other_slice_locations_are_no_dynamic_series() -> None:
-    frames = [at(0, f"1.{n}", slice_location_mm=2.5 * n) for n in range(20)]
+    once = (("acquisition number", "2"), ("acquisition time", "101100"))
+    frames = [at(0, f"1.{n}", slice_location_mm=2.5 * n, phases=once) for n in range(20)]
     with pytest.raises(NotEligible, match="one position, but several slice locations"):
         one_stack(frames, different)
 
