@@ -39,6 +39,8 @@ LEVELS_HU: dict[Texture, tuple[float, float]] = {
     "solid": (0.0, 100.0),
 }
 LEAST_VOXELS = 4
+LEAST_CHANGE_HU, LEAST_SHARE = 5.0, 0.5
+"""Less of a lesion than this share would be seen where the rest is the wall that was there."""
 HALF = 0.5
 """Of a voxel: what is filled so far is lesion."""
 
@@ -217,6 +219,8 @@ def _inserted(
     mask = _largest_piece(filled >= HALF)
     reaches = added != 0
     if np.count_nonzero(mask) < LEAST_VOXELS or _is_cut(box, mask, len(image)) or (taken[box] & reaches).any():
+        return None
+    if np.mean(np.abs(added[mask]) > LEAST_CHANGE_HU) < LEAST_SHARE:
         return None
     before = image[box].copy()
     image[box] = settled(before, added, soft, interpolated, most_hu=MOST_NOISE_HU)

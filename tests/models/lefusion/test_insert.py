@@ -285,3 +285,17 @@ def test_ground_glass_darkens_neither_vessel_nor_wall():
     assert np.array_equal(drawn.hu[0][vessel], healthy[vessel])
     glass = drawn.hu[0][drawn.whole & (healthy < -700)]
     assert -600 - MOST_NOISE_HU <= glass.min() <= glass.max() < -300
+
+
+@pytest.mark.parametrize(("changed", "count"), [(0.2, 0), (0.7, 1)])
+def test_a_lesion_that_is_mostly_what_was_there_is_not_put_in(chest, changed, count):
+    class Partly:
+        name = "partly"
+
+        def draw(self, site, _seed):
+            mask = control_sphere(CROP_ZYX, site.centre, 5)
+            rank = np.cumsum(mask).reshape(mask.shape) / mask.sum()
+            return Drawn((np.where(rank < changed, 50, site.healthy).astype(np.float32),), (mask,), 0.0)
+
+    _, truth = insert_lesions(chest, SPACING, Partly(), count=1, seed=1)
+    assert len(truth) == count
