@@ -142,12 +142,6 @@ class Archive:
         """Remove these files, not durably: `delete` is to follow. How many were there. raises OSError"""
         return sum(_unlink(self._to_delete(path)) for path in given_up)
 
-    def discard(self, written: Collection[str]) -> None:
-        """Remove results that no row will name. What cannot be removed goes with its study."""
-        for path in written:
-            with suppress(OSError):
-                self._to_delete(path).unlink()
-
     def _to_delete(self, relative: str) -> Path:
         place = Path(relative)
         if place.is_absolute() or ".." in place.parts or not place.name:

@@ -174,7 +174,6 @@ def _worker(node: Node, actor: str) -> Worker:
         analyse=analyst.analyse,
         report=reporter.report,
         after_report=reporter.hand_over,
-        discard=node.archive.discard,
     )
 
 

@@ -1,7 +1,7 @@
-"""UIDs of what we make: pure functions of what it was made from and of the run that made it.
+"""UIDs of what we make: pure functions of what it was made from, so a second attempt makes the same objects.
 
-Whether another run would make the same bytes is not known before it has, and one whose objects are out may be known to
-nobody here: that of a database which was lost, or put back from a copy. So no two runs share a UID.
+When the revision was complete is one of the things: a study that is sent again to a node whose database was lost, or
+put back from a copy, gets the old revision number, and must not get the UIDs of results that are out.
 
 A UID is a UUIDv5 under 2.25 (PS3.5 B.2): no registered root is needed and none is borrowed.
 """
@@ -28,8 +28,8 @@ class Origin:
     pipeline: str
     version: str
     weights_digest: str
-    run: str = ""
-    """Empty where there is one run for ever."""
+    completed: str = ""
+    """When the revision was complete, UTC; empty where nothing was received."""
 
 
 def instance_uid(origin: Origin, kind: str, index: int | str = 0) -> str:
@@ -63,8 +63,8 @@ def device_uid(station_name: str) -> str:
 
 
 def _parts(origin: Origin) -> tuple[str | int, ...]:
-    """Those of one run for ever are kept: results of an older release are known by them."""
-    of_run = (origin.run,) if origin.run else ()
+    """Without a time they are those of older releases, and stay so: results are known by them."""
+    at = (origin.completed,) if origin.completed else ()
     return (
         origin.study_instance_uid,
         origin.series_instance_uid,
@@ -72,7 +72,7 @@ def _parts(origin: Origin) -> tuple[str | int, ...]:
         origin.pipeline,
         origin.version,
         origin.weights_digest,
-        *of_run,
+        *at,
     )
 
 

@@ -77,7 +77,7 @@ class Analyst:
         with attempt.step("analyse") as progress:
             findings = pipeline(grid, models, progress)
         with attempt.step("write"):
-            produced = write_images(findings, grid, source, stamp(self.settings, attempt.revision, attempt.job))
+            produced = write_images(findings, grid, source, stamp(self.settings, attempt.revision))
             results = tuple(keep_produced(self.archive, attempt, item) for item in produced)
         self._note_models(findings)
         sources = grid.sources if isinstance(grid, Volume) else (grid.source,)

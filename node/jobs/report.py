@@ -59,7 +59,7 @@ class Reporter:
             bare = tuple(e if e.findings is None else _without_findings(e, _UNWRITABLE) for e in study.series)
             study = replace(study, series=bare)
         with attempt.step("report"):
-            made = replace(stamp(self.settings, revision, attempt.job), predecessors=predecessors)
+            made = replace(stamp(self.settings, revision), predecessors=predecessors)
             made = replace(made, replaces=None) if stands else made
             produced = write_report(study, sources, made)
             results = tuple(keep_produced(self.archive, attempt, item) for item in produced)

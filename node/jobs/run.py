@@ -1,8 +1,8 @@
 """One job: claim it, read, analyse, write, and enter everything in one transaction, or nothing.
 
-Result objects are written before that transaction under names that hold their digest. An attempt that breaks removes
-what it has written; a worker that dies leaves files of which nobody has been told, and which go with their study. The
-next attempt's objects have UIDs of their own (node.jobs.stamp).
+Result objects are written before that transaction under names that hold their digest. An attempt that breaks, or a
+worker that dies, leaves files which the next attempt makes again, byte for byte; nobody has been told of them, and what
+is never made again goes with its study.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import datetime as dt
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,8 +50,6 @@ class Attempt:
     database: Database
     lease_s: float
     steps: list[dict[str, Any]] = field(default_factory=list)
-    written: list[str] = field(default_factory=list)
-    """Files of results that are not entered yet."""
     _progress: float = 0.0
     _step: str = ""
     _over: threading.Event = field(default_factory=threading.Event)
@@ -136,16 +134,13 @@ class Worker:
         analyse: Callable[[Attempt], Outcome],
         report: Callable[[Attempt], Outcome],
         after_report: Callable[[Any, Attempt], None],
-        discard: Callable[[Collection[str]], None] = lambda _written: None,
     ) -> None:
-        """discard      removes files of an attempt that broke; raises nothing"""
         self._settings = settings
         self._database = database
         self._actor = actor
         self._analyse = analyse
         self._report = report
         self._after_report = after_report
-        self._discard = discard
 
     def run_next(self) -> bool:
         """Do the most urgent job; False where there was none."""
@@ -160,7 +155,6 @@ class Worker:
             end = partial(self._finish, attempt, Outcome("not eligible", exc.reason))
         except Exception as exc:  # noqa: BLE001  (entry point of a job: whatever broke is told, never hidden)
             self._tell(attempt, exc)
-            self._discard(attempt.written)
             end = partial(self._broke, attempt, exc)
         else:
             end = partial(self._finish, attempt, outcome)
@@ -247,7 +241,6 @@ def keep_produced(archive: Archive, attempt: Attempt, produced: Produced) -> Res
         revision=attempt.revision.number,
         instance=produced.sop_instance_uid,
     )
-    attempt.written.append(path)
     return ResultRow(
         sop_instance_uid=produced.sop_instance_uid,
         series_instance_uid=produced.series_instance_uid,

@@ -6,6 +6,7 @@ and derivation are ours.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -143,7 +144,7 @@ def origin_of(findings: Findings, source: SeriesSource, stamp: Stamp) -> uids.Or
         findings.pipeline,
         findings.version,
         findings.weights_digest,
-        stamp.run,
+        stamp.made_at.astimezone(dt.UTC).isoformat(timespec="microseconds"),
     )
 
 

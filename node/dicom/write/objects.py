@@ -28,8 +28,6 @@ class Stamp:
     replaces        the earlier revision that this one supersedes
     new_images      late images that came with this revision
     predecessors    reports of that earlier revision, where they were written
-    run             tells this run from every other, also from one that a restored database knows nothing of: what
-                    another makes of the same images may have other bytes, and must not have the same UIDs
     """
 
     study_instance_uid: str
@@ -42,7 +40,6 @@ class Stamp:
     series_number_base: int
     new_images: int = 0
     predecessors: tuple[ResultRef, ...] = ()
-    run: str = ""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def write_report(study: StudyEntry, sources: Mapping[str, SeriesSource], stamp: 
     tree = _measurement_report(study, sources, stamp, said)
     # Content decides the UID: when a failed analysis is run again, the new report is another document.
     digest = hashlib.sha256(headers.content_bytes(tree) + stamp.made_at.isoformat().encode()).hexdigest()
-    origin = uids.Origin(stamp.study_instance_uid, "", stamp.revision, GROUP, VERSION, digest, stamp.run)
+    origin = uids.Origin(stamp.study_instance_uid, "", stamp.revision, GROUP, VERSION, digest)
     known_objects = evidence.known_objects(study, sources)
     documents = [
         (tree, str(Comprehensive3DSRStorage), "sr"),
