@@ -169,14 +169,27 @@ def test_late_images_make_a_report_that_names_the_one_it_replaces(
 
 
 def test_the_last_attempt_at_a_report_leaves_out_what_may_break_it(
-    database: Database, archive: Archive, run: Run
+    database: Database, archive: Archive, run: Run, settings: Settings
 ) -> None:
-    run(slice_of_air_and_tissue(), max_attempts=1)
-    assert "leaves out its measurements and findings" in report_of(database, archive)
-    (report, *_) = [ds for ds in results(database, archive) if ds.Modality == "SR"]
+    revision_id = run(slice_of_air_and_tissue())
+    with database.read() as session:
+        job = session.scalars(select(work.JobRow).where(work.JobRow.pipeline == work.REPORT)).one()
+        revision = session.get_one(RevisionRow, revision_id)
+    job.attempt = settings.max_attempts
+    last = Reporter(settings, database, archive, "test").report(Attempt(job, revision, database, 60.0))
+    made = [pydicom.dcmread(io.BytesIO(archive.path(row.path).read_bytes())) for row in last.results]
+    (report, *_) = [ds for ds in made if ds.Modality == "SR"]
+    assert "leaves out its measurements and findings" in words(report)
     assert report.CompletionFlag == "PARTIAL"
     assert "AI processing failed for series 2. Read the images as received." in words(report)
     assert "no such analysis was run" not in words(report)
+
+
+def test_the_first_attempt_at_a_report_has_findings_where_analyses_have_one_attempt(
+    database: Database, archive: Archive, run: Run
+) -> None:
+    run(slice_of_air_and_tissue(), max_attempts=1)
+    assert "leaves out its measurements and findings" not in report_of(database, archive)
 
 
 def test_the_same_images_make_the_same_objects_bit_for_bit(

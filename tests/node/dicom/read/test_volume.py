@@ -423,7 +423,7 @@ class TestWithRealFiles:
                 assert np.isfinite(volume.voxels).all()
                 fates["read"] += 1
         assert all(len(reason) > 20 for reason in reasons)
-        assert fates == {"read": 29, "refused": 323}
+        assert fates == {"read": 30, "refused": 322}
 
 
 @pytest.mark.parametrize("step", [0.625, 1.25, 2.5])
