@@ -23,7 +23,7 @@ from node.db.session import Database
 from node.db.tables import JobRow, RevisionRow, StudyRow
 from node.jobs import intake
 from node.jobs.record import now
-from node.jobs.run import record_job
+from node.jobs.run import leaves_findings_out, record_job
 from node.settings import Settings
 
 _ASKED = "asked for again"
@@ -101,8 +101,7 @@ def _unreported(session: Session, revision: RevisionRow, actor: str) -> Again:
 def _reported(session: Session, revision: RevisionRow, settings: Settings, actor: str) -> Again:
     jobs = work.jobs_of(session, revision.id)
     failed = _failed_analyses(jobs)
-    # so late an attempt has left out the measurements and findings: see node.jobs.report
-    is_bare = any(job.pipeline == work.REPORT and job.attempt >= settings.max_attempts for job in jobs)
+    is_bare = any(leaves_findings_out(settings, job) for job in jobs)
     here = [job for job in failed if job.series_instance_uid not in _purged(session, revision, failed)]
     if here or (is_bare and revision.study.purged_at is None):
         return _new_revision(session, revision, here, actor)

@@ -23,15 +23,13 @@ from node.jobs.address import address
 from node.jobs.body import from_body, sources_from_body
 from node.jobs.deliver import finish_revision
 from node.jobs.record import now, record
-from node.jobs.run import Attempt, Outcome, keep_produced
+from node.jobs.run import Attempt, Outcome, keep_produced, leaves_findings_out
 from node.jobs.sources import lost, words
 from node.jobs.stamp import stamp
 from node.settings import Settings
 
 _LEFT_OUT = "It was analysed, but this report leaves out its measurements and findings: "
 _UNWRITABLE = f"{_LEFT_OUT}writing them failed repeatedly, and an administrator must look into it."
-_LEAST_ATTEMPTS = 2
-"""The first is always with findings; a report is tried for ever, whatever is set for analyses."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Reporter:
             gone = lost(self.database, self.archive, rows)
             sources = self._sources(rows, gone)
         study = _without_lost(StudyEntry(entries, notes, missing), rows, gone)
-        if attempt.job.attempt >= max(self.settings.max_attempts, _LEAST_ATTEMPTS):
+        if leaves_findings_out(self.settings, attempt.job):
             # every study gets a report: at the last attempt one without anything that may have broken the others
             sources = {uid: source.bare() for uid, source in sources.items()}
             bare = tuple(e if e.findings is None else _without_findings(e, _UNWRITABLE) for e in study.series)

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 _MOST_HICCUP = dt.timedelta(days=1)
 """A file that cannot be read for longer is taken for lost, and the reader is told. One that is known to be, at once."""
+_LEAST_BARE = 2
+"""The attempt from which on a report may leave findings out, where analyses have one attempt only."""
 
 
 @dataclass
@@ -311,6 +313,11 @@ def passes(exc: Exception, job: JobRow) -> bool:
 def may_be_tried_again(settings: Settings, job: JobRow) -> bool:
     """A report is never given up, unless its sources are lost: nobody else would tell the reader."""
     return job.pipeline == work.REPORT or job.attempt < settings.max_attempts
+
+
+def leaves_findings_out(settings: Settings, job: JobRow) -> bool:
+    """So late an attempt at a report, never its first, goes without whatever may have broken those before."""
+    return job.pipeline == work.REPORT and job.attempt >= max(settings.max_attempts, _LEAST_BARE)
 
 
 def put_back(

@@ -236,6 +236,9 @@ def test_where_both_failed_the_first_report_goes_out_and_the_next_replaces_it(ho
 def test_a_report_that_left_out_the_findings_is_written_again_in_a_new_revision(house: House) -> None:
     impatient = house.settings.model_copy(update={"max_attempts": 1})
     bare = House(impatient, house.database, house.archive)
+    bare.broken = {work.REPORT}
+    bare.work_until(bare.report_waits)
+    bare.broken = set()
     bare.work_until(lambda: bare.states() == ["reported"])
     assert "leaves out its measurements and findings" in house.report(1)
     assert house.retry(impatient).queued == [Queued(work.REPORT, "", 2)]
