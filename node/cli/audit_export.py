@@ -42,12 +42,12 @@ def export(
     \b
     pacsnode --home DIR audit export --format fhir --since 7d --out week.ndjson
     """
-    from node.db.feed import Search
+    from node.db.trail import Question
     from node.jobs import telling
 
-    search = Search(since=moment(since, option="--since"), until=moment(until, option="--until"))
+    question = Question(since=moment(since, option="--since"), until=moment(until, option="--until"))
     settings = homes.load(ctx.obj)
-    lines = telling.export(open_database(ctx), settings, search, form.value, actor=person())
+    lines = telling.export(open_database(ctx), settings, question, form.value, actor=person())
     if out is None:
         _write(sys.stdout.buffer, lines)
         return

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from node.db import trail
 from node.db.tables import (
     AssociationRow,
     AuditEventRow,
     AuditFeedRow,
-    AuditHeadRow,
     DeliveryRow,
     InstanceRow,
     PeerRow,
@@ -86,71 +85,8 @@ def lag(session: Session) -> Lag:
     oldest = session.scalar(
         select(AuditEventRow.at).where(AuditEventRow.number > told).order_by(AuditEventRow.number).limit(1)
     )
-    return Lag(max(head(session) - told, 0), oldest or "")
-
-
-@dataclass(frozen=True)
-class Search:
-    """What somebody outside asks of the trail. Empty fields do not restrict."""
-
-    since: str = ""
-    """Not before, as the trail writes times."""
-    until: str = ""
-    """Before."""
-    patient_id: str = ""
-    """Also finds what names no patient, but a study of this one."""
-    entity: str = ""
-    """A study by its UID, or a patient as above."""
-    agent: str = ""
-    """AE title of a peer, or the process or person that acted."""
-    action: str = ""
-    """Exact, or the first part."""
-    outcome: str = ""
-
-
-def events(
-    session: Session, search: Search = Search(), *, after: int, up_to: int | None = None, limit: int
-) -> Sequence[AuditEventRow]:
-    """The first `limit` behind event `after` that fit, in order."""
-    found: dict[int, AuditEventRow] = {}
-    for ways in product(*_ways(search)):  # each by an index of its own, instead of one statement with an OR
-        query = select(AuditEventRow).where(AuditEventRow.number > after, *_plain(search), *ways)
-        if up_to is not None:
-            query = query.where(AuditEventRow.number <= up_to)
-        found.update((row.number, row) for row in session.scalars(query.order_by(AuditEventRow.number).limit(limit)))
-    return [found[number] for number in sorted(found)[:limit]]
-
-
-def _plain(search: Search) -> Iterator[ColumnElement[bool]]:
-    if search.since:
-        yield AuditEventRow.at >= search.since
-    if search.until:
-        yield AuditEventRow.at < search.until
-    if search.action:
-        yield or_(AuditEventRow.action == search.action, AuditEventRow.action.startswith(search.action + "."))
-    if search.outcome:
-        yield AuditEventRow.outcome == search.outcome
-
-
-def _ways(search: Search) -> Iterator[Sequence[ColumnElement[bool]]]:
-    """For each restriction how an event may fit it."""
-    if search.patient_id:
-        yield _of_patient(search.patient_id)
-    if search.entity:
-        yield [AuditEventRow.study_instance_uid == search.entity, *_of_patient(search.entity)]
-    if search.agent:
-        yield [AuditEventRow.peer == search.agent, AuditEventRow.actor == search.agent]
-
-
-def _of_patient(patient_id: str) -> Sequence[ColumnElement[bool]]:
-    studies = select(StudyRow.study_instance_uid).where(StudyRow.patient_id == patient_id)
-    nameless = and_(AuditEventRow.patient_id == "", AuditEventRow.study_instance_uid.in_(studies))
-    return [AuditEventRow.patient_id == patient_id, nameless]
-
-
-def head(session: Session) -> int:
-    """The newest event."""
-    return session.scalar(select(AuditHeadRow.number).where(AuditHeadRow.id == 1)) or 0
+    newest = trail.head(session)
+    return Lag(max((newest.number if newest is not None else 0) - told, 0), oldest or "")
 
 
 # -- what rows say of events

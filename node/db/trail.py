@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from node.db.tables import AuditEventRow, AuditHeadRow, StudyRow
@@ -50,11 +51,18 @@ class Question:
     """What an auditor asks. Empty fields do not restrict."""
 
     since: str = ""
+    """Not before, as the trail writes times."""
     until: str = ""
+    """Before."""
     patient_id: str = ""
     """Also finds what names no patient, but a study of this one."""
     study_instance_uid: str = ""
     peer: str = ""
+    entity: str = ""
+    """A study by its UID, or a patient as above."""
+    agent: str = ""
+    """AE title of a peer, or the process or person that acted."""
+    outcome: str = ""
     action: str = ""
     """Exact, or the first part: "instance" finds instance.stored, instance.conflict…"""
     after: int | None = None
@@ -68,18 +76,32 @@ def find(session: Session, question: Question) -> list[AuditEventRow]:
 
     Each statement is answered by one index of the trail.
     """
-    queries = [_query(question)]
-    if question.patient_id:
-        named, nameless = AuditEventRow.patient_id == question.patient_id, AuditEventRow.patient_id == ""
-        studies = sorted(_studies_of(session, question.patient_id))
-        parts = [studies[start : start + _TOGETHER] for start in range(0, len(studies), _TOGETHER)]
-        of_studies = [queries[0].where(nameless, AuditEventRow.study_instance_uid.in_(part)) for part in parts]
-        queries = [queries[0].where(named), *of_studies]
     number = AuditEventRow.number
     order = number.desc() if question.after is None else number.asc()
-    ends = (query.order_by(order).limit(question.limit) for query in queries)
-    rows = sorted((row for query in ends for row in session.scalars(query)), key=lambda row: row.number)
+    found: dict[int, AuditEventRow] = {}
+    for ways in product(*_ways(session, question)):
+        query = _query(question).where(*ways).order_by(order).limit(question.limit)
+        found.update((row.number, row) for row in session.scalars(query))
+    rows = [found[one] for one in sorted(found)]
     return rows[-question.limit :] if question.after is None else rows[: question.limit]
+
+
+def _ways(session: Session, question: Question) -> Iterator[Sequence[ColumnElement[bool]]]:
+    """For each restriction that an event may fit in several ways, these: one statement with an OR has no index."""
+    if question.patient_id:
+        yield _of_patient(session, question.patient_id)
+    if question.entity:
+        yield [AuditEventRow.study_instance_uid == question.entity, *_of_patient(session, question.entity)]
+    if question.agent:
+        yield [AuditEventRow.peer == question.agent, AuditEventRow.actor == question.agent]
+
+
+def _of_patient(session: Session, patient_id: str) -> list[ColumnElement[bool]]:
+    studies = sorted(_studies_of(session, patient_id))
+    parts = [studies[start : start + _TOGETHER] for start in range(0, len(studies), _TOGETHER)]
+    nameless = AuditEventRow.patient_id == ""
+    of_studies = [and_(nameless, AuditEventRow.study_instance_uid.in_(part)) for part in parts]
+    return [AuditEventRow.patient_id == patient_id, *of_studies]
 
 
 def _studies_of(session: Session, patient_id: str) -> set[str]:
@@ -90,7 +112,7 @@ def _studies_of(session: Session, patient_id: str) -> set[str]:
 
 
 def _query(question: Question) -> Select[AuditEventRow]:
-    """All but the patient."""
+    """All but what an event may fit in several ways."""
     query = select(AuditEventRow)
     if question.since:
         query = query.where(AuditEventRow.at >= question.since)
@@ -100,7 +122,7 @@ def _query(question: Question) -> Select[AuditEventRow]:
         query = query.where(AuditEventRow.number > question.after)
     if question.up_to is not None:
         query = query.where(AuditEventRow.number <= question.up_to)
-    for name in ("study_instance_uid", "peer"):
+    for name in ("study_instance_uid", "peer", "outcome"):
         value = getattr(question, name)
         if value:
             query = query.where(getattr(AuditEventRow, name) == value)

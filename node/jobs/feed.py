@@ -22,8 +22,9 @@ from sqlalchemy.orm import Session
 from node.audit.grouping import Grouping, Told, block_of
 from node.audit.syslog import Repository, deliver, syslog_message
 from node.audit.xml import to_xml
-from node.db import feed
+from node.db import feed, trail
 from node.db.session import Database, is_away, why_away
+from node.db.trail import Question
 from node.dicom.tls import client_context
 from node.errors import NodeError
 from node.jobs import telling
@@ -134,7 +135,8 @@ class Feed:
             position = feed.position(session).number
             if position != self._position:
                 self._go_to(session, position)
-            events = [telling.sealed(row) for row in feed.events(session, after=position, limit=_EVENTS)]
+            question = Question(after=position, limit=_EVENTS)
+            events = [telling.sealed(row) for row in trail.find(session, question)]
             if not events:
                 return None
             told = [one for event in events for one in self._grouping.take(event)] + self._grouping.rest()
@@ -144,7 +146,7 @@ class Feed:
         """Hold back what somebody who had told everything up to there would hold back."""
         self._grouping, self._position = Grouping(), position
         after = block_of(position)
-        while rows := feed.events(session, after=after, up_to=position, limit=_EVENTS):
+        while rows := trail.find(session, Question(after=after, up_to=position, limit=_EVENTS)):
             for row in rows:
                 self._grouping.take(telling.sealed(row))
             after = rows[-1].number

@@ -18,10 +18,10 @@ from node.audit.grouping import Grouping, Told, details
 from node.audit.meaning import Caller, Facts, Teller
 from node.audit.message import Message, Origin
 from node.audit.xml import to_xml
-from node.db import feed
-from node.db.feed import Search
+from node.db import feed, trail
 from node.db.session import Database
 from node.db.tables import AuditEventRow
+from node.db.trail import Question
 from node.jobs.record import record
 from node.settings import Settings
 
@@ -29,6 +29,8 @@ Format = Literal["dicom", "fhir", "jsonl"]
 
 _TOGETHER = 1000
 """Events of one look."""
+_OF_A_PAGE = ("patient_id", "after", "up_to", "limit")
+"""Of a question: who is asked for has a field of the event, and the rest is how much is shown at once."""
 _FIELDS = tuple(field.name for field in dataclasses.fields(Sealed))
 
 
@@ -103,28 +105,28 @@ class Trail:
     settings: Settings
     database: Database
 
-    def ask(self, search: Search, *, after: int, up_to: int | None, count: int, actor: str) -> Page:
+    def ask(self, question: Question, *, after: int, up_to: int | None, count: int, actor: str) -> Page:
         """AuditEvents of one page: behind event `after`, up to `up_to` (of the first page, so that a walk has an end).
 
         That somebody asks is on record before anything is answered.
         """
-        asked = {**dataclasses.asdict(search), "patient_id": "", "over": "fhir"}
-        newest = _note(self.database, actor, asked, patient_id=search.patient_id)
+        asked = {name: value for name, value in dataclasses.asdict(question).items() if name not in _OF_A_PAGE}
+        newest = _note(self.database, actor, {**asked, "over": "fhir"}, patient_id=question.patient_id)
         up_to = newest if up_to is None else min(newest, up_to)
         with self.database.read() as session:
-            rows = feed.events(session, search, after=after, up_to=up_to, limit=count + 1)
+            rows = trail.find(session, dataclasses.replace(question, after=after, up_to=up_to, limit=count + 1))
             shown = [sealed(row) for row in rows[:count]]
             found = list(resources(session, self.settings, shown))
         return Page(found, shown[-1].number if shown else after, up_to, len(rows) > count)
 
 
-def export(database: Database, settings: Settings, search: Search, form: Format, *, actor: str) -> Iterator[bytes]:
+def export(database: Database, settings: Settings, question: Question, form: Format, *, actor: str) -> Iterator[bytes]:
     """A line for each message (dicom), AuditEvent (fhir) or event as it is sealed (jsonl), each on record first."""
-    up_to = _note(database, actor, {"export": form, "since": search.since, "until": search.until})
+    up_to = _note(database, actor, {"export": form, "since": question.since, "until": question.until})
     grouping, after = Grouping(), 0
     while True:
         with database.read() as session:
-            rows = feed.events(session, search, after=after, up_to=up_to, limit=_TOGETHER)
+            rows = trail.find(session, dataclasses.replace(question, after=after, up_to=up_to, limit=_TOGETHER))
             events = [sealed(row) for row in rows]
             yield from _lines(session, settings, events, form, grouping, last=len(rows) < _TOGETHER)
         if len(rows) < _TOGETHER:
@@ -152,7 +154,7 @@ def _json(value: object) -> bytes:
 def _note(database: Database, actor: str, asked: dict[str, str], *, patient_id: str = "") -> int:
     """The newest event before this one."""
     with database.write() as session:
-        newest = feed.head(session)
-        question = {name: value for name, value in asked.items() if value}
-        record(session, Action.TRAIL_QUERIED, actor=actor, patient_id=patient_id, detail={"question": question})
-    return newest
+        head = trail.head(session)
+        given = {name: value for name, value in asked.items() if value}
+        record(session, Action.TRAIL_QUERIED, actor=actor, patient_id=patient_id, detail={"question": given})
+    return head.number if head is not None else 0

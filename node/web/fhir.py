@@ -18,8 +18,8 @@ from fastapi.responses import Response
 
 from node.audit.fhir import CONTENT_TYPE, Resource, bundle, complaint
 from node.db import readiness
-from node.db.feed import Search
 from node.db.session import Database
+from node.db.trail import Question
 from node.settings import Settings
 
 _PATH = "/fhir/AuditEvent"
@@ -58,7 +58,7 @@ class Page(Protocol):
 class Ask(Protocol):
     """Search the trail, which is put on record with `actor`. Behind event `after`, up to event `up_to`."""
 
-    def __call__(self, search: Search, *, after: int, up_to: int | None, count: int, actor: str) -> Page: ...
+    def __call__(self, question: Question, *, after: int, up_to: int | None, count: int, actor: str) -> Page: ...
 
 
 class _Wrong(Exception):
@@ -123,14 +123,14 @@ def _read(identity: str, ask: Ask, actor: str) -> Response:
     number = identity.partition(".")[0]
     if not re.fullmatch(r"\d{1,18}(\.\d{1,3})?", identity) or int(number) < 1:
         return _refuse(404, "not-found", "no such event")
-    page = ask(Search(), after=int(number) - 1, up_to=int(number), count=1, actor=actor)
+    page = ask(Question(), after=int(number) - 1, up_to=int(number), count=1, actor=actor)
     found = [resource for resource in page.resources if resource["id"] == identity]
     return _answer(found[0]) if found else _refuse(404, "not-found", "no such event")
 
 
-def _asked(given: Iterable[tuple[str, str]]) -> Search:
+def _asked(given: Iterable[tuple[str, str]]) -> Question:
     """raises _Wrong"""
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
     for name, value in given:
         if name == "date":
             for bound, moment in _bounds(value).items():
@@ -140,7 +140,7 @@ def _asked(given: Iterable[tuple[str, str]]) -> Search:
             field, plain = _NAMES[name], _plain(name, value)
             if values.setdefault(field, plain) != plain:
                 raise _Wrong(f"{name} is given twice")
-    return Search(**values)
+    return Question(**values)
 
 
 def _plain(name: str, value: str) -> str:

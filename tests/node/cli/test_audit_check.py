@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from network.certificates import Authority
 from network.repository import Datagrams, Receiver, mutual
-from node.db import feed
+from node.db import feed, trail
 from node.db.session import Database
 
 
@@ -34,7 +34,7 @@ def test_without_a_repository_nothing_is_at_fault(run, seeded: Database) -> None
 
 def test_a_repository_that_has_been_told_all_is_fine(run, seeded: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with seeded.read() as session:
-        newest = feed.head(session)
+        newest = trail.head(session).number
     told(seeded, newest)
     with Receiver() as there:
         monkeypatch.setenv("PACSNODE_AUDIT_URL", f"tcp://127.0.0.1:{there.port}")

@@ -71,6 +71,16 @@ def test_a_study_is_known_by_its_row_or_by_other_events(told: Database) -> None:
     assert len(found(told, patient_id="P-1")) == 3, "events told of the study under the earlier id"
 
 
+def test_an_entity_is_a_study_or_a_patient_known_in_the_same_ways(told: Database) -> None:
+    with told.write() as session:
+        session.get_one(StudyRow, A).patient_id = "P-9"
+    assert found(told, entity="P-1") == found(told, patient_id="P-1") != []
+    assert found(told, entity="P-9") == found(told, patient_id="P-9") != []
+    assert found(told, entity=B) == found(told, study_instance_uid=B) != []
+    assert found(told, entity="P-2", agent="PACS") == [("delivery.deferred", B, "")]
+    assert found(told, entity="P-2", outcome="failure") == []
+
+
 def test_an_id_that_stands_for_whole_archives_is_answered_too(told: Database) -> None:
     """ "ANONYMOUS" has more studies than a statement may have values."""
     with told.write() as session:
