@@ -19,8 +19,6 @@ State = Literal["found", "missed", "marked without it"]
 
 SIZES_MM = (6.0, 10.0)
 CONTRASTS_HU = {"lungs": (200.0, 500.0), "liver": (25.0, 50.0)}
-_Z = 1.959964
-"""Of a 95 % interval."""
 SAME_PLACE_MM = 0.05
 
 
@@ -150,12 +148,12 @@ def axes_words(judgement: Judgement) -> str:
 
 def wilson(found: int, of: int) -> tuple[float, float]:
     """95 % interval of a share, by Wilson's score; (0, 1) of none."""
+    from scipy.stats import binomtest
+
     if not of:
         return 0.0, 1.0
-    share, more = found / of, _Z**2 / of
-    middle = (share + more / 2) / (1 + more)
-    half = math.sqrt(share * (1 - share) * more + more**2 / 4) / (1 + more)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    interval = binomtest(found, of).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def as_data(judgement: Judgement) -> dict[str, Any]:
