@@ -19,6 +19,14 @@ def of_preset(preset: str) -> torch.device:
     return best() if preset == "gpu" else torch.device("cpu")
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 @contextmanager
 def as_written() -> Iterator[None]:
     """Convolutions of a GPU in the precision of their tensors, and with the same bits each time; as decorator too.

@@ -19,7 +19,7 @@ from models.deeplesion.grouping import Axes, Region, SliceFinding, Track, axes_o
 from models.deeplesion.network import AIR_HU, Detector
 from models.deeplesion.place import SITES, Surroundings, site_of, surroundings_of
 from models.deeplesion.resample import Mix, mixes, resized_shape
-from models.device import as_written
+from models.device import as_written, has_fast_bfloat16
 
 OnProgress = Callable[[int, int], None]
 """Called with key slices done and key slices in all."""
@@ -282,11 +282,3 @@ def prepare(network: Detector, device: torch.device, *, half: bool | None = None
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 in hardware."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

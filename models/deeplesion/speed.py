@@ -9,9 +9,10 @@ from functools import partial
 import torch
 
 from models.deeplesion.network import Detector
-from models.deeplesion.run import find, has_fast_bfloat16, prepare
+from models.deeplesion.run import find, prepare
 from models.deeplesion.samples import LabelledVolume
 from models.deeplesion.validate import as_volume
+from models.device import has_fast_bfloat16
 from models.evaluation import baselines
 from models.evaluation.speed import interleaved
 from models.evaluation.table import Table

@@ -88,6 +88,7 @@ class AblationConfig:
     training    its samples           test, healthy     the samples of the judgement
     judged_on   patients of the judgement: whoever chooses something by it must not take those of the test
     fractions   doses of the judgement
+    side_px     None: whole slices are judged; else squares of so many pixels around their lesions
     """
 
     collaboration: CollaborationConfig
@@ -99,6 +100,7 @@ class AblationConfig:
     healthy: JointConfig = field(default_factory=lambda: JointConfig(cases=5, slices_per_case=4, healthy=True))
     judged_on: Literal["test", "validation"] = "test"
     fractions: tuple[float, ...] = (0.25, 0.1)
+    side_px: int | None = None
 
 
 @dataclass(frozen=True)
@@ -291,8 +293,9 @@ def _measure(task: _Task, common: _Common, say: Say) -> Doses:
 def _judged(
     denoiser: nn.Module | None, partner: Detector, judge: Detector, common: _Common, fractions: Sequence[float]
 ) -> Doses:
-    doses = judge_on(denoiser, {JUDGE: judge, PARTNER: partner}, common.tested, fractions)
-    for fraction, healthy in judge_on(denoiser, {HEALTHY: judge}, common.healthy, fractions).items():
+    judged = partial(judge_on, denoiser, fractions=fractions, side_px=common.config.side_px)
+    doses = judged({JUDGE: judge, PARTNER: partner}, common.tested)
+    for fraction, healthy in judged({HEALTHY: judge}, common.healthy).items():
         doses[fraction].outcomes[HEALTHY] = healthy.outcomes[HEALTHY]
     return doses
 
@@ -321,7 +324,7 @@ def _tables(measured: Mapping[tuple[float, str], Measured], config: AblationConf
     trained = [task.label for task in _trainings(config, config.seeds[0])]
     labels = ("A0", *trained, "full dose")
     for fraction in config.fractions:
-        condition = f"{100 * fraction:.0f} % dose"
+        condition = f"{100 * fraction:g} % dose"
         values = {label: _per_patient(measured[fraction, label]) for label in labels}
         point = values["full dose"].tallies[JUDGE].threshold_at(MARKED_AT)
         for label, own in values.items():

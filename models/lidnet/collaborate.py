@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from models.contract import ModelError
 from models.deeplesion.losses import Targets
 from models.deeplesion.network import Detector
+from models.device import has_fast_bfloat16
 from models.lidnet.config import Preset, Socket
 from models.lidnet.joint import JointBatch, JointStore
 from models.lidnet.network import channels_last
@@ -93,6 +94,16 @@ class CollaborationConfig:
         """Of both turns, all rounds."""
         return self.rounds * (self.denoiser_steps + self.detector_steps)
 
+    def lasting(self, steps: int) -> CollaborationConfig:
+        """The same rounds with turns so long that there are about so many steps; what is measured before them too."""
+        share = steps / self.steps
+        return replace(
+            self,
+            denoiser_steps=max(1, round(share * self.denoiser_steps)),
+            detector_steps=max(1, round(share * self.detector_steps)),
+            balance_batches=max(4, min(self.balance_batches, steps // 10)),
+        )
+
     def times(self, factor: float) -> CollaborationConfig:
         """With the detector's two terms weighed so many times as much."""
         return replace(
@@ -121,8 +132,8 @@ def collaboration_of(preset: Preset, socket: Socket) -> CollaborationConfig:
 
 
 def half_precision(device: torch.device) -> torch.autocast:
-    """bf16 for the convolutions of both networks on a GPU; float32 elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    """bf16 for the convolutions of both networks where the device multiplies it fast; float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 def denoise_stack(denoiser: nn.Module, hu: Tensor) -> Tensor:

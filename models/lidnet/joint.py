@@ -13,7 +13,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -60,7 +60,10 @@ class JointConfig:
 
 @dataclass(frozen=True, eq=False)
 class JointSample:
-    """One key slice with its neighbours; arrays as in the module's docstring, noises float32 HU."""
+    """One key slice with its neighbours; arrays as in the module's docstring, noises float32 HU.
+
+    body    the patient on the key slice, bool (Y, X)
+    """
 
     full: FloatArray
     noise: NoiseFields
@@ -70,16 +73,38 @@ class JointSample:
     ignore: FloatArray
     patient: str
     family: str
+    body: BoolArray
 
     def low(self, fraction: float) -> FloatArray:
         """The slices at this part of the full dose, float32 (M, Y, X), HU."""
         low: FloatArray = self.full + self.noise.at(fraction).numpy()
         return low
 
-    @cached_property
-    def body(self) -> BoolArray:
-        """The patient on the key slice, bool (Y, X)."""
-        return body_mask(self.full[len(self.full) // 2])
+    def square(self, side_px: int) -> JointSample:
+        """A square of it around its first lesion, around the patient's middle without one; what it cuts is ignored.
+
+        raises   ModelError     the sample is smaller than the square
+        """
+        height, width = self.body.shape
+        if min(height, width) < side_px:
+            raise ModelError(f"a square of {side_px} pixels does not fit a slice of {height} × {width}")
+        around = self.boxes[0].reshape(2, 2).mean(0)[::-1] if len(self.boxes) else np.argwhere(self.body).mean(0)
+        corner = np.rint(around - side_px / 2).clip(0, (height - side_px, width - side_px)).astype(int)
+        rows, columns = (slice(start, start + side_px) for start in corner.tolist())
+        seen = _seen(self.boxes, self.category, self.ignore, rows.start, columns.start, side_px)
+        number = np.zeros(len(self.boxes) + 1, np.uint8)  # of each label afterwards: those of cut lesions are gone
+        number[1:][seen.whole] = np.arange(1, seen.whole.sum() + 1)
+        return JointSample(
+            full=self.full[:, rows, columns],
+            noise=NoiseFields(self.noise.quantum[:, rows, columns], self.noise.electronic[:, rows, columns]),
+            labels=number[self.labels[rows, columns]],
+            boxes=seen.boxes,
+            category=seen.category,
+            ignore=seen.ignore,
+            patient=self.patient,
+            family=self.family,
+            body=self.body[rows, columns],
+        )
 
 
 def make_joint_samples(
@@ -153,7 +178,15 @@ def _sample(truth: Sample, noise_free: bool, config: JointConfig, seed: int, dev
     added = NoiseFields(fields.quantum[count:], fields.electronic[count:])
     full = truth.hu + (own.quantum + own.electronic).numpy() if noise_free else truth.hu
     return JointSample(
-        full, added, truth.labels, truth.boxes, truth.category, truth.ignore, truth.patient, truth.family
+        full,
+        added,
+        truth.labels,
+        truth.boxes,
+        truth.category,
+        truth.ignore,
+        truth.patient,
+        truth.family,
+        _body_of(full),
     )
 
 
@@ -168,8 +201,9 @@ def load_joint(path: Path) -> JointSample:
                 torch.from_numpy(np.float32(NOISE_STEP_HU) * arrays[name].astype(np.float32))
                 for name in ("quantum", "electronic")
             )
+            full = arrays["full"].astype(np.float32)
             return JointSample(
-                full=arrays["full"].astype(np.float32),
+                full=full,
                 noise=NoiseFields(quantum, electronic),
                 labels=arrays["labels"],
                 boxes=arrays["boxes"],
@@ -177,9 +211,14 @@ def load_joint(path: Path) -> JointSample:
                 ignore=arrays["ignore"],
                 patient=str(arrays["patient"]),
                 family=str(arrays["family"]),
+                body=_body_of(full),
             )
         except KeyError as error:
             raise ModelError(f"{path.name} is not a sample of the collaborative training: {error}") from error
+
+
+def _body_of(full: FloatArray) -> BoolArray:
+    return body_mask(full[len(full) // 2])
 
 
 def _save(target: Path, sample: JointSample) -> None:
@@ -255,19 +294,35 @@ class JointStore:
         return self._outlines[index]
 
     def _targets(self, sample: _Outline, top: int, left: int, side: int) -> Targets:
-        """Whole boxes are targets, cut ones are ignored."""
-        shift = np.array([left, top, left, top], np.float32)
-        boxes = torch.from_numpy(sample.boxes - shift)
-        seen = boxes.clamp(0, side)
-        whole = (seen == boxes).all(1)
-        touched = ((seen[:, 2:] - seen[:, :2]) > 0).all(1)
-        grazed = torch.from_numpy(sample.ignore - shift).clamp(0, side)
-        category = torch.from_numpy(sample.category)[whole]
+        seen = _seen(sample.boxes, sample.category, sample.ignore, top, left, side)
+        category = torch.from_numpy(seen.category)
         return Targets(
-            boxes=boxes[whole],
+            boxes=torch.from_numpy(seen.boxes),
             category=torch.zeros_like(category) if self._single else category,
-            ignore=torch.cat([seen[touched & ~whole], grazed]),
+            ignore=torch.from_numpy(seen.ignore),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Of lesions in a square: arrays as in the module's docstring; whole bool (N,), of all lesions there were."""
+
+    boxes: FloatArray
+    category: NDArray[np.int64]
+    ignore: FloatArray
+    whole: BoolArray
+
+
+def _seen(boxes: FloatArray, category: NDArray[np.int64], ignore: FloatArray, top: int, left: int, side: int) -> _Seen:
+    """Whole boxes stay, cut ones are ignored."""
+    shift = np.array([left, top, left, top], np.float32)
+    moved = boxes - shift
+    cut = moved.clip(0, side)
+    whole = (cut == moved).all(1)
+    touched = ((cut[:, 2:] - cut[:, :2]) > 0).all(1)
+    return _Seen(
+        moved[whole], category[whole], np.concatenate([cut[touched & ~whole], (ignore - shift).clip(0, side)]), whole
+    )
 
 
 @dataclass(frozen=True)

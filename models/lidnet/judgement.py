@@ -49,12 +49,20 @@ Doses = dict[float, Measured]
 
 @torch.no_grad()
 def judge_on(
-    denoiser: nn.Module | None, detectors: Mapping[str, Detector], tested: Sequence[Path], fractions: Sequence[float]
+    denoiser: nn.Module | None,
+    detectors: Mapping[str, Detector],
+    tested: Sequence[Path],
+    fractions: Sequence[float],
+    *,
+    side_px: int | None = None,
 ) -> Doses:
-    """Detectors, and rulers, on samples as this denoiser shows them, None for as they are, at each dose."""
+    """Detectors, and rulers, on samples as this denoiser shows them, None for as they are, at each dose.
+
+    side_px     None: on whole slices; else on squares of so many pixels, around a lesion where there is one
+    """
     device = next(iter(detectors.values())).calibration.device
     doses: Doses = {fraction: Measured() for fraction in fractions}
-    for samples in _alike(tested):
+    for samples in _alike(tested, side_px):
         for fraction, into in doses.items():
             low = [torch.from_numpy(sample.low(fraction))[None].to(device) for sample in samples]
             shown = torch.cat(low if denoiser is None else [_denoised(denoiser, hu) for hu in low])
@@ -76,9 +84,11 @@ def _outcome(sample: JointSample, found: Detections) -> Outcome:
     return outcome.only(np.arange(len(truth)) < len(sample.boxes))
 
 
-def _alike(files: Sequence[Path]) -> Iterator[list[JointSample]]:
+def _alike(files: Sequence[Path], side_px: int | None) -> Iterator[list[JointSample]]:
     """The samples in their order, at most so many at once, all of one shape."""
-    for _, samples in groupby(map(load_joint, files), lambda sample: sample.full.shape):
+    whole = map(load_joint, files)
+    shown = whole if side_px is None else (sample.square(side_px) for sample in whole)
+    for _, samples in groupby(shown, lambda sample: sample.full.shape):
         while some := list(islice(samples, JUDGED_AT_ONCE)):
             yield some
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.contract import FloatArray, ModelError, Volume
-from models.device import as_written, through
+from models.device import as_written, has_fast_bfloat16, through
 from models.lidnet.network import Denoiser, channels_last
 from models.lidnet.redcnn import RedCnn, denoise_tiled
 from models.lidnet.slices import AIR_HU
@@ -99,11 +99,3 @@ def prepare(network: AnyDenoiser, device: torch.device, *, half: bool | None = N
     if isinstance(network, Denoiser):
         network.body.to(torch.bfloat16 if half else torch.float32)
     return channels_last(network)
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 in hardware."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -9,11 +9,12 @@ from functools import partial
 import numpy as np
 import torch
 
+from models.device import has_fast_bfloat16
 from models.evaluation import baselines
 from models.evaluation.speed import interleaved
 from models.evaluation.table import Table
 from models.lidnet.network import Denoiser
-from models.lidnet.run import BATCH, denoise, has_fast_bfloat16, prepare
+from models.lidnet.run import BATCH, denoise, prepare
 from models.lidnet.socket import PluggedIn
 
 SIDE_PX, ROUNDS = 512, 7

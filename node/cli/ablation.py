@@ -18,16 +18,24 @@ from node.errors import ConfigurationError
 if TYPE_CHECKING:
     from models.lidnet.ablation import AblationConfig
     from models.lidnet.collaborate import CollaborationConfig
+    from models.lidnet.joint import JointConfig
 
 ARMS = (
     "A1 pixel loss; A2 whole-map perceptual; A3 ROI perceptual; A4 detector's loss; A5 both, detector frozen; A6 both"
 )
 ARMS += ", detector learns in turns (LIDnet); A6-shuffled: regions of another image, the control; A6-joint: both learn"
 ARMS += " in every step"
+LOWER, HIGHER = 0.8, 2.0
+"""Doses trained on reach beyond those judged on, by these factors."""
 
 
 def _weights(name: str, words: str) -> Path:
     option: Path = typer.Option(..., name, exists=True, dir_okay=False, help=words)
+    return option
+
+
+def _count(name: str, words: str) -> int | None:
+    option: int | None = typer.Option(None, name, min=1, help=words, show_default=False)
     return option
 
 
@@ -52,6 +60,42 @@ def train_ablation(
     preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length and size of each training."),
     workers: int = typer.Option(0, "--workers", min=0, help="Processes that train arms side by side; 0: none."),
     rounds: int | None = typer.Option(None, "--rounds", min=1, help="Instead of the preset's.", show_default=False),
+    steps: int | None = typer.Option(
+        None,
+        "--steps",
+        min=1,
+        help="Of each training, instead of the preset's: as many rounds, shorter turns.",
+        show_default=False,
+    ),
+    crop: int | None = typer.Option(
+        None,
+        "--crop",
+        min=32,
+        help="Side of the squares trained on, pixels of 0.8 mm, instead of the preset's.",
+        show_default=False,
+    ),
+    doses: list[float] | None = typer.Option(
+        None,
+        "--dose",
+        min=0.005,
+        max=1,
+        help="Judged on, as a fraction of the full dose (repeatable; 0.25 and 0.1 without it). Trained on: from 0.8"
+        " times the lowest to twice the highest.",
+    ),
+    side: int | None = typer.Option(
+        None,
+        "--judged-side",
+        min=64,
+        help="Judge on squares of so many pixels around the lesions, not on whole slices: quicker, with less in it that"
+        " could be a false positive.",
+        show_default=False,
+    ),
+    cases: int | None = _count("--cases", "Patients of each family that arms are trained on. Default: 24."),
+    judged: int | None = _count(
+        "--judged-cases",
+        "Patients of each family that arms are judged on, and half as many without lesions. Default: 10.",
+    ),
+    slices: int | None = _count("--slices", "Key slices of each patient. Default: 8 to train on, 4 to judge on."),
     seed: int = typer.Option(0, "--seed", help="Of the simulated patients."),
     as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
 ) -> None:
@@ -75,7 +119,19 @@ def train_ablation(
     collaboration = collaboration_of(preset, socket)
     if rounds is not None:
         collaboration = dataclasses.replace(collaboration, rounds=rounds)
+    if steps is not None:
+        collaboration = collaboration.lasting(steps)
+    if crop is not None:
+        collaboration = dataclasses.replace(collaboration, crop_px=crop)
     config = what_of(collaboration, arms or (), seeds=seeds, sweep=sweep)
+    config = dataclasses.replace(
+        config,
+        side_px=side,
+        training=_sized(config.training, cases, slices),
+        test=_sized(config.test, judged, slices),
+        healthy=_sized(config.healthy, None if judged is None else max(judged // 2, 1), slices),
+    )
+    config = at_doses(config, doses or ())
     if detector.read_bytes() == judge.read_bytes():
         raise ConfigurationError("detector and judge are the same weights: a judge must not have taken part")
     detectors = dataclasses.replace(FAST, network=config_of(detector))
@@ -115,3 +171,15 @@ def what_of(collaboration: CollaborationConfig, arms: Sequence[str], *, seeds: i
         collaboration, arms=tuple(arm for arm in known if arm in wanted), seeds=tuple(range(1, seeds + 1))
     )
     return dataclasses.replace(config, times=SWEEP, judged_on="validation") if sweep else config
+
+
+def at_doses(config: AblationConfig, doses: Sequence[float]) -> AblationConfig:
+    """Judged on these doses, and trained on those around them; as it was without any."""
+    if not doses:
+        return config
+    trained = dataclasses.replace(config.training, fractions=(LOWER * min(doses), min(HIGHER * max(doses), 1.0)))
+    return dataclasses.replace(config, fractions=tuple(sorted(set(doses), reverse=True)), training=trained)
+
+
+def _sized(samples: JointConfig, cases: int | None, slices: int | None) -> JointConfig:
+    return dataclasses.replace(samples, cases=cases or samples.cases, slices_per_case=slices or samples.slices_per_case)

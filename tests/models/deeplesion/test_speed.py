@@ -4,8 +4,9 @@ import torch
 
 from models.deeplesion.config import NetworkConfig
 from models.deeplesion.network import build
-from models.deeplesion.run import has_fast_bfloat16, prepare
+from models.deeplesion.run import prepare
 from models.deeplesion.speed import speed
+from models.device import has_fast_bfloat16
 
 
 def test_detector_and_filter_are_timed_on_the_same_slices(tiny: NetworkConfig) -> None:

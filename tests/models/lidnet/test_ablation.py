@@ -103,6 +103,30 @@ def test_a_detection_on_a_grazed_lesion_is_neither_right_nor_wrong(files) -> Non
     assert outcome.false.tolist() == [0.7]
 
 
+def test_a_square_is_cut_around_the_first_lesion_with_its_truth(files) -> None:
+    first, cut, near = ([100.0, 60, 130, 80], [160.0, 60, 200, 90], [70.0, 90, 80, 100])
+    whole = load_joint(files[0])
+    labels = np.zeros_like(whole.labels)
+    labels[60:80, 100:130], labels[60:90, 160:200], labels[90:100, 70:80] = 1, 2, 3
+    boxes, categories = np.array([first, cut, near], np.float32), np.array([3, 1, 2])
+    sample = replace(whole, boxes=boxes, category=categories, ignore=NO_BOX, labels=labels)
+    ours, rows, columns = sample.square(100), slice(20, 120), slice(65, 165)
+    assert np.array_equal(ours.full, sample.full[:, rows, columns])
+    assert np.array_equal(ours.low(0.1), sample.low(0.1)[:, rows, columns])
+    assert np.array_equal(ours.body, sample.body[rows, columns])
+    assert ours.boxes.tolist() == [[35, 40, 65, 60], [5, 70, 15, 80]]
+    assert ours.category.tolist() == [3, 2]
+    assert ours.ignore.tolist() == [[95, 40, 100, 70]]
+    assert np.array_equal(ours.labels, np.array([0, 1, 0, 2])[labels[rows, columns]])
+    with pytest.raises(ModelError, match="does not fit"):
+        sample.square(4000)
+
+
+def test_a_square_without_lesions_lies_on_the_patient(files) -> None:
+    healthy = replace(load_joint(files[0]), boxes=NO_BOX, category=NO_CATEGORY, ignore=NO_BOX)
+    assert healthy.square(96).body.mean() > 0.5
+
+
 def test_crops_hold_whole_boxes_where_the_lesions_are(files) -> None:
     store = JointStore(files, TINY, seed=1, single=True)
     seen = 0

@@ -16,6 +16,7 @@ from models.lidnet.collaborate import (
     denoise_stack,
     detection_loss,
     freeze,
+    half_precision,
 )
 from models.lidnet.config import NetworkConfig
 from models.lidnet.joint import JointBatch
@@ -153,7 +154,7 @@ def test_at_once_neither_network_sees_what_the_other_has_just_learnt() -> None:
 def test_the_detector_learns_from_denoised_and_from_full_dose_slices_alike() -> None:
     run = started()
     batch = run._batch(run.step)
-    with torch.no_grad():
+    with torch.no_grad(), half_precision(run.device):
         shown = (denoise_stack(run.denoiser, batch.low), batch.full)
         denoised, full = (float(detection_loss(run.detector, hu, batch.targets, run._draw(run.step))) for hu in shown)
     assert denoised != pytest.approx(full, rel=1e-3)

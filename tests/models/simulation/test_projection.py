@@ -8,6 +8,8 @@ from skimage.transform import radon
 from models.simulation.geometry import FanBeam, ParallelBeam
 from models.simulation.kernels import apodisation
 from models.simulation.projection import (
+    _sum_of_bags,
+    _sum_of_samples,
     attenuation,
     filtered_back_project,
     forward_project,
@@ -155,3 +157,21 @@ def test_the_coarser_fan_looks_at_the_same_rays():
     fine = FanBeam(views=80, channels=120)
     coarse = fine.coarser(4)
     torch.testing.assert_close(coarse.coordinates(), fine.coordinates().reshape(-1, 4).mean(1))
+
+
+@pytest.mark.parametrize("images", [1, 9])
+def test_both_ways_to_project_back_give_one_image_and_one_gradient(geometry, images) -> None:
+    """Few images are sampled, many are summed as rows of a table; rays beyond the detector count for neither."""
+    rows = torch.randn(images, 19, geometry.channels, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    axis = 9.0 * (torch.arange(64, dtype=torch.float64) - 31.5)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    found = []
+    for way in (_sum_of_samples, _sum_of_bags):
+        asked = rows.clone().requires_grad_(True)
+        image = way(asked, geometry, x, y)
+        (gradient,) = torch.autograd.grad(image.square().sum(), asked)
+        found.append((image.detach(), gradient))
+    (sampled, one), (summed, other) = found
+    assert (sampled == 0).any() == (summed == 0).any()
+    torch.testing.assert_close(summed, sampled, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)

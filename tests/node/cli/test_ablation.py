@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from models.lidnet.collaborate import collaboration_of
 from models.weights import FOLDER
-from node.cli.ablation import what_of
+from node.cli.ablation import at_doses, what_of
 
 
 @pytest.fixture
@@ -48,6 +48,23 @@ def test_detectors_are_those_that_train_deeplesion_makes(run, weights, tmp_path)
     result = run("train", "ablation", *options({**weights, **shipped}, tmp_path / "out"))
     assert result.exit_code == 2
     assert f"{weights['judge'].name}: not the weights" in "".join(result.stderr.split("\n"))
+
+
+def test_doses_that_are_judged_are_trained_around() -> None:
+    config = what_of(collaboration_of("cpu", "unet"), (), seeds=1, sweep=False)
+    lower = at_doses(config, (0.025, 0.05, 0.05))
+    assert lower.fractions == (0.05, 0.025)
+    assert lower.training.fractions == pytest.approx((0.02, 0.1))
+    assert at_doses(config, (0.9,)).training.fractions[1] == 1
+    assert at_doses(config, ()) == config
+
+
+def test_a_shorter_training_has_the_same_rounds() -> None:
+    preset = collaboration_of("cpu", "red-cnn")
+    shorter = preset.lasting(60)
+    assert (shorter.rounds, shorter.denoiser_steps, shorter.detector_steps) == (preset.rounds, 15, 5)
+    assert shorter.balance_batches == 6
+    assert preset.lasting(preset.steps) == preset
 
 
 def test_a_sweep_is_of_the_feedbacks_weights_and_on_validation_patients() -> None:
