@@ -152,6 +152,7 @@ class DataConfig:
     photon_spread       standard deviation of ln(photons) around the reference scanner
     views, noise_slices projections per turn, and slices per volume, for which noise is simulated
     unannotated_share   part of the lesions whose annotation is withheld, as about half of DeepLesion's are missing
+    derived_marks       lesions of a table that somebody drew and nobody measured are targets; else they are ignored
     validation_every    of the patients of each family, every so-manieth is for validation
     most_false_per_case findings per validation case that are no lesion: sets the operating point
     """
@@ -171,6 +172,7 @@ class DataConfig:
     views: int = 160
     noise_slices: int = 8
     unannotated_share: float = 0.0
+    derived_marks: bool = True
     validation_every: int = 6
     most_false_per_case: float = 1.0
 

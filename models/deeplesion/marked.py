@@ -40,6 +40,8 @@ def make_marked_samples(
 ) -> list[Path]:
     """One sample per marked key slice, in `out`/<split of the table>/; rows that are possibly noisy are left out.
 
+    Where derived marks are no targets, key slices that have no others are left out too.
+
     Samples of an earlier time are kept where image and boxes are still the table's, made anew where they are not, and
     removed where the table has lost them: a harvest drops rows that were replaced or rejected.
 
@@ -50,10 +52,12 @@ def make_marked_samples(
     for row in read_table(folder / TABLE):
         if not row.noisy:
             rows.setdefault(row.file_name, []).append(row)
+    derived = config.data.derived_marks
+    rows = {name: some for name, some in rows.items() if derived or any(row.measured for row in some)}
     made = []
     for done, (name, on_slice) in enumerate(sorted(rows.items())):
         target = out / FOLDERS[on_slice[0].split] / f"{FAMILY}.{Path(name).stem}-00.npz"
-        if not _is_current(target, folder / IMAGES / image_path(name), on_slice):
+        if not _is_current(target, folder / IMAGES / image_path(name), *_sorted(on_slice, config)):
             target.parent.mkdir(parents=True, exist_ok=True)
             save_sample(target, marked_sample(folder, on_slice, config))
         made.append(target)
@@ -64,15 +68,23 @@ def make_marked_samples(
     return made
 
 
-def _is_current(sample: Path, image: Path, rows: Sequence[LesionRow]) -> bool:
+def _sorted(rows: Sequence[LesionRow], config: DeepLesionConfig) -> tuple[list[LesionRow], list[LesionRow]]:
+    """Targets, and what is to be ignored."""
+    derived = config.data.derived_marks
+    return [row for row in rows if derived or row.measured], [row for row in rows if not (derived or row.measured)]
+
+
+def _is_current(sample: Path, image: Path, rows: Sequence[LesionRow], ignored: Sequence[LesionRow]) -> bool:
     if not sample.exists() or (image.exists() and image.stat().st_mtime_ns > sample.stat().st_mtime_ns):
         return False
     first = rows[0]
     full = (first.image_size[1], first.image_size[0])
+    shape = _resized(full, first)
     with np.load(sample) as arrays:
-        boxes, category = arrays["boxes"], arrays["category"]
+        boxes, ignore, category = arrays["boxes"], arrays["ignore"], arrays["category"]
     same = category.tolist() == [_category(row.lesion_type) for row in rows]
-    return same and np.array_equal(boxes, _boxes(rows, full, _resized(full, first)))
+    there = np.array_equal(boxes, _boxes(rows, full, shape)) and np.array_equal(ignore, _boxes(ignored, full, shape))
+    return same and there
 
 
 def marked_sample(folder: Path, rows: Sequence[LesionRow], config: DeepLesionConfig) -> Sample:
@@ -80,6 +92,7 @@ def marked_sample(folder: Path, rows: Sequence[LesionRow], config: DeepLesionCon
 
     raises   ModelError     the key slice is missing or damaged
     """
+    rows, ignored = _sorted(rows, config)
     first = rows[0]
     planes = _planes(folder / IMAGES, first, config)
     full = (planes.shape[1], planes.shape[2])
@@ -95,7 +108,7 @@ def marked_sample(folder: Path, rows: Sequence[LesionRow], config: DeepLesionCon
         boxes=_boxes(rows, full, shape),
         category=np.array([_category(row.lesion_type) for row in rows], np.int64),
         annotated=np.ones(len(rows), np.bool_),
-        ignore=np.zeros((0, 4), np.float32),
+        ignore=_boxes(ignored, full, shape),
         patient=f"{FAMILY}.{first.patient:06d}",
         family=FAMILY,
     )
@@ -108,7 +121,7 @@ def _resized(full: tuple[int, int], row: LesionRow) -> tuple[int, int]:
 def _boxes(rows: Sequence[LesionRow], full: tuple[int, int], shape: tuple[int, int]) -> FloatArray:
     """float32 (N, 4): from pixel centres at whole numbers to pixel i covering i to i + 1, within the image."""
     scale = np.array([shape[1] / full[1], shape[0] / full[0]] * 2)
-    boxes = (np.array([row.box_px for row in rows]) + 0.5) * scale
+    boxes = (np.array([row.box_px for row in rows], np.float64).reshape(-1, 4) + 0.5) * scale
     inside: FloatArray = np.clip(boxes, 0, [shape[1], shape[0]] * 2).astype(np.float32)
     return inside
 

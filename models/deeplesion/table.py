@@ -59,6 +59,8 @@ COLUMNS = (
     "Patient_age",
     "Train_Val_Test",
 )
+DERIVED = "(derived)"
+"""In the origin of a lesion that nobody measured."""
 OWN_COLUMNS = ("Origin", "Institution")
 """Behind the others, in tables that a harvest made; a reader of the public table need not know them."""
 
@@ -123,6 +125,11 @@ class LesionRow:
     age: float = math.nan
     origin: str = ""
     institution: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether somebody measured its axes: not where they were taken from what somebody, or software, drew."""
+        return DERIVED not in self.origin
 
     @property
     def file_name(self) -> str:

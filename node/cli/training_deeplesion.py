@@ -78,6 +78,11 @@ def train_deeplesion(
     missing: Literal["teacher", "plain"] = typer.Option(
         "teacher", "--missing", help="What is sure but not annotated on real CT: ignored, or background."
     ),
+    measured_only: bool = typer.Option(
+        False,
+        "--measured-only",
+        help="Of --marks, lesions that were drawn (SEG, RTSTRUCT) but measured by nobody are ignored, not learnt.",
+    ),
     start: Path | None = START,
     resume: bool = RESUME,
     hold_out: list[str] | None = HOLD_OUT,
@@ -101,8 +106,8 @@ def train_deeplesion(
     volumes = [] if data is None else _prepared(data, out)
     network = shaped(FAST.network, out, single=single, slices=slices, fused=fused)
     config = dataclasses.replace(FAST, network=network, held_out=tuple(hold_out or HELD_OUT))
-    if cases is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, cases=cases))
+    drawn = dataclasses.replace(config.data, cases=cases or config.data.cases, derived_marks=not measured_only)
+    config = dataclasses.replace(config, data=drawn)
     training = dataclasses.replace(TRAINING[preset], missing=missing)
     if start is not None:
         training = dataclasses.replace(training, learning_rate=GOING_ON * training.learning_rate)

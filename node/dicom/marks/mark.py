@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from models.contract import Code, SourceRef
+from models.deeplesion.table import DERIVED
 
 Point = tuple[float, ...]
 """(x, y) px, column first, pixel centres at whole numbers from 0; or (L, P, S) mm."""
@@ -19,8 +20,8 @@ class Origin(StrEnum):
     GSPS = "GSPS"
     PLANAR = "SR TID 1410"
     VOLUMETRIC = "SR TID 1411"
-    CONTOUR = "RTSTRUCT (derived)"
-    SEGMENTATION = "SEG (derived)"
+    CONTOUR = f"RTSTRUCT {DERIVED}"
+    SEGMENTATION = f"SEG {DERIVED}"
     """The last two: axes that nobody measured, taken from what somebody drew."""
 
 

@@ -144,6 +144,24 @@ def test_samples_follow_rows_that_were_replaced_or_dropped(folder, tmp_path):
     assert (dropped.exists(), beside.exists()) == (False, True)
 
 
+def test_what_nobody_measured_can_be_ignored_and_is_a_target_without_that(folder, tmp_path):
+    moved = tuple((x + 40, y + 30) for x, y in POINTS)
+    drawn = row(points_px=moved, box_px=box_of(moved), origin="SEG (derived)")
+    write_table(folder / "DL_info.csv", [drawn, row(origin="GSPS"), replace(drawn, key_slice=8)])
+    measured = replace(CONFIG, data=replace(CONFIG.data, derived_marks=False))
+    all_of_them = make_marked_samples(folder, tmp_path / "out", CONFIG)
+    assert [load_sample(path).boxes.shape for path in all_of_them] == [(2, 4), (1, 4)]
+    (path,) = make_marked_samples(folder, tmp_path / "out", measured)
+    assert not all_of_them[1].exists()
+    sample = load_sample(path)
+    assert sample.boxes.tolist() == [[15.5, 25.5, 65.5, 55.5]]
+    assert sample.ignore.tolist() == [[55.5, 55.5, 105.5, 85.5]]
+    assert set(np.unique(sample.labels)) == {0, 1}
+    before = path.stat().st_mtime_ns
+    assert make_marked_samples(folder, tmp_path / "out", measured) == [path]
+    assert path.stat().st_mtime_ns == before
+
+
 def test_an_uncategorised_lesion_is_a_target_of_an_unknown_kind(folder, tmp_path):
     write_table(folder / "DL_info.csv", [row(lesion_type=LesionType.UNLABELLED)])
     files = make_marked_samples(folder, tmp_path / "out", CONFIG)
