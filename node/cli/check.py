@@ -279,25 +279,17 @@ def _peer(settings: Settings, peer: Peer) -> Tried:
     return Tried(what, verdict, "; ".join(found), "; ".join(changes))
 
 
-_CLASSES_OF = {
-    "sr": ("Comprehensive 3D SR",),
-    "sr-text": ("Comprehensive SR", "Enhanced SR"),
-    "seg": ("SEG",),
-    "gsps": ("GSPS",),
-    "sc": ("SC",),
-    "derived": ("CT", "CR", "DX"),
-}
-
-
 def _judge(peer: Peer, report: EchoReport) -> tuple[list[str], list[str], Verdict]:
     """What this peer's answer means for what it is to be given: (found, what to change, verdict)."""
+    from node.dicom.query import CLASSES_OF_KIND
+
     found = ["answers C-ECHO" if report.round_trip_s is not None else "does not take C-ECHO"]
     changes: list[str] = []
     verdict: Verdict = "ok"
     if not peer.may_receive:
         return found, changes, verdict
     found.append(f"stores {', '.join(report.stores) or 'none of our results'}")
-    lacking = [k for k in peer.takes if not any(name in report.stores for name in _CLASSES_OF[k])]
+    lacking = [k for k in peer.takes if not any(name in report.stores for name in CLASSES_OF_KIND[k])]
     if lacking:
         verdict = "note"
         changes.append(f"it lacks {', '.join(lacking)}: allow these classes there, or take them out of `takes`")

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 
 from node.dicom import status
 from node.dicom.association import Broken, associate
 from node.dicom.fragments import Malformed
 from node.dicom.messages import decode_data_set, is_uid
-from node.dicom.negotiation import STORAGE_COMMITMENT
+from node.dicom.negotiation import STORAGE_COMMITMENT, UNCOMPRESSED
 from node.errors import NoCommonContext
 from node.settings import Peer, Settings
 
@@ -56,10 +55,9 @@ def request_commitment(
     request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = [_reference(*reference) for reference in references]
     reports = _Reports(transaction_uid)
-    syntaxes = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
     handlers = [(evt.EVT_N_EVENT_REPORT, reports.heard)]
     try:
-        with associate(settings, peer, [(STORAGE_COMMITMENT, syntaxes)], handlers=handlers) as association:
+        with associate(settings, peer, [(STORAGE_COMMITMENT, UNCOMPRESSED)], handlers=handlers) as association:
             answer, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT, COMMITMENT_INSTANCE)
             if "Status" not in answer:
                 raise Broken("no answer to N-ACTION")

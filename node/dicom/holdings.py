@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from node.dicom.association import associate
 from node.dicom.elements import integer, text, texts, valid_uid
-from node.dicom.negotiation import STUDY_ROOT_FIND
+from node.dicom.negotiation import STUDY_ROOT_FIND, UNCOMPRESSED
 from node.dicom.query import find
 from node.errors import NodeError, PeerBusy, PeerRefused
 from node.settings import Peer, Settings
 
-_UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 _PATIENCE_S = 600.0
 """Large archives take their time over years of studies."""
 _UNLIMITED = 100
@@ -187,6 +185,6 @@ def find_objects(settings: Settings, peer: Peer, study_instance_uid: str, series
 
 @contextmanager
 def _finding(settings: Settings, peer: Peer) -> Iterator[Any]:
-    with associate(settings, peer, [(STUDY_ROOT_FIND, _UNCOMPRESSED)]) as association:
+    with associate(settings, peer, [(STUDY_ROOT_FIND, UNCOMPRESSED)]) as association:
         association.dimse_timeout = max(settings.dimse_timeout_s, _PATIENCE_S)
         yield association

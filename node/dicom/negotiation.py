@@ -20,7 +20,8 @@ STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 
 _DICOM_ROOT = "1.2.840.10008."
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
-_STORAGE = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+STORAGE_CLASSES = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+"""Standard storage classes that the library knows."""
 _NO_OBJECT_INSIDE = (
     *("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205"),  # JPIP
     "1.2.840.10008.1.2.6.",  # MIME and XML
@@ -33,7 +34,9 @@ TRANSFER_SYNTAXES = tuple(
     if kind == "Transfer Syntax" and not uid.startswith(_NO_OBJECT_INSIDE)
 )
 """All of PS3.6 Table A-1, retired ones too: what nobody can decode any more can still be kept, and be said so of."""
-_EXPLICIT = str(ExplicitVRLittleEndian)
+UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+"""What the node proposes for everything but files that are in another syntax."""
+_EXPLICIT = UNCOMPRESSED[0]
 _AFTER_EXPLICIT = frozenset({str(ImplicitVRLittleEndian), str(ExplicitVRBigEndian)})
 
 
@@ -62,7 +65,7 @@ def is_storage(abstract_syntax: str) -> bool:
     Classes younger than the library count by their root. A private class is only offered by somebody who stores it.
     """
     return is_uid(abstract_syntax) and (
-        abstract_syntax in _STORAGE
+        abstract_syntax in STORAGE_CLASSES
         or abstract_syntax.startswith(_STORAGE_ROOT)
         or not abstract_syntax.startswith(_DICOM_ROOT)
     )

@@ -12,15 +12,14 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     ComputedRadiographyImageStorage,
     CTImageStorage,
     DigitalXRayImageStorageForPresentation,
-    EnhancedSRStorage,
-    ExplicitVRLittleEndian,
+    DigitalXRayImageStorageForProcessing,
     GrayscaleSoftcopyPresentationStateStorage,
-    ImplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -28,23 +27,32 @@ from pydicom.uid import (
 from node.dicom import status
 from node.dicom.association import Broken, associate
 from node.dicom.fragments import Malformed
-from node.dicom.negotiation import STORAGE_COMMITMENT, STUDY_ROOT_FIND, VERIFICATION
+from node.dicom.negotiation import STORAGE_COMMITMENT, STUDY_ROOT_FIND, UNCOMPRESSED, VERIFICATION
 from node.errors import NoCommonContext
 from node.settings import Peer, Settings
 
 RESULT_CLASSES: Mapping[str, str] = {
     "Comprehensive 3D SR": str(Comprehensive3DSRStorage),
     "Comprehensive SR": str(ComprehensiveSRStorage),
-    "Enhanced SR": str(EnhancedSRStorage),
+    "Basic Text SR": str(BasicTextSRStorage),
     "SEG": str(SegmentationStorage),
     "SC": str(SecondaryCaptureImageStorage),
     "CT": str(CTImageStorage),
     "CR": str(ComputedRadiographyImageStorage),
     "DX": str(DigitalXRayImageStorageForPresentation),
+    "DX for processing": str(DigitalXRayImageStorageForProcessing),
     "GSPS": str(GrayscaleSoftcopyPresentationStateStorage),
 }
 """Classes of what we return, by the names that an administrator knows."""
-_SYNTAXES = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+CLASSES_OF_KIND: Mapping[str, tuple[str, ...]] = {
+    "sr": ("Comprehensive 3D SR", "Comprehensive SR"),
+    "sr-text": ("Basic Text SR",),
+    "seg": ("SEG",),
+    "gsps": ("GSPS",),
+    "sc": ("SC",),
+    "derived": ("CT", "CR", "DX", "DX for processing"),
+}
+"""Of each kind of result, as a peer's `takes` names them; of a report the first that the peer stores."""
 _MOST_MATCHES = 1_000_000
 
 
@@ -66,7 +74,7 @@ def echo(settings: Settings, peer: Peer) -> EchoReport:
     """Raises PeerUnreachable, PeerBusy, PeerRefused: in words that tell a refused AE title from silence."""
     offered = [VERIFICATION, *RESULT_CLASSES.values(), STORAGE_COMMITMENT, STUDY_ROOT_FIND]
     try:
-        with associate(settings, peer, [(uid, _SYNTAXES) for uid in offered]) as association:
+        with associate(settings, peer, [(uid, UNCOMPRESSED) for uid in offered]) as association:
             taken = {str(context.abstract_syntax) for context in association.accepted_contexts if context.as_scu}
             return EchoReport(
                 round_trip_s=_echo(association, peer) if VERIFICATION in taken else None,
@@ -88,7 +96,7 @@ def find_instances(
     """
     found: set[str] = set()
     try:
-        with associate(settings, peer, [(STUDY_ROOT_FIND, _SYNTAXES)]) as association:
+        with associate(settings, peer, [(STUDY_ROOT_FIND, UNCOMPRESSED)]) as association:
             for series_instance_uid in series_instance_uids:
                 keys = Dataset()
                 keys.QueryRetrieveLevel = "IMAGE"

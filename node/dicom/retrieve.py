@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
 from node.dicom import status
 from node.dicom.association import Broken, associate
 from node.dicom.elements import valid_uid
 from node.dicom.header import read_header
-from node.dicom.negotiation import STUDY_ROOT_GET, STUDY_ROOT_MOVE
+from node.dicom.negotiation import STUDY_ROOT_GET, STUDY_ROOT_MOVE, UNCOMPRESSED
 from node.dicom.tls import server_context
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import (
@@ -36,8 +35,6 @@ from node.errors import (
     Transient,
 )
 from node.settings import Peer, Settings
-
-_UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 _PATIENCE_S = 600.0
 """A peer need not tell how far a retrieval has come, and may fetch the series from tape first."""
@@ -92,7 +89,7 @@ def get_series(
         associate(
             settings,
             peer,
-            [(STUDY_ROOT_GET, _UNCOMPRESSED), *offered],
+            [(STUDY_ROOT_GET, UNCOMPRESSED), *offered],
             handlers=[(evt.EVT_C_STORE, intake.take)],
             stores_here=roles,
         ) as association,
@@ -126,7 +123,7 @@ def move_series(
     with (
         intake.telling(),
         _listening(settings, peer, to, contexts, intake),
-        associate(settings, peer, [(STUDY_ROOT_MOVE, _UNCOMPRESSED)]) as association,
+        associate(settings, peer, [(STUDY_ROOT_MOVE, UNCOMPRESSED)]) as association,
     ):
         association.dimse_timeout = max(settings.dimse_timeout_s, _PATIENCE_S)
         keys = _series(study_instance_uid, series_instance_uid, only)

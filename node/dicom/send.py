@@ -14,19 +14,18 @@ from io import BytesIO
 from pathlib import Path
 
 import pydicom
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from node.dicom import messages, status
 from node.dicom.association import MOST_CONTEXTS, associate
 from node.dicom.direct import DirectLine
-from node.dicom.negotiation import Accepted, accepted
+from node.dicom.negotiation import UNCOMPRESSED, Accepted, accepted
 from node.errors import NoCommonContext, NodeError, Permanent, ResultLost, Transient
 from node.settings import Peer, Settings
 
 LOGGER = logging.getLogger(__name__)
 
-_FALLBACKS = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
-_CONVERTIBLE = frozenset({*_FALLBACKS, str(DeflatedExplicitVRLittleEndian)})
+_CONVERTIBLE = frozenset({*UNCOMPRESSED, str(DeflatedExplicitVRLittleEndian)})
 """Between these pydicom changes no pixel. Big endian pixels would have to be turned round: never ours."""
 
 Progress = Callable[[int, int], None]
@@ -96,7 +95,7 @@ def _contexts(objects: Sequence[Outgoing]) -> list[tuple[str, tuple[str, ...]]]:
     for outgoing in objects:
         wanted[outgoing.sop_class_uid, outgoing.transfer_syntax_uid] = None
         if outgoing.transfer_syntax_uid in _CONVERTIBLE:
-            for syntax in _FALLBACKS:
+            for syntax in UNCOMPRESSED:
                 wanted[outgoing.sop_class_uid, syntax] = None
     return [(sop_class, (syntax,)) for sop_class, syntax in wanted]
 
@@ -143,7 +142,7 @@ def _send_one(line: DirectLine, contexts: Contexts, peer: Peer, outgoing: Outgoi
 def _context_for(contexts: Contexts, outgoing: Outgoing) -> Accepted | None:
     syntaxes: tuple[str, ...] = (outgoing.transfer_syntax_uid,)
     if outgoing.transfer_syntax_uid in _CONVERTIBLE:
-        syntaxes += _FALLBACKS
+        syntaxes += UNCOMPRESSED
     keys = ((outgoing.sop_class_uid, syntax) for syntax in syntaxes)
     return next((contexts[key] for key in keys if key in contexts), None)
 

@@ -20,13 +20,13 @@ from node.db import peers
 from node.db.lifecycle import JobState
 from node.db.session import Database
 from node.db.tables import JobRow, RevisionRow
-from node.dicom.query import EchoReport
+from node.dicom.query import RESULT_CLASSES, EchoReport
 from node.dicom.standin import StandInPacs
 from node.jobs.site import apply_site
 from node.settings import Peer, Settings, Site
 from seeded.rows import INCOMPLETE, RUNNING, SITE
 
-ALL = ("Comprehensive 3D SR", "Comprehensive SR", "Enhanced SR", "SEG", "SC", "CT", "CR", "DX", "GSPS")
+ALL = tuple(RESULT_CLASSES)
 
 
 @pytest.fixture
@@ -243,6 +243,14 @@ def test_a_certificate_that_has_ended_is_a_fault(
         ({}, EchoReport(0.1, ("SC", "CT", "SEG"), commitment=True, find=True), "note", "it lacks sr:"),
         ({}, EchoReport(0.1, (), commitment=True, find=True), "fault", "it lacks sr, seg, sc, derived"),
         ({"may_receive": False}, EchoReport(None, (), commitment=False, find=False), "ok", ""),
+        ({"takes": ("sr",)}, EchoReport(0.1, ("Comprehensive SR",), commitment=True, find=True), "ok", ""),
+        ({"takes": ("sr-text",)}, EchoReport(0.1, ("Basic Text SR",), commitment=True, find=True), "ok", ""),
+        (
+            {"takes": ("sr-text",)},
+            EchoReport(0.1, ("Comprehensive SR",), commitment=True, find=True),
+            "note",
+            "sr-text:",
+        ),
     ],
 )
 def test_what_a_peer_offers_is_judged_by_what_it_is_to_be_given(
