@@ -86,14 +86,20 @@ Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
 class Settings(BaseSettings):
     """Process settings. Every name may be given as PACSNODE_<NAME> or, for secrets, PACSNODE_<NAME>_FILE."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     home: Path = Path("pacsnode-home")
+    """The folder that holds all the node owns."""
     aet: AETitle = "PACSNODE"
+    """Our AE title."""
     host: str = "0.0.0.0"
+    """Address at which the DICOM ports listen."""
     port: int = Field(11112, ge=0, le=65535)
+    """DICOM port."""
     web_host: str = "127.0.0.1"
+    """Address at which the web port listens."""
     web_port: int = Field(8080, ge=0, le=65535)
+    """Web port: /readyz, /metrics, /fhir/AuditEvent. Plain HTTP."""
     receiver_host: str = ""
     """Where `web` finds the receiver, when it runs on another host; empty means this one."""
     database_url: str = ""
@@ -103,22 +109,33 @@ class Settings(BaseSettings):
 
     # receive
     max_pdu: int = Field(131072, ge=16384, le=1 << 24)
+    """Longest PDU that we take, in bytes."""
     max_associations: int = Field(64, ge=1)
+    """Associations that others may have with us at once; three quarters of them from one host."""
     disk_watermark_percent: float = Field(90.0, gt=0, le=100)
     """Used share of the archive's file system above which C-STORE answers 0xA700."""
     disk_reserve_mb: int = Field(512, ge=0)
-    """…and the free space below which it does, whatever the share."""
+    """Free space below which it does too, whatever the share."""
     connection_timeout_s: Seconds = 10.0
+    """For a TCP connection to a peer."""
     tls_handshake_timeout_s: Seconds = 10.0
+    """For a TLS handshake, either way."""
     association_timeout_s: Seconds = 30.0
+    """For the answer to an association request, either way."""
     dimse_timeout_s: Seconds = 60.0
+    """For the answer to a request, and for the next bytes of a message under way."""
     idle_timeout_s: Seconds = 60.0
+    """An association without a message for so long is aborted."""
 
     # DICOM TLS (BCP 195, mutual): on when a certificate is given
     tls_port: int | None = Field(None, ge=0, le=65535)
+    """Second DICOM port, by TLS; none without it."""
     tls_certificate: Path | None = None
+    """Our certificate, with its chain; enough for sending by TLS."""
     tls_key: Path | None = None
+    """Private key of that certificate; empty where its file holds the key too."""
     tls_authorities: Path | None = None
+    """Authorities whose certificates peers must show."""
 
     # audit: the trail leaves as PS3.15 messages by syslog, and is read as FHIR AuditEvents
     audit_url: Annotated[str, AfterValidator(_audit_url)] = ""
@@ -130,7 +147,9 @@ class Settings(BaseSettings):
     audit_certificate: Path | None = None
     """Files of TLS to the repository; without them those of DICOM TLS serve."""
     audit_key: Path | None = None
+    """Private key of that certificate."""
     audit_authorities: Path | None = None
+    """Authorities whose certificate the repository must show."""
     audit_token: Annotated[str, AfterValidator(_token)] = ""
     """Who shows it (Authorization: Bearer …) may read the trail at /fhir/AuditEvent; empty: nobody may."""
 
@@ -149,30 +168,40 @@ class Settings(BaseSettings):
     lease_s: Seconds = 120.0
     """A job whose worker has not renewed its lease for so long is given to another."""
     max_attempts: int = Field(3, ge=1)
+    """Of an analysis, before it is reported as failed."""
     clock_interval_s: Seconds = 1.0
+    """How often is looked for what is due."""
     overdue_s: Seconds = 3600.0
     """Work that waits for longer is a fault for `pacsnode check` and /workz. Longer than the queue on a busy day."""
 
     # deliver
     retry_first_s: Seconds = 5.0
+    """Wait after the first failure to deliver; doubled after each further one."""
     retry_most_s: Seconds = 900.0
+    """The longest wait between two tries to deliver."""
     delivery_attempts: int = Field(20, ge=1)
+    """Of an object that a reachable peer does not take or keep, before it is a dead letter."""
     breaker_failures: int = Field(3, ge=1)
+    """Failed associations in a row after which a peer is left alone."""
     breaker_open_s: Seconds = 30.0
+    """How long it is left alone then."""
     commitment_wait_s: Seconds = 60.0
+    """How long a storage commitment report may take before we query instead."""
 
     # retention: how many days after the last thing that happened to a study its files are deleted; 0: never.
     # Rows, UIDs, digests and the audit trail are never deleted.
     keep_days: float = Field(0.0, ge=0)
-    """…of studies that are finished, their results delivered and proven (storage commitment or query)."""
+    """Days until files go, of studies that are finished, their results proven (storage commitment, query); 0: never."""
     keep_failed_days: float = Field(0.0, ge=0)
-    """…of those where an analysis failed, a report was given up, or results are refused, unproven or went nowhere."""
+    """Likewise where an analysis failed, a report was given up, or results are refused, unproven or went nowhere."""
     keep_conflict_days: float = Field(0.0, ge=0)
-    """…of those with objects kept aside: a known UID with other bytes, for a person to look at."""
+    """Likewise of studies with objects kept aside: a known UID with other bytes, for a person to look at."""
 
     # text in results
     institution_note: str = "Research use only. Not a medical device. Not for diagnostic use."
+    """Stands in every result."""
     series_number_base: int = Field(9000, ge=1000)
+    """Series numbers of results begin here."""
 
     @property
     def archive_dir(self) -> Path:
@@ -239,32 +268,37 @@ def doubtful_names(environment: Collection[str]) -> list[str]:
 class Completion(BaseModel):
     """When a study that this peer sends is taken as complete (DICOM itself has no such signal)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     quiet_s: float = Field(30.0, ge=0, le=_LONGEST_S)
     """No new image for so long."""
     deadline_s: Seconds = 3600.0
     """This long after the first image, whatever still comes."""
     when_images: int | None = Field(None, ge=1)
-    """Content rule: at once when the study has so many images…"""
+    """Content rule: at once when the study has so many images."""
     when_modality: str = ""
-    """…or an instance of this modality or with this Series Description (exact) has come."""
+    """Content rule: at once when an instance of this modality has come."""
     when_series_description: str = ""
+    """Content rule: at once when an instance with exactly this Series Description has come."""
 
 
 class Peer(BaseModel):
     """One DICOM application that we know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     aet: AETitle
+    """Its AE title, as it calls us and as we call it."""
     host: str
     """Address, host name or network (10.1.0.0/16) it calls from; must be one address or name to be sent to."""
     port: int | None = Field(None, ge=1, le=65535)
     """Where it listens. None: it only sends."""
     description: str = ""
+    """For people."""
     may_send: bool = True
+    """Whether objects that it sends are taken."""
     may_receive: bool = True
+    """Whether results go to it."""
     tls: bool = False
     """Results go to it over TLS."""
     commitment: Literal["auto", "never"] = "auto"
@@ -290,13 +324,34 @@ class Route(BaseModel):
     pipelines: tuple[str, ...] = ("low_dose_ct", "chest_xray")
 
 
+class Switch(BaseModel):
+    """Whether an analysis is in service. One that does not stand in the file is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["low_dose_ct", "chest_xray"]
+    state: Literal["on", "shadow", "off"] = "on"
+    """"shadow": it runs, and nothing of it leaves the node; "off": it does not run."""
+    reason: str = Field("", max_length=200)
+    """Why it is not on, for the trail and `check`; of one that is off, for the reader of the report too."""
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Switch:
+        if self.state != "on" and not self.reason.strip():
+            raise ValueError(f'analysis {self.name}: state = "{self.state}" needs a reason')
+        if not self.reason.isprintable():
+            raise ValueError(f"analysis {self.name}: the reason is one line of text")
+        return self
+
+
 class Site(BaseModel):
-    """site.toml: all peers and routes, reviewed as one file."""
+    """site.toml: all peers and routes, and which analyses are in service, reviewed as one file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     peers: tuple[Peer, ...] = Field((), alias="peer")
     routes: tuple[Route, ...] = Field((), alias="route")
+    switches: tuple[Switch, ...] = Field((), alias="analysis")
 
     @model_validator(mode="after")
     def _names_agree(self) -> Site:
@@ -304,6 +359,10 @@ class Site(BaseModel):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"peer {name} stands twice")
+        analyses = [switch.name for switch in self.switches]
+        for name in analyses:
+            if analyses.count(name) > 1:
+                raise ValueError(f"analysis {name} stands twice")
         for peer in self.peers:
             if peer.port is not None and "/" in peer.host:
                 raise ValueError(f"peer {peer.aet}: {peer.host} is a network, which has no port to be sent to")
