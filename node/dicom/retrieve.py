@@ -23,7 +23,7 @@ from node.dicom import status
 from node.dicom.association import Broken, associate
 from node.dicom.elements import valid_uid
 from node.dicom.header import read_header
-from node.dicom.negotiation import STUDY_ROOT_GET, STUDY_ROOT_MOVE, UNCOMPRESSED
+from node.dicom.negotiation import STUDY_ROOT_GET, STUDY_ROOT_MOVE, UNCOMPRESSED, VERIFICATION
 from node.dicom.tls import server_context
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import (
@@ -148,6 +148,7 @@ def _listening(
     entity.acse_timeout = settings.association_timeout_s
     entity.dimse_timeout = entity.network_timeout = settings.dimse_timeout_s
     entity.maximum_pdu_size = settings.max_pdu
+    entity.add_supported_context(VERIFICATION, list(UNCOMPRESSED))  # PS3.2 7.1: of whoever accepts associations
     for uid, syntaxes in contexts:
         entity.add_supported_context(uid, list(syntaxes))
     secured = server_context(settings) if peer.tls else None

@@ -55,12 +55,12 @@ class Choice:
 Verdict = tuple[Role, str | None, str]
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
-_CT_CLASSES = {
+CT_CLASSES = {
     _CT: "",
     "1.2.840.10008.5.1.4.1.1.2.1": "enhanced ",
     "1.2.840.10008.5.1.4.1.1.2.2": "converted enhanced ",
 }
-_RADIOGRAPH_CLASSES = {
+RADIOGRAPH_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
     "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
     "1.2.840.10008.5.1.4.1.1.1.1.1",  # Digital X-Ray, for processing
@@ -198,7 +198,7 @@ def judge(header: InstanceHeader) -> Verdict:
         verdict = rule(header)
         if verdict is not None:
             return verdict
-    if header.sop_class_uid in _CT_CLASSES:
+    if header.sop_class_uid in CT_CLASSES:
         return _ct(header)
     return _radiograph(header)
 
@@ -216,16 +216,16 @@ def _by_class(header: InstanceHeader) -> Verdict | None:
         if _DOSE.search(_all_text(header)):
             return Role.DOSE_REPORT, None, "A dose page saved as a picture."
         return Role.SCREEN_SAVE, None, "A secondary capture (screen save or scanned picture) without measured values."
-    if uid in _CT_CLASSES and modality != "CT":
+    if uid in CT_CLASSES and modality != "CT":
         role = Role.SEGMENTATION if modality == "SEG" else Role.OTHER
         return role, None, f"Stored as a CT image, but its modality says {modality}: the header contradicts itself."
-    if uid in _RADIOGRAPH_CLASSES and modality not in {"CR", "DX"}:
+    if uid in RADIOGRAPH_CLASSES and modality not in {"CR", "DX"}:
         return (
             Role.OTHER,
             None,
             f"Stored as a radiograph, but its modality says {modality}: the header contradicts itself.",
         )
-    if uid not in _CT_CLASSES and uid not in _RADIOGRAPH_CLASSES:
+    if uid not in CT_CLASSES and uid not in RADIOGRAPH_CLASSES:
         return Role.OTHER, None, f"Neither a CT image nor a plain radiograph (modality {modality}); no analysis for it."
     if header.frames == 0:
         return Role.OTHER, None, "The image has no rows or columns, so there is nothing to process."
@@ -283,7 +283,7 @@ def _secondary(image_type: Sequence[str]) -> str:
 
 
 def _ct(header: InstanceHeader) -> Verdict:
-    name = f"{_CT_CLASSES[header.sop_class_uid]}CT images"
+    name = f"{CT_CLASSES[header.sop_class_uid]}CT images"
     if not header.image_type:
         reason = f"Original {name}: the header gives no image type, and nothing says localiser or reformat."
     elif header.image_type[0] == "DERIVED":
@@ -375,7 +375,7 @@ def _is_cone_beam(header: InstanceHeader) -> bool:
 
 
 def _is_ct(header: InstanceHeader) -> bool:
-    return header.sop_class_uid in _CT_CLASSES
+    return header.sop_class_uid in CT_CLASSES
 
 
 def _all_text(header: InstanceHeader) -> str:

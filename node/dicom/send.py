@@ -71,7 +71,7 @@ def send(
     for batch in _batches(objects):
         before = len(answers)
         try:
-            with associate(settings, peer, _contexts(batch)) as association:
+            with associate(settings, peer, contexts_of(batch)) as association:
                 reached = True
                 contexts = {(it.abstract_syntax, it.transfer_syntax): it for it in accepted(association).values()}
                 with DirectLine(association) as line:
@@ -89,7 +89,7 @@ def send(
     return answers
 
 
-def _contexts(objects: Sequence[Outgoing]) -> list[tuple[str, tuple[str, ...]]]:
+def contexts_of(objects: Sequence[Outgoing]) -> list[tuple[str, tuple[str, ...]]]:
     """One context for each class and syntax, so that the peer's choice is per syntax; fallbacks likewise."""
     wanted: dict[tuple[str, str], None] = {}
     for outgoing in objects:
@@ -106,7 +106,7 @@ def _batches(objects: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
     kinds: dict[tuple[str, str], Outgoing] = {}
     for outgoing in objects:
         kind = (outgoing.sop_class_uid, outgoing.transfer_syntax_uid)
-        if kind not in kinds and len(_contexts([*kinds.values(), outgoing])) > MOST_CONTEXTS:
+        if kind not in kinds and len(contexts_of([*kinds.values(), outgoing])) > MOST_CONTEXTS:
             yield batch
             batch, kinds = [], {}
         kinds.setdefault(kind, outgoing)

@@ -16,6 +16,7 @@ from node.dicom.holdings import FoundSeries, find_objects, find_series
 from node.dicom.marks.masks import SEGMENTATIONS
 from node.dicom.marks.rejections import KEY_OBJECTS
 from node.dicom.marks.structures import STRUCTURE_SETS
+from node.dicom.negotiation import UNCOMPRESSED
 from node.dicom.retrieve import Destination, get_series, move_series
 from node.errors import NotEligible, PeerRefused
 from node.settings import Peer, Settings
@@ -40,7 +41,6 @@ _WITHOUT_PIXELS = ("PR", "SR", "RTSTRUCT", "KO")
 _CT_MODALITY = "CT"
 
 _CT = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-_UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 _COMPRESSED = (
     *("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"),  # deflated, RLE
     *("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),  # JPEG lossless
@@ -49,9 +49,9 @@ _COMPRESSED = (
 )
 """The last line is lossy: taken, so that the refusal can say why."""
 _DOCUMENT_CLASSES = (*PRESENTATION_STATES, *REPORTS, STRUCTURE_SETS, KEY_OBJECTS, *SEGMENTATIONS)
-_MASKS = tuple((uid, (*_UNCOMPRESSED, *_COMPRESSED)) for uid in SEGMENTATIONS)
-_DOCUMENTS = (*((uid, _UNCOMPRESSED) for uid in _DOCUMENT_CLASSES if uid not in SEGMENTATIONS), *_MASKS)
-_IMAGES = (*((uid, (*_UNCOMPRESSED, *_COMPRESSED)) for uid in _CT), *_MASKS)
+_MASKS = tuple((uid, (*UNCOMPRESSED, *_COMPRESSED)) for uid in SEGMENTATIONS)
+DOCUMENTS = (*((uid, UNCOMPRESSED) for uid in _DOCUMENT_CLASSES if uid not in SEGMENTATIONS), *_MASKS)
+IMAGES = (*((uid, (*UNCOMPRESSED, *_COMPRESSED)) for uid in _CT), *_MASKS)
 
 
 class Shelf(Protocol):
@@ -175,7 +175,7 @@ class PeerShelf:
         refused: PeerRefused | None = None
         for uid in self._of(*_DOCUMENT_MODALITIES):
             try:
-                found += self._get(uid, _DOCUMENTS)
+                found += self._get(uid, DOCUMENTS)
             except PeerRefused as exc:
                 if self._series[uid].modality == _REJECTIONS:
                     raise
@@ -194,9 +194,9 @@ class PeerShelf:
         if series_uid not in self._series:
             return ()
         kinds = set(self._objects(series_uid).values())
-        if kinds and kinds.isdisjoint({"", *(uid for uid, _ in _IMAGES)}):
+        if kinds and kinds.isdisjoint({"", *(uid for uid, _ in IMAGES)}):
             raise NotEligible("It holds no CT image and no segmentation.")
-        return self._get(series_uid, _IMAGES, without)
+        return self._get(series_uid, IMAGES, without)
 
     def _objects(self, uid: str) -> dict[str, str]:
         """SOP Instance UID → class of a series; empty where the peer does not answer about single objects."""

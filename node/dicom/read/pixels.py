@@ -41,6 +41,8 @@ _PLUGINS = {
     "1.2.840.10008.1.2.4.203": "pylibjpeg",
     _RLE: "pydicom",
 }
+DECODED = frozenset({*_NATIVE, *_PLUGINS})
+"""Transfer syntaxes of which pixels are read."""
 _PIXEL_DATA = 0x7FE00010
 _LARGEST_FRAME_PX = 1 << 28
 
@@ -211,7 +213,7 @@ def pixel_format(dataset: Dataset, transfer_syntax_uid: str) -> PixelFormat:
         raise NotEligible(f"Pixels of {stored} bits in {allocated} are not a form that can be read.")
     if high_bit is None or not stored - 1 <= high_bit < allocated:
         high_bit = stored - 1
-    if transfer_syntax_uid not in _NATIVE and transfer_syntax_uid not in _PLUGINS:
+    if transfer_syntax_uid not in DECODED:
         raise NotEligible(f"Images in transfer syntax {transfer_syntax_uid} cannot be decoded here.")
     return PixelFormat(
         rows=rows,

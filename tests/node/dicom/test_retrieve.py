@@ -18,6 +18,7 @@ from pynetdicom import AE, evt
 
 from network.objects import CT, EXPLICIT, STUDY, ct_image
 from network.pacs import pynetdicom_scp
+from node.dicom.negotiation import VERIFICATION
 from node.dicom.retrieve import Destination, get_series, move_series
 from node.errors import ConfigurationError, NoCommonContext, PeerBusy, PeerRefused, PeerUnreachable
 from node.settings import Peer, Settings
@@ -149,13 +150,18 @@ MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 
 @contextmanager
 def moving(
-    images: Sequence[Dataset], *, to: tuple[str, int] | None = None, last: tuple[int, Dataset | None] | None = None
+    images: Sequence[Dataset],
+    *,
+    to: tuple[str, int] | None = None,
+    last: tuple[int, Dataset | None] | None = None,
+    before: Callable[[int], None] = lambda port: None,
 ) -> Iterator[tuple[Peer, Destination]]:
-    """A PACS that answers C-MOVE: to the destination that was named, or elsewhere."""
+    """A PACS that answers C-MOVE: to the destination that was named, or elsewhere. `before` is told the port first."""
     free = free_port()
 
     def on_move(event: Any) -> Iterator[Any]:
         assert event.identifier.QueryRetrieveLevel == "SERIES"
+        before(free)
         yield to or ("127.0.0.1", free)
         yield len(images)
         for image in images:
@@ -185,6 +191,21 @@ def test_a_series_comes_by_move_to_where_we_listen(tmp_path: Path) -> None:
         fetched = move(peer, to, tmp_path / "in", on_object=seen.append)
     assert (fetched.failed, seen) == (0, [1, 2, 3])
     assert [dcmread(path).PixelData for path in fetched.paths] == [image.PixelData for image in images]
+
+
+def test_whoever_is_to_send_may_try_our_listener_by_echo_first(tmp_path: Path) -> None:
+    answers: list[int] = []
+
+    def echo(port: int) -> None:
+        ae = AE("PACS")
+        ae.add_requested_context(VERIFICATION)
+        association = ae.associate("127.0.0.1", port, ae_title="HARVEST")
+        answers.append(association.send_c_echo().Status)
+        association.release()
+
+    with moving([image_to_send(1)], before=echo) as (peer, to):
+        move(peer, to, tmp_path)
+    assert answers == [0]
 
 
 def test_by_move_nothing_is_taken_but_the_series_that_was_asked_for(tmp_path: Path) -> None:
