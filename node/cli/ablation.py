@@ -16,7 +16,7 @@ from node.cli.learning import filled, in_words, progress_bar
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from models.lidnet.ablation import AblationConfig
+    from models.lidnet.ablation import AblationConfig, Tables
     from models.lidnet.collaborate import CollaborationConfig
     from models.lidnet.joint import JointConfig
 
@@ -102,7 +102,7 @@ def train_ablation(
     """Train LIDnet's arms (A1 to A6 and their controls) and judge them on patients that none of them saw.
 
     Every arm starts from the same denoiser and detector and takes the same number of steps. The same command goes on
-    where it was stopped.
+    where it was stopped. Tables of the seeds that are complete lie in ablation.md while it runs.
 
     \b
     pacsnode train ablation --denoiser d/weights.safetensors --detector l1/weights.safetensors \\
@@ -148,14 +148,24 @@ def train_ablation(
             device=device,
             workers=workers,
             on_progress=progress,
+            on_tables=lambda tables: _write(tables, out),
         )
-    text = "\n".join(table.markdown() for table in tables)
-    data = json.dumps([table.data() for table in tables], indent=1, ensure_ascii=False)
-    (out / "ablation.md").write_text(text, encoding="utf8")
-    (out / "ablation.json").write_text(data, encoding="utf8")
     if tables[1].rows:
         draw_intervals(tables[1], out / "differences.png")
-    typer.echo(data if as_json else text)
+    typer.echo(_as_json(tables) if as_json else _as_text(tables))
+
+
+def _write(tables: Tables, out: Path) -> None:
+    (out / "ablation.md").write_text(_as_text(tables), encoding="utf8")
+    (out / "ablation.json").write_text(_as_json(tables), encoding="utf8")
+
+
+def _as_text(tables: Tables) -> str:
+    return "\n".join(table.markdown() for table in tables)
+
+
+def _as_json(tables: Tables) -> str:
+    return json.dumps([table.data() for table in tables], indent=1, ensure_ascii=False)
 
 
 def what_of(collaboration: CollaborationConfig, arms: Sequence[str], *, seeds: int, sweep: bool) -> AblationConfig:
