@@ -88,12 +88,12 @@ class Postgres:
             self.process.stop(signal_number=signal.SIGINT)  # SIGTERM would wait for every client to leave
         shutil.rmtree(self.data, ignore_errors=True)
 
-    def new_database(self) -> str:
-        """SQLAlchemy URL of an empty database."""
+    def new_database(self, template: str = "template0") -> str:
+        """SQLAlchemy URL of a database: an empty one, or a copy of one that nobody is connected to."""
         self.databases += 1
         name = f"node{self.databases}"
         where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "node"]
-        subprocess.run([self.binaries / "createdb", *where, name], check=True)
+        subprocess.run([self.binaries / "createdb", *where, "--template", template, name], check=True)
         return f"postgresql+psycopg://node@127.0.0.1:{self.port}/{name}"
 
     def _answers(self) -> bool:

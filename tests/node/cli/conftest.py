@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from typer.testing import CliRunner, Result
 
 from node import wiring
 from node.cli.app import app
-from node.db import migrate
 from node.db.session import Database
 from node.settings import Settings
 from seeded.rows import seed
@@ -30,10 +30,10 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def empty(home: Path) -> Database:
+def empty(home: Path, migrated_sqlite: Path) -> Database:
     """The migrated database of `home`."""
     database = wiring.build(Settings.load(home=home)).database
-    migrate.upgrade(database)
+    shutil.copyfile(migrated_sqlite, str(database.engine.url.database))
     return database
 
 
