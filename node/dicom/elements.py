@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydicom import charset
 from pydicom.charset import decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
@@ -43,6 +44,10 @@ UNREADABLE = (
     MemoryError,
 )
 """What pydicom raises on bytes that are not DICOM, or not whole. OSError is not there: a disk is not the sender."""
+
+# pydicom 3.0.2 believes that Python's codec of ISO-IR 58 (Chinese) takes escape sequences off and puts them on. It does
+# neither: they stood in the names of patients, in results too, and what was written in this set had none
+charset.handled_encodings = tuple(name for name in charset.handled_encodings if name != "iso_ir_58")
 
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q", "US or SS": "H"}
 _LONGEST_TEXT = 4096

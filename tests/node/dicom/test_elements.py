@@ -11,6 +11,7 @@ from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from images import phantom, shared
+from network.objects import ct_image, write
 from node.dicom.elements import integer, item, items, number, numbers, parse, text, texts, valid_uid
 from node.errors import NotUnderstood
 
@@ -121,6 +122,35 @@ def test_a_deflated_data_set_that_grows_beyond_bounds_is_not_understood(tmp_path
     assert "PixelData" in parse(path, most_inflated_bytes=1 << 22)
     with pytest.raises(NotUnderstood, match="too large"):
         parse(path, most_inflated_bytes=1 << 21)
+
+
+EXAMPLES = [  # PS3.5 Annex H, I and K
+    ("ISO 2022 IR 87", b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", "Yamada^Tarou=山田^太郎"),
+    ("ISO 2022 IR 149", b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7", "Hong^Gildong=洪^吉洞"),
+    ("ISO 2022 IR 58", b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab", "Zhang^XiaoDong=张^小东"),
+]
+
+
+@pytest.mark.parametrize(("term", "value", "expected"), EXAMPLES)
+def test_names_with_code_extensions_are_read_as_the_standard_writes_them(
+    term: str, value: bytes, expected: str, tmp_path: Path
+) -> None:
+    ds = ct_image()
+    ds.SpecificCharacterSet, ds.PatientName = ["", term], "X" * len(value)
+    path = write(ds, tmp_path / "name.dcm")
+    path.write_bytes(path.read_bytes().replace(b"X" * len(value), value))
+    assert text(parse(path), NAME) == expected
+    assert str(dcmread(path).PatientName) == expected, "what results copy"
+
+
+@pytest.mark.parametrize(("term", "value", "expected"), EXAMPLES)
+def test_names_with_code_extensions_are_written_as_the_standard_has_them(
+    term: str, value: bytes, expected: str, tmp_path: Path
+) -> None:
+    ds = ct_image()
+    ds.SpecificCharacterSet, ds.PatientName = ["", term], expected
+    written = write(ds, tmp_path / "name.dcm").read_bytes()
+    assert value.removesuffix(b"\x1b(B") in written
 
 
 class TestWithRealFiles:

@@ -12,6 +12,7 @@ from node.dicom.write.charset import UTF8, choose_character_set, plain
         ("ISO_IR 100", "Müller^Jörg", "ISO_IR 100"),
         ("ISO_IR 144", "Иванов", "ISO_IR 144"),
         (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", ["", "ISO 2022 IR 87"]),
+        (["", "ISO 2022 IR 58"], "Zhang^XiaoDong=张^小东", ["", "ISO 2022 IR 58"]),
         ("GB18030", "王^小东", "GB18030"),
         ("ISO_IR 100", "Иванов", UTF8),
         (None, "Müller", UTF8),
