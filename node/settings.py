@@ -317,11 +317,14 @@ class Peer(BaseModel):
 class Route(BaseModel):
     """Results of what `source` sends go to `destinations`. "*" is any peer without a route of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
     source: str = Field(alias="from")
+    """Peer that has sent the images; "*" any without a route of its own."""
     destinations: tuple[AETitle, ...] = Field(alias="to")
+    """Peers that get the results."""
     pipelines: tuple[str, ...] = ("low_dose_ct", "chest_xray")
+    """Analyses that may run on these images."""
 
 
 class Switch(BaseModel):

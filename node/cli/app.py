@@ -16,6 +16,7 @@ from node.cli import (
     audit,
     busy,
     check,
+    conformance,
     demo,
     harvest,
     hold,
@@ -44,6 +45,7 @@ First steps:
   pacsnode --home DIR study 1.2.3          one study, step by step
   pacsnode --home DIR audit --since 2h     who did what
   pacsnode --home DIR quality              which scanner's images became worse
+  pacsnode conformance                     the DICOM conformance statement
 
 Every process option can also be set as PACSNODE_<NAME> (PACSNODE_<NAME>_FILE for secrets); what `up` was started
 with is remembered in HOME/run/settings.json, so other commands need only --home.
@@ -146,6 +148,7 @@ send.register(app)
 audit.register(app)
 quality.register(app)
 check.register(app)
+conformance.register(app)
 accept.register(app)
 training.register(app)
 harvest.register(app)

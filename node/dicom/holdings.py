@@ -17,7 +17,7 @@ from node.dicom.query import find
 from node.errors import NodeError, PeerBusy, PeerRefused
 from node.settings import Peer, Settings
 
-_PATIENCE_S = 600.0
+PATIENCE_S = 600.0
 """Large archives take their time over years of studies."""
 _UNLIMITED = 100
 """Fewer matches than this are all that there are, if the peer says so."""
@@ -186,5 +186,5 @@ def find_objects(settings: Settings, peer: Peer, study_instance_uid: str, series
 @contextmanager
 def _finding(settings: Settings, peer: Peer) -> Iterator[Any]:
     with associate(settings, peer, [(STUDY_ROOT_FIND, UNCOMPRESSED)]) as association:
-        association.dimse_timeout = max(settings.dimse_timeout_s, _PATIENCE_S)
+        association.dimse_timeout = max(settings.dimse_timeout_s, PATIENCE_S)
         yield association

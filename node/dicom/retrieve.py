@@ -36,7 +36,7 @@ from node.errors import (
 )
 from node.settings import Peer, Settings
 
-_PATIENCE_S = 600.0
+PATIENCE_S = 600.0
 """A peer need not tell how far a retrieval has come, and may fetch the series from tape first."""
 _LATE_S = 3.0
 """Some peers answer C-MOVE when the work is queued: how long after the last object the next may come."""
@@ -96,7 +96,7 @@ def get_series(
     ):
         if not any(context.abstract_syntax == STUDY_ROOT_GET for context in association.accepted_contexts):
             raise NoCommonContext(f"{peer.aet} does not offer C-GET by study root; C-MOVE is the other way")
-        association.dimse_timeout = max(settings.dimse_timeout_s, _PATIENCE_S)
+        association.dimse_timeout = max(settings.dimse_timeout_s, PATIENCE_S)
         keys = _series(study_instance_uid, series_instance_uid, only)
         ended = _ended(association.send_c_get(keys, STUDY_ROOT_GET), peer, "C-GET")
     return intake.fetched(ended)
@@ -125,7 +125,7 @@ def move_series(
         _listening(settings, peer, to, contexts, intake),
         associate(settings, peer, [(STUDY_ROOT_MOVE, UNCOMPRESSED)]) as association,
     ):
-        association.dimse_timeout = max(settings.dimse_timeout_s, _PATIENCE_S)
+        association.dimse_timeout = max(settings.dimse_timeout_s, PATIENCE_S)
         keys = _series(study_instance_uid, series_instance_uid, only)
         ended = _ended(association.send_c_move(keys, to.aet, STUDY_ROOT_MOVE), peer, "C-MOVE", to)
         intake.wait_for(ended.sent)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SHARE = 0.75
+SHARE_OF_ONE_HOST = 0.75
 """Of all associations for one host: a sender that stalls them all leaves some to the others."""
 
 
@@ -17,7 +17,7 @@ class Slots:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._most_of_one = math.ceil(most * _SHARE)
+        self._most_of_one = math.ceil(most * SHARE_OF_ONE_HOST)
         self._taken: Counter[str] = Counter()
         self._lock = threading.Lock()
 

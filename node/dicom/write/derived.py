@@ -65,7 +65,7 @@ _STALE_KEYWORDS = """
 """
 """Of the received pixels and file; of the received instance and series; references to what is perhaps not in the study;
 the procedure step, which was the scanner's and not ours; statements about the received bytes."""
-_STALE = frozenset((*_STALE_KEYWORDS.split(), *headers.SERIES_OF_TRIAL))
+STALE = frozenset((*_STALE_KEYWORDS.split(), *headers.SERIES_OF_TRIAL))
 _DX = (DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing)
 _TEXT_OF_DESCRIPTION = 1024
 _MORE = ". More in the report."
@@ -166,7 +166,7 @@ def series_description(what: str, header: Any, stamp: Stamp) -> str:
 
 def _start(header: Any, sop_class_uid: str, sop_instance_uid: str, stamp: Stamp) -> Any:
     ds = headers.start(header, sop_class_uid, sop_instance_uid, stamp)
-    allowed = attributes_of(sop_class_uid) - _STALE - frozenset(display.KEYWORDS)
+    allowed = attributes_of(sop_class_uid) - STALE - frozenset(display.KEYWORDS)
     with disable_value_validation():
         for element in header:
             if (

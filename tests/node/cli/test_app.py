@@ -33,6 +33,7 @@ main()
 PROCESSES = ["up", "receive", "infer", "deliver", "clock", "web", "migrate"]
 QUESTIONS = [
     *("check", "demo", "studies", "study", "resend", "retry", "audit", "quality", "send", "train", "evaluate", "peers"),
+    "conformance",
 ]
 
 
@@ -53,7 +54,7 @@ def test_every_command_is_listed_and_explains_itself(run, command: str) -> None:
     "command",
     [
         *(["up"], ["check"], ["demo"], ["studies"], ["study"], ["resend"], ["retry"], ["audit"]),
-        *(["audit", "verify"], ["quality"], ["send"]),
+        *(["audit", "verify"], ["quality"], ["send"], ["conformance"]),
         *(["peers", "apply"], ["peers", "list"], ["peers", "echo"], ["train", "lidnet"], ["evaluate", "lidnet"]),
     ],
 )
