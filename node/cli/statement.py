@@ -34,6 +34,7 @@ def markdown(it: Statement) -> str:
         base=base.here or base.default,
         copied=", ".join(border.copied),
         left_out=", ".join(border.left_out),
+        decoded_syntaxes=_names(border.decoded_syntaxes),
         own_codes="; ".join(border.own_codes),
         templates="; ".join(f"TID {number} ({what})" for number, what in border.templates.items()),
         site="" if it.site is None else _site(it.site),
@@ -57,8 +58,7 @@ def _tables(it: Statement) -> Mapping[str, str]:
         ),
         "taken": table(("status", "meaning to us"), [(one.code, one.meaning) for one in border.taken]),
         "analysed": table(
-            ("analysis", "classes", "pixels are read in"),
-            [(name, _names(of), _names(border.decoded_syntaxes)) for name, of in border.analysed.items()],
+            ("analysis", "classes of images"), [(name, _names(of)) for name, of in border.analysed.items()]
         ),
         "rejections": table(("result", "source", "reason", "meaning", "when"), rejections),
         "answers": table(("operation", "status", "when"), answers),
@@ -142,15 +142,17 @@ def _site(site: Site) -> str:
 
 def _peer(peer: Peer) -> Sequence[str]:
     listens = peer.port is not None
+    gets = peer.may_receive and listens
+    proof = "commitment, else query" if peer.commitment == "auto" else "query"
     return (
         peer.aet,
         peer.host,
         f"{peer.host}:{peer.port}" if listens else "(nowhere)",
         "yes" if peer.tls else "no",
         peer.priority if peer.may_send else "nothing",
-        ", ".join(peer.takes) if peer.may_receive and listens else "nothing",
-        "commitment, else query" if peer.commitment == "auto" else "query",
-        f"{peer.completion.quiet_s:g} s of quiet, {peer.completion.deadline_s:g} s at most",
+        ", ".join(peer.takes) if gets else "nothing",
+        proof if gets else "",
+        f"{peer.completion.quiet_s:g} s of quiet, {peer.completion.deadline_s:g} s at most" if peer.may_send else "",
     )
 
 
