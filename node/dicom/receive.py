@@ -28,7 +28,7 @@ from node.dicom.session import Arrival, Caller, Desk, Service, Session
 from node.dicom.slots import Slots
 from node.dicom.spool import Spool
 from node.dicom.streaming import StreamingDUL
-from node.dicom.tls import ServerContexts, subject
+from node.dicom.tls import ServerContexts, subject, why_refused
 from node.dicom.transport import Lobby, PatientSocket, handshake, prepare
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import ConfigurationError
@@ -173,6 +173,8 @@ class _Handler(RequestHandler):
             LOGGER.info("%s port %d: no association: %s", host, port, exc)
             lobby.leave(sock)
             sock.close()
+            if reason := why_refused(exc):
+                self.server.service.desk.turned_away(host, reason)
 
     def _association(self, sock: socket.socket, session: Session) -> Any:
         """As RequestHandler._create_association, with our provider, socket and handlers, and no contexts as yet."""

@@ -80,6 +80,9 @@ class Desk(Protocol):
     def admit(self, caller: Caller) -> str:
         """The association's id. Raises UnknownCaller, WrongCalledTitle, OutOfResources (come back later)."""
 
+    def turned_away(self, host: str, reason: str) -> None:
+        """Somebody came no further than the TLS handshake, so that nobody knows as whom it would have called."""
+
     def take(self, arrival: Arrival) -> None:
         """Keep it, row and all, before returning: the sender is told success then. Raises a leaf of Refused."""
 

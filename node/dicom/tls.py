@@ -114,6 +114,15 @@ def client_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
+def why_refused(exc: OSError) -> str:
+    """Why a handshake failed, where one side refused the other; "" where the line was cut, or somebody left."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate does not hold ({exc.verify_message})"
+    if not isinstance(exc, ssl.SSLError) or isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return ""
+    return f"no TLS that is taken here ({(exc.reason or type(exc).__name__).replace('_', ' ').lower()})"
+
+
 def subject(certificate: Mapping[str, object] | None) -> str | None:
     """ "CN=CT 2,O=Radiology" of a verified peer certificate as `SSLSocket.getpeercert` gives it."""
     parts = certificate.get("subject", ()) if certificate else ()

@@ -159,6 +159,15 @@ class ReceivingDesk:
             self._senders[association] = peer
         return association
 
+    def turned_away(self, host: str, reason: str) -> None:
+        at = now()
+        detail = {"host": host, "reason": f"TLS: {reason}"}
+
+        def note(session: Session) -> None:
+            record(session, Action.ASSOCIATION_REFUSED, at=at, outcome=FAILED, actor=self._receiver, detail=detail)
+
+        self._outage.write(note)
+
     def _why_not(self, peer: Peer | None, caller: Caller) -> Refused | None:
         if caller.called_aet != self._settings.aet:
             return WrongCalledTitle(f"called AE title {caller.called_aet!r} is not {self._settings.aet!r}")

@@ -31,6 +31,7 @@ class RecordingDesk:
         self.on_take: Callable[[Arrival], None] = lambda arrival: None
         self.room: str | None = None
         self.callers: list[Caller] = []
+        self.strangers: list[tuple[str, str]] = []
         self.taken: list[Taken] = []
         self.losses: list[tuple[str, str, str]] = []
         self.not_accepted: list[tuple[str, ...]] = []
@@ -44,6 +45,9 @@ class RecordingDesk:
             self.callers.append(caller)
             self._changed.notify_all()
             return f"association-{len(self.callers)}"
+
+    def turned_away(self, host: str, reason: str) -> None:
+        self._note(self.strangers, (host, reason))
 
     def take(self, arrival: Arrival) -> None:
         taken = Taken(arrival, arrival.path.read_bytes())

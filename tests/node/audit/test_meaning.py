@@ -149,6 +149,16 @@ def test_who_is_not_let_in_is_an_alert_that_names_the_address_and_the_reason() -
     assert root.findall("ActiveParticipant")[1].get("NetworkAccessPointID") == "10.9.9.9"
 
 
+def test_who_came_no_further_than_the_tls_handshake_is_an_alert_of_its_address() -> None:
+    detail = {"host": "10.9.9.9", "reason": "TLS: its certificate does not hold (certificate has expired)"}
+    event = Trail().add(Action.ASSOCIATION_REFUSED, outcome=FAILED, actor="receive@node1:11112", detail=detail)
+    root = xml(tell(event)[0])
+    (subject,) = root.findall("ParticipantObjectIdentification")
+    assert subject.get("ParticipantObjectID") == "10.9.9.9"
+    (participant,) = root.findall("ActiveParticipant")
+    assert participant.get("UserID") == "receive@node1:11112"
+
+
 def test_an_object_without_a_study_is_no_transfer_but_an_alert() -> None:
     [refused] = [event for event in one_of_each() if event.action == Action.INSTANCE_REFUSED]
     (message,) = tell(refused)

@@ -75,9 +75,12 @@ def test_the_plain_port_stays_plain(scp: StorageScp, desk: RecordingDesk) -> Non
     assert desk.callers[0].tls_subject is None
 
 
-def refused(scp: StorageScp, desk: RecordingDesk, context: ssl.SSLContext) -> None:
+def refused(scp: StorageScp, desk: RecordingDesk, context: ssl.SSLContext, *, because: str) -> None:
     with pytest.raises((ssl.SSLError, ConnectionError)):
         ask(scp, context)
+    desk.wait(lambda desk: desk.strangers)
+    ((host, reason),) = desk.strangers
+    assert (host, because in reason) == ("127.0.0.1", True), reason
     assert desk.callers == []
 
 
@@ -104,11 +107,11 @@ def client(authority: Authority | None = None) -> ssl.SSLContext:
 def test_refuses_a_certificate_of_somebody_else(
     scp: StorageScp, desk: RecordingDesk, rogue_authority: Authority
 ) -> None:
-    refused(scp, desk, client(rogue_authority))
+    refused(scp, desk, client(rogue_authority), because="its certificate does not hold (unable to get")
 
 
 def test_refuses_a_caller_without_a_certificate(scp: StorageScp, desk: RecordingDesk) -> None:
-    refused(scp, desk, client())
+    refused(scp, desk, client(), because="peer did not return a certificate")
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
@@ -116,30 +119,42 @@ def test_refuses_tls_1_1(scp: StorageScp, desk: RecordingDesk, authority: Author
     context = client(authority)
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    refused(scp, desk, context)
+    refused(scp, desk, context, because="unsupported protocol")
 
 
 def test_refuses_suites_without_forward_secrecy(scp: StorageScp, desk: RecordingDesk, authority: Authority) -> None:
     context = client(authority)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("AES256-GCM-SHA384:ECDHE-ECDSA-AES256-SHA")
-    refused(scp, desk, context)
+    refused(scp, desk, context, because="no shared cipher")
 
 
 def test_refuses_plain_dicom_on_the_tls_port(scp: StorageScp, desk: RecordingDesk) -> None:
     with connected(scp.tls_port) as peer:
         peer.say(associate_rq())
         assert peer.is_closed()
+    desk.wait(lambda desk: desk.strangers)
     assert desk.callers == []
 
 
-def test_stalled_handshakes_disturb_nobody(scp: StorageScp, authority: Authority) -> None:
+def test_who_connects_and_leaves_was_not_turned_away(
+    scp: StorageScp, desk: RecordingDesk, authority: Authority
+) -> None:
+    """As load balancers do, every few seconds."""
+    with connected(scp.tls_port):
+        pass
+    assert echo(tls_settings(authority, "after"), peer_of(scp)).round_trip_s is not None
+    assert desk.strangers == []
+
+
+def test_stalled_handshakes_disturb_nobody(scp: StorageScp, desk: RecordingDesk, authority: Authority) -> None:
     stalled = [connected(scp.tls_port) for _ in range(20)]
     silent = [one.__enter__() for one in stalled]
     try:
         silent[0].say(b"\x16\x03\x01\x02\x00\x01")
         assert echo(tls_settings(authority, "quick"), peer_of(scp)).round_trip_s is not None
         assert all(one.is_closed() for one in silent)  # after the handshake timeout
+        assert desk.strangers == []
     finally:
         for one in stalled:
             one.__exit__(None, None, None)

@@ -134,6 +134,18 @@ def test_who_is_not_known_stays_outside_and_on_record(
         assert session.scalars(select(AssociationRow)).one().outcome == "refused"
 
 
+def test_a_certificate_that_does_not_hold_is_on_record_with_the_address(
+    database: Database, desk: ReceivingDesk
+) -> None:
+    desk.turned_away("10.9.9.9", "its certificate does not hold (certificate has expired)")
+    with database.read() as session:
+        event = session.scalars(select(AuditEventRow).order_by(AuditEventRow.number.desc())).first()
+        assert event is not None
+        assert (event.action, event.outcome, event.peer) == ("association.refused", "serious failure", "")
+        assert event.detail["host"] == "10.9.9.9"
+        assert "certificate has expired" in event.detail["reason"]
+
+
 def test_a_command_that_lies_about_the_data_set_is_refused_and_on_record(
     database: Database, desk: ReceivingDesk, arrive: Callable[..., Arrival]
 ) -> None:
