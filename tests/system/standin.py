@@ -47,6 +47,8 @@ class Manners:
     """Aborts whenever this SOP Instance UID is sent."""
     denies: bool = False
     """Storage commitment reports every object as failed (0x0112, no such object)."""
+    denies_only: str = ""
+    """Storage commitment reports this SOP Instance UID as failed."""
     delay_s: float = 0.0
     """Waits so long before it answers each C-STORE."""
     silent: bool = False
@@ -158,7 +160,8 @@ class StandIn:
         """N-EVENT-REPORT on an association of its own, as Orthanc does (PS3.4 J.3.3)."""
         good, bad = [], []
         for item in request.ReferencedSOPSequence:
-            stored = str(item.ReferencedSOPInstanceUID) in self.stored and not self.manners.denies
+            uid = str(item.ReferencedSOPInstanceUID)
+            stored = uid in self.stored and not self.manners.denies and uid != self.manners.denies_only
             reference = Dataset()
             reference.ReferencedSOPClassUID = item.ReferencedSOPClassUID
             reference.ReferencedSOPInstanceUID = item.ReferencedSOPInstanceUID

@@ -54,6 +54,22 @@ def test_stat_goes_first_then_the_oldest(database: Database, revision_id: int) -
     assert order == [stat, *routine]
 
 
+def test_stat_is_next_behind_800_routine_studies(database: Database, revision_id: int) -> None:
+    with database.write() as session:
+        session.add_all(
+            JobRow(revision_id=revision_id, pipeline="low_dose_ct", series_instance_uid=str(number), queued_at=NOW)
+            for number in range(800)
+        )
+    assert claim(database)
+    stat = add(database, revision_id, "stat", urgent=True, minutes=60)
+    job = claim(database)
+    assert job is not None
+    assert job.id == stat
+    following = claim(database)
+    assert following is not None
+    assert following.series_instance_uid == "1", "and routine goes on where it was"
+
+
 def test_eight_workers_never_claim_one_job_twice(database: Database, revision_id: int) -> None:
     ids = [add(database, revision_id, str(number)) for number in range(12)]
     claimed: list[int] = []

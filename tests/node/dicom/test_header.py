@@ -208,6 +208,15 @@ def test_bears_odd_values(tmp_path: Path, tag: str, vr: str, value: bytes, name:
     assert getattr(found, name) == expected
 
 
+def test_bears_a_private_element_of_many_megabytes(tmp_path: Path) -> None:
+    ds = phantom.ct()
+    ds.add_new(0x00290010, "LO", "MAKER")
+    ds.add_new(0x00291010, "OB", bytes(32 << 20))
+    path = phantom.save(ds, tmp_path / "large.dcm")
+    assert path.stat().st_size > 32 << 20
+    assert read_header(path) == read_header(phantom.save(phantom.ct(), tmp_path / "plain.dcm"))
+
+
 @odd_files_warn
 def test_bears_a_character_set_that_nobody_knows(tmp_path: Path) -> None:
     ds = phantom.ct(SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jörg")

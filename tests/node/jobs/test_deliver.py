@@ -213,6 +213,29 @@ def test_an_object_that_commitment_denies_is_sent_again_and_not_for_ever(
     assert revision_state(database) == "incomplete"
 
 
+def test_of_three_objects_the_one_that_commitment_denies_is_sent_again_alone(
+    database: Database, archive: Archive, pacs: StandIn, deliverer: Deliverer, revision_id: int
+) -> None:
+    with database.write() as session:
+        revision, job = session.get_one(RevisionRow, revision_id), session.scalars(select(JobRow)).one()
+        row = result(archive, revision, job, 3)
+        work.add_results(session, [row])
+        deliveries.add(session, new_delivery(row, pacs.aet, urgent=False))
+        denied = row.sop_instance_uid
+    pacs.manners.denies_only = denied
+    pacs.start()
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: "sent" not in states(database))
+    assert states(database) == ["committed", "committed", "waiting"]
+    assert revision_state(database) == "reported"
+    pacs.manners.denies_only = ""
+    time.sleep(0.05)
+    deliverer.deliver(revision_id, pacs.aet)
+    until(lambda: revision_state(database) == "delivered")
+    assert sorted(pacs.offered.values()) == [1, 1, 2]
+    assert pacs.offered[denied] == 2
+
+
 def test_a_pacs_that_is_full_is_tried_again_and_then_given_up(
     database: Database, pacs: StandIn, deliverer: Deliverer, revision_id: int
 ) -> None:

@@ -124,6 +124,39 @@ def test_a_study_that_is_not_eligible_is_told_why(database: Database, archive: A
     assert "Not processed." in report_of(database, archive)
 
 
+def other_object(sop_class_uid: str, modality: str, *, pixels: bool = False) -> Dataset:
+    ds = slice_of_air_and_tissue()
+    ds.SOPClassUID, ds.Modality = sop_class_uid, modality
+    if not pixels:
+        for keyword in ("PixelData", "Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "ImageType"):
+            delattr(ds, keyword)
+    return ds
+
+
+@pytest.mark.parametrize(
+    ("ds", "said"),
+    [
+        (other_object("1.2.840.10008.5.1.4.1.1.4", "MR", pixels=True), "MR"),
+        (other_object("1.2.840.10008.5.1.4.1.1.88.33", "SR"), "report"),
+        (other_object("1.2.840.10008.5.1.4.1.1.88.67", "SR"), "ose report"),
+    ],
+    ids=["MR", "SR only", "dose report"],
+)
+def test_of_a_study_that_is_none_of_ours_there_is_one_report_with_the_reason_and_nothing_odd(
+    database: Database, archive: Archive, run: Run, ds: Dataset, said: str
+) -> None:
+    revision = run(ds)
+    assert state(database, revision) == "reported"
+    made = results(database, archive)
+    assert sorted(one.Modality for one in made) == ["OT", "SR", "SR", "SR"], "forms of one report"
+    assert {int(one.SeriesNumber) for one in made} == {9000}
+    text = report_of(database, archive)
+    assert text.count("Not processed.") == 1
+    assert said in text
+    with database.read() as session:
+        assert len(session.scalars(select(DeliveryRow)).all()) == 1
+
+
 def test_an_image_that_came_again_with_other_pixels_is_told_as_kept_aside(
     database: Database, archive: Archive, run: Run, desk: ReceivingDesk, arrive: Callable[..., Arrival]
 ) -> None:

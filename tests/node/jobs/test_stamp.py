@@ -3,6 +3,7 @@
 import datetime as dt
 
 import pytest
+from pydicom import dcmread
 from sqlalchemy import delete
 
 from node.archive import Archive
@@ -59,6 +60,20 @@ def test_a_study_sent_again_after_the_copy_has_uids_of_its_own(house: House) -> 
     assert len(after["instances"]) == len(before["instances"]) > 1
     assert not before["instances"] & after["instances"]
     assert not before["series"] & after["series"], "nor do old and new images lie in one series"
+
+
+def test_series_numbers_and_the_note_are_those_that_the_site_has_set(
+    settings: Settings, database: Database, archive: Archive, desk: ReceivingDesk, arrive: Arrive
+) -> None:
+    of_site = {"series_number_base": 70_000, "institution_note": "Evaluation at St. Elsewhere. Not for diagnosis."}
+    house = House(settings.model_copy(update=of_site), database, archive, desk, arrive)
+    house.send(image(1), image(2))
+    house.report()
+    made = [dcmread(archive.path(row.path)) for row in house.rows(ResultRow)]
+    assert len(made) > 3
+    for ds in made:
+        assert 70_000 <= ds.SeriesNumber < 70_000 + 10 * 2 + 10, "behind series 2, in the block of the site"
+        assert of_site["institution_note"] in str(ds)
 
 
 def test_what_is_not_complete_has_no_stamp(house: House) -> None:
