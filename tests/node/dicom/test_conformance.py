@@ -17,6 +17,11 @@ import pydicom
 import pytest
 from pydicom.uid import UID_dictionary
 from pynetdicom import AE, evt
+from pynetdicom.pdu_primitives import (
+    AsynchronousOperationsWindowNegotiation,
+    SOPClassExtendedNegotiation,
+    UserIdentityNegotiation,
+)
 from pynetdicom.presentation import build_context
 
 from gate import made
@@ -108,6 +113,34 @@ def test_of_all_transfer_syntaxes_those_are_accepted_that_the_statement_says(tol
     assert said < known
     proposed = sorted({*known, "1.2.826.0.1.3680043.10.511.8"})
     assert agreed(scp.port, [(CT, syntax) for syntax in proposed]) == {(CT, syntax) for syntax in said}
+
+
+def test_of_the_association_the_node_says_what_the_statement_says_and_answers_no_other_offer(
+    told: Border, scp: StorageScp
+) -> None:
+    window, extended, identity = (
+        AsynchronousOperationsWindowNegotiation(),
+        SOPClassExtendedNegotiation(),
+        UserIdentityNegotiation(),
+    )
+    window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 3
+    extended.sop_class_uid, extended.service_class_application_information = CT, b"\x02\x00\x03\x00\x01\x00"
+    identity.user_identity_type, identity.primary_field = 1, b"somebody"
+    identity.positive_response_requested = True
+    ae = AE("CALLER")
+    offers = [window, extended, identity]
+    contexts = [build_context(CT, EXPLICIT)]
+    association = ae.associate("127.0.0.1", scp.port, ae_title="PACSNODE", contexts=contexts, ext_neg=offers)
+    try:
+        assert association.is_established
+        answered = association.acceptor.primitive.user_information
+        assert not {type(one) for one in offers} & {type(one) for one in answered}
+        assert association.acceptor.implementation_class_uid == told.implementation_class_uid
+        assert association.acceptor.implementation_version_name == told.implementation_version_name
+        assert str(association.acceptor.primitive.application_context_name) == told.application_context
+        assert association.acceptor.maximum_length == Settings.model_fields["max_pdu"].default
+    finally:
+        association.release()
 
 
 # what is answered
@@ -360,6 +393,12 @@ def test_the_writers_make_what_the_statement_says_and_nothing_else(told: Border,
 def test_no_object_that_is_made_has_a_private_attribute(runs: list[made.Run]) -> None:
     for ds in (pydicom.dcmread(io.BytesIO(result.data)) for run in runs for result in run.results):
         assert not [element.tag for element in ds.iterall() if element.tag.is_private]
+
+
+def test_presentation_states_say_how_they_are_to_be_shown_as_the_statement_says(runs: list[made.Run]) -> None:
+    states = [pydicom.dcmread(io.BytesIO(one.data)) for run in runs for one in run.results if one.kind == "gsps"]
+    assert len(states) == len(runs)
+    assert {state.PresentationLUTShape for state in states} == {"IDENTITY"}
 
 
 def test_reports_name_the_templates_of_the_statement(told: Border, runs: list[made.Run]) -> None:
