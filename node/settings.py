@@ -330,9 +330,10 @@ class Route(BaseModel):
 class Switch(BaseModel):
     """Whether an analysis is in service. One that does not stand in the file is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: Literal["low_dose_ct", "chest_xray"]
+    """Which analysis."""
     state: Literal["on", "shadow", "off"] = "on"
     """"shadow": it runs, and nothing of it leaves the node; "off": it does not run."""
     reason: str = Field("", max_length=200)

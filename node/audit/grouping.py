@@ -27,6 +27,8 @@ UNTOLD = frozenset(
         Action.REVISION_DELIVERED,
         Action.REVISION_INCOMPLETE,
         Action.REVISION_UNSENT,
+        Action.JOB_WITHHELD,
+        Action.DELIVERY_RECALLED,
         Action.DELIVERY_COMMITTED,
         Action.PEER_BREAKER_OPENED,
     }

@@ -99,6 +99,7 @@ def _all(settings: Settings, *, models: bool) -> Iterator[Tried]:
         yield from room.files(node)
         yield from room.unknown(node)
         yield from room.retention(node)
+        yield from _switches(node)
         yield from _work(node)
         yield from audit_check.repository(node)
         yield from _peers(node, known)
@@ -168,6 +169,23 @@ def _try(what: str, ask: Callable[[], str], change: str) -> Tried:
         return Tried(what, "fault", exc.reason, change)
     except (OperationalError, RedisError, OSError) as exc:
         return Tried(what, "fault", f"does not answer ({type(exc).__name__})", change)
+
+
+def _switches(node: Node) -> Iterator[Tried]:
+    """Analyses that are not in service, and what a report left out since."""
+    from node.db import switches
+
+    with node.database.read() as session:
+        not_on = switches.not_on(session)
+        left_out = switches.to_be_done_again(session)
+    for name, row in not_on.items():
+        what = "on trial: it runs, and nothing of it leaves" if row.state == "shadow" else "switched off"
+        count = len(left_out.get(name, ()))
+        found = f"{what}, since {row.since:%Y-%m-%d %H:%M} UTC: {row.reason} (studies that go without it: {count})"
+        yield Tried(f"analysis {name}", "note", found, 'once it may go on: state = "on" in the site file, peers apply')
+    for name in sorted(left_out.keys() - not_on.keys()):
+        found = f"on again; studies whose report goes without it: {len(left_out[name])} ({_names(left_out[name])})"
+        yield Tried(f"analysis {name}", "note", found, "to have them analysed now: pacsnode retry UID, or --withheld")
 
 
 def _work(node: Node) -> Iterator[Tried]:

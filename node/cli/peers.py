@@ -32,7 +32,9 @@ def apply(
     site: Path = typer.Argument(..., exists=True, dir_okay=False, help="The site file (TOML)."),
     as_json: bool = JSON,
 ) -> None:
-    """Make peers and routes what the file says; running processes take it up at once. Recorded in the trail.
+    """Make peers, routes and analyses in service what the file says; running processes take it up at once.
+
+    Recorded in the trail. An analysis that does not stand in the file is in service.
 
     \b
     pacsnode --home DIR peers apply deploy/config/site.toml
@@ -51,20 +53,21 @@ def apply(
     for field in fields:
         say(f"  {field}")
     if not any(change.values()):
-        say("nothing to change: peers and routes are as the file says")
+        say("nothing to change: all is as the file says")
 
 
 def show(ctx: typer.Context, as_json: bool = JSON) -> None:
-    """List peers, their routes, and whether delivery to them is held back.
+    """List peers, their routes, whether delivery to them is held back, and analyses that are not in service.
 
     \b
     pacsnode --home DIR peers list
     """
-    from node.db import peers
+    from node.db import peers, switches
 
     with open_database(ctx).read() as session:
         known = peers.peers(session)
         routes = peers.routes(session)
+        not_on = list(switches.not_on(session).values())
         breakers = {row.aet: row for row in peers.breakers(session)}
     if as_json:
         print_json(
@@ -78,6 +81,10 @@ def show(ctx: typer.Context, as_json: bool = JSON) -> None:
                     for peer in known
                 ],
                 "routes": [route.model_dump(mode="json", by_alias=True) for route in routes],
+                "analyses": [
+                    {"name": row.analysis, "state": row.state, "reason": row.reason, "since": row.since}
+                    for row in not_on
+                ],
             }
         )
         return
@@ -91,6 +98,9 @@ def show(ctx: typer.Context, as_json: bool = JSON) -> None:
         ["from", "results go to", "analyses"],
         [[r.source, ", ".join(r.destinations), ", ".join(r.pipelines)] for r in routes],
     )
+    if not_on:
+        rows = [[row.analysis, row.state, clock_time(row.since), row.reason] for row in not_on]
+        table("", ["analysis", "=state", "=since", "reason"], rows)
 
 
 def _row(peer: Peer, failures: int, open_until: str) -> list[object]:

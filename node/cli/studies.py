@@ -15,6 +15,7 @@ from node.cli.words import complain, duration, out, person, print_json, remark, 
 if TYPE_CHECKING:
     from node.db.session import Database
     from node.db.views import StudyLine
+    from node.settings import Settings
 
 _PANEL = "Studies"
 _MOST_NAMED = 20
@@ -45,8 +46,8 @@ def studies(
     state: str = typer.Option(
         "",
         "--state",
-        help="receiving, complete, planned, reported, delivered, incomplete (a delivery is dead)"
-        " or unsent (there was nobody to send to).",
+        help="receiving, complete, planned, reported, delivered, incomplete (a delivery is dead),"
+        " unsent (there was nobody to send to) or recalled (taken back before it was sent).",
     ),
     failed: bool = typer.Option(
         False,
@@ -219,10 +220,15 @@ def resend(
 
 def retry(
     ctx: typer.Context,
-    uid: str = typer.Argument(..., help="Study Instance UID."),
+    uid: str = typer.Argument("", help="Study Instance UID; without one, --withheld is needed."),
+    withheld: bool = typer.Option(
+        False, "--withheld", help="Every study whose report goes without an analysis that is in service again."
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Run again what failed in a study, analyses and report, once the cause has been mended.
+
+    So too what a report left out while its analysis was switched off or on trial, once that is on.
 
     A failed analysis is done again in a new revision of the study, whose report replaces the earlier one. A report that
     was never written is written where it was, in an older revision too, if results of that one still stand. What failed
@@ -230,10 +236,17 @@ def retry(
 
     \b
     pacsnode --home DIR retry 1.2.3.4
+    pacsnode --home DIR retry --withheld
     """
     from node.jobs import again
 
-    found = again.retry(open_database(ctx), homes.load(ctx.obj), uid, actor=person())
+    if bool(uid) == withheld:
+        raise typer.BadParameter("name a study, or --withheld")
+    database, settings = open_database(ctx), homes.load(ctx.obj)
+    if withheld:
+        _retry_withheld(database, settings, as_json=as_json)
+        return
+    found = again.retry(database, settings, uid, actor=person())
     if as_json:
         print_json(found)
     elif found.queued:
@@ -246,4 +259,24 @@ def retry(
     for what in found.left if not as_json else []:
         say(f"  left: {what}")
     if not found.queued:
+        raise typer.Exit(1)
+
+
+def _retry_withheld(database: Database, settings: Settings, *, as_json: bool) -> None:
+    from node.db import switches
+    from node.jobs import again
+
+    with database.read() as session:
+        not_on = switches.not_on(session)
+        left_out = switches.to_be_done_again(session)
+    uids = dict.fromkeys(uid for name, studies in left_out.items() if name not in not_on for uid in studies)
+    found = [again.retry(database, settings, uid, actor=person()) for uid in uids]
+    if as_json:
+        print_json(found)
+    for one in found if not as_json else []:
+        say(f"{one.study_instance_uid}: {one.reason}")
+    for name in sorted(left_out.keys() & not_on.keys()):
+        remark(f"{name} is not in service: left as they are: {len(left_out[name])} studies")
+    if not any(one.queued for one in found):
+        complain("no study is to be analysed again")
         raise typer.Exit(1)

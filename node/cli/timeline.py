@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.cli.words import clock_time, duration, size
+from node.db.switches import LEFT_OUT
 from node.db.timeline import DeliveryLine, JobLine, RevisionLine, Timeline
 from node.db.views import nowhere
 
@@ -110,7 +111,8 @@ def entries(revision: RevisionLine) -> Iterator[_Entry]:
         yield revision.reported_at, "reported", _took(revision.planned_at, revision.reported_at), ""
         for result in revision.results:
             reserve = ", in reserve for peers that lack the class" if result.fallback else ""
-            text = f"{result.objects} × {result.kind}: {result.label} ({size(result.bytes)}){reserve}"
+            where = f", {result.withheld}: sent to nobody, kept in archive/{result.folder}" if result.withheld else ""
+            text = f"{result.objects} × {result.kind}: {result.label} ({size(result.bytes)}){reserve}{where}"
             yield None, "  result", "", text
     for delivery in revision.deliveries:
         yield from _delivery(delivery)
@@ -133,7 +135,8 @@ def _decision(series: dict[str, object]) -> str:
     pipeline = f" by {series['pipeline']}" if series.get("pipeline") and series.get("decision") == "analysed" else ""
     reason = f": {series['reason']}" if series.get("reason") else ""
     what = f"{series.get('modality', '?')}, {series.get('images', '?')} images, {series.get('role', '?')}"
-    return f"{name} ({what}): {series.get('decision', '?')}{pipeline}{reason}"
+    left_out = f"; left out of the report: {series[LEFT_OUT]}" if LEFT_OUT in series else ""
+    return f"{name} ({what}): {series.get('decision', '?')}{pipeline}{reason}{left_out}"
 
 
 def _job(job: JobLine) -> Iterator[_Entry]:
@@ -148,8 +151,22 @@ def _job(job: JobLine) -> Iterator[_Entry]:
     elif job.ended_at is not None:
         reason = f": {job.reason}" if job.reason else ""
         yield job.ended_at, job.state, _took(job.started_at, job.ended_at), f"job {job.id}: {job.outcome}{reason}"
+        for said in _kept(job):
+            yield None, "  kept", "", said
     elif job.reason:
         yield None, "  waiting", "", f"job {job.id}: {job.reason}"
+
+
+def _kept(job: JobLine) -> Iterator[str]:
+    """What an analysis found whose results are shown to nobody else. All of it: --json."""
+    body = job.kept or {}
+    for part in body.get("one_by_one", [body] if body else []):
+        image = f"{part['image']}: " if part.get("image") else ""
+        findings = part.get("findings", {})
+        done = [f"{one['name']} {one['outcome']}" for one in findings.get("analyses", [])]
+        lesions = [f"{one['score']:.2f}" for one in findings.get("lesions", [])]
+        marked = [f"possible lesions: {len(lesions)} (scores {', '.join(lesions)})" if lesions else "no lesion marked"]
+        yield image + ("; ".join(done + marked) if findings else str(part.get("reason", "nothing")))
 
 
 def _delivery(line: DeliveryLine) -> Iterator[_Entry]:

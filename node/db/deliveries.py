@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Integer, Select, and_, cast, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from node.db import purging
+from node.db import purging, switches
 from node.db.lifecycle import FINISHED_DELIVERY, DeliveryState, RevisionState, before
-from node.db.tables import DeliveryRow, PeerRow, ResultRow, RevisionRow
+from node.db.tables import DeliveryRow, JobRow, PeerRow, ResultRow, RevisionRow
 
 
 def add(session: Session, row: DeliveryRow) -> bool:
@@ -166,6 +166,24 @@ def of_transaction(session: Session, transaction_uid: str) -> Sequence[DeliveryR
     return session.scalars(select(DeliveryRow).where(DeliveryRow.transaction_uid == transaction_uid)).all()
 
 
+def waiting(session: Session, revision_id: int) -> Sequence[tuple[DeliveryRow, ResultRow]]:
+    """What of a revision is to be sent, now or later, with what it is."""
+    rows = session.execute(
+        select(DeliveryRow, ResultRow)
+        .join(ResultRow, ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid)
+        .where(DeliveryRow.revision_id == revision_id, DeliveryRow.state == DeliveryState.WAITING)
+        .order_by(DeliveryRow.id)
+    )
+    return [(delivery, result) for delivery, result in rows]
+
+
+def is_recalled(session: Session, revision_id: int) -> bool:
+    """Whether all of a revision that was on its way was taken back before it was sent."""
+    of_it = DeliveryRow.revision_id == revision_id
+    left = exists().where(of_it, or_(DeliveryRow.state != DeliveryState.REPLACED, DeliveryRow.sent_at.is_not(None)))
+    return bool(session.scalar(select(and_(exists().where(of_it), ~left))))
+
+
 def lapsed(session: Session, now: dt.datetime) -> Sequence[DeliveryRow]:
     return session.scalars(
         select(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING, DeliveryRow.lease_until < now)
@@ -205,7 +223,8 @@ def dead(session: Session, *, study_instance_uid: str | None, peer_aet: str | No
     """Those that can be sent again: their files are held, and nobody deletes them meanwhile."""
     query = select(DeliveryRow).join(RevisionRow, RevisionRow.id == DeliveryRow.revision_id)
     query = query.join(ResultRow, ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid)
-    query = query.where(DeliveryRow.state == DeliveryState.DEAD, ResultRow.purged_at.is_(None))
+    query = query.join(JobRow, JobRow.id == ResultRow.job_id)
+    query = query.where(DeliveryRow.state == DeliveryState.DEAD, ResultRow.purged_at.is_(None), switches.is_shown())
     if study_instance_uid:
         query = query.where(RevisionRow.study_instance_uid == study_instance_uid)
     if peer_aet:

@@ -23,6 +23,7 @@ from node.db.tables import (
     PeerRow,
     PurgeRow,
     RevisionRow,
+    SwitchRow,
 )
 
 
@@ -63,6 +64,8 @@ class Figures:
     job_seconds: Mapping[tuple[str, str], tuple[int, float]]
     """(pipeline, outcome) → (how many, seconds together) of jobs that have ended."""
     oldest_queued_at: dt.datetime | None
+    analyses: Mapping[str, str]
+    """State of those that are not in service."""
     deliveries: Mapping[tuple[str, str], int]
     """By (peer, state)."""
     oldest_undelivered_at: dt.datetime | None
@@ -119,6 +122,7 @@ def figures(session: Session, settled: Settled, *, now: dt.datetime) -> Figures:
         jobs=_pairs(session, JobRow.pipeline, JobRow.state),
         job_seconds=_job_seconds(session),
         oldest_queued_at=session.scalar(select(func.min(JobRow.queued_at)).where(JobRow.state == JobState.QUEUED)),
+        analyses={row.analysis: row.state for row in session.scalars(select(SwitchRow))},
         deliveries=_pairs(session, DeliveryRow.peer_aet, DeliveryRow.state),
         oldest_undelivered_at=session.scalar(
             select(func.min(DeliveryRow.created_at)).where(

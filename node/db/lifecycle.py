@@ -16,8 +16,9 @@ class RevisionState(StrEnum):
     REPORTED = "reported"  # every result object exists, deliveries exist
     DELIVERED = "delivered"  # every delivery is committed
     INCOMPLETE = "incomplete"  # at least one delivery is a dead letter
-    # a re-sent dead letter brings INCOMPLETE to DELIVERED; nothing else leaves it
+    # a dead letter that is sent again, or taken back, brings INCOMPLETE to its end; nothing else leaves it
     UNSENT = "unsent"  # there is nobody whom a result may go to; a person may ask again once there is
+    RECALLED = "recalled"  # all of it was taken back before it was sent: its analysis is not in service any more
 
 
 class JobState(StrEnum):
@@ -32,7 +33,7 @@ class DeliveryState(StrEnum):
     SENDING = "sending"
     SENT = "sent"  # C-STORE succeeded; not proven stored yet
     COMMITTED = "committed"  # storage commitment, or found by query
-    REPLACED = "replaced"  # the peer lacks the class: a fallback goes instead
+    REPLACED = "replaced"  # something else goes instead: a fallback where the peer lacks the class, or a later report
     DEAD = "dead"  # permanent failure, or attempts used up; re-sendable
 
 
@@ -41,10 +42,13 @@ MOVES: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
         RevisionState.RECEIVING: frozenset({RevisionState.COMPLETE}),
         RevisionState.COMPLETE: frozenset({RevisionState.PLANNED}),
         RevisionState.PLANNED: frozenset({RevisionState.REPORTED}),
-        RevisionState.REPORTED: frozenset({RevisionState.DELIVERED, RevisionState.INCOMPLETE, RevisionState.UNSENT}),
-        RevisionState.INCOMPLETE: frozenset({RevisionState.DELIVERED}),
+        RevisionState.REPORTED: frozenset(
+            {RevisionState.DELIVERED, RevisionState.INCOMPLETE, RevisionState.UNSENT, RevisionState.RECALLED}
+        ),
+        RevisionState.INCOMPLETE: frozenset({RevisionState.DELIVERED, RevisionState.RECALLED}),
         RevisionState.UNSENT: frozenset({RevisionState.REPORTED}),
         RevisionState.DELIVERED: frozenset(),
+        RevisionState.RECALLED: frozenset(),
     },
     JobState: {
         # a lapsed lease or a passing failure gives a job back: RUNNING → QUEUED is a new attempt, counted
@@ -54,7 +58,7 @@ MOVES: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
         JobState.FAILED: frozenset({JobState.QUEUED}),
     },
     DeliveryState: {
-        DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.DEAD}),
+        DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.REPLACED, DeliveryState.DEAD}),
         DeliveryState.SENDING: frozenset(
             {DeliveryState.WAITING, DeliveryState.SENT, DeliveryState.REPLACED, DeliveryState.DEAD}
         ),

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from node.db import switches
 from node.db.tables import PeerRow, RouteRow
-from node.settings import Peer, Route, Site
+from node.settings import Peer, Route, Site, Switch
 
 
 def peers(session: Session) -> list[Peer]:
@@ -38,8 +39,9 @@ def routes(session: Session) -> list[Route]:
 
 
 def replace_site(session: Session, site: Site, *, at: dt.datetime) -> dict[str, list[str]]:
-    """Make the rows what the file says; returns {"added", "changed", "removed"} AE titles, {"routes"} sources,
-    and the {"fields"} of all of these that are not as they were: each with its old and its new value.
+    """Make the rows what the file says; returns {"added", "changed", "removed"} AE titles, {"routes"} sources, the
+    {"analyses"} that are in another state now, and the {"fields"} of all of these that are not as they were: each with
+    its old and its new value.
     """
     old = {row.aet: row for row in session.scalars(select(PeerRow))}
     new = {peer.aet: peer.model_dump(mode="json") for peer in site.peers}
@@ -60,19 +62,29 @@ def replace_site(session: Session, site: Site, *, at: dt.datetime) -> dict[str, 
     after = {route.source: route.model_dump(mode="json", by_alias=True) for route in site.routes}
     change["routes"] = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     change["fields"] += _differences(before, after, Route.model_validate({"from": "*", "to": ()}), prefix="route from ")
+    was = _switched(session)
+    is_now: dict[str, Any] = {one.name: one.model_dump(mode="json") for one in site.switches if one.state != "on"}
+    change["analyses"] = sorted(name for name in was.keys() | is_now.keys() if was.get(name) != is_now.get(name))
+    change["fields"] += _differences(was, is_now, Switch(name="low_dose_ct"), prefix="analysis ")
+    switches.replace(session, site.switches, at=at)
     session.execute(delete(RouteRow))
     session.add_all(RouteRow(source=source, config=config) for source, config in after.items())
     return change
 
 
+def _switched(session: Session) -> dict[str, Any]:
+    rows = switches.not_on(session)
+    return {name: {"name": name, "state": row.state, "reason": row.reason} for name, row in rows.items()}
+
+
 def _differences(
-    before: Mapping[str, Any], after: Mapping[str, Any], default: Peer | Route, *, prefix: str = ""
+    before: Mapping[str, Any], after: Mapping[str, Any], default: Peer | Route | Switch, *, prefix: str = ""
 ) -> Iterator[str]:
     """ "PACS port: 104 → 11112". What is added or removed differs from what such a row is by default."""
     usual = default.model_dump(mode="json", by_alias=True)
     for name in sorted(before.keys() | after.keys()):
         old, new = before.get(name, usual), after.get(name, usual)
-        for field in sorted(usual.keys() - {"aet", "from"}):
+        for field in sorted(usual.keys() - {"aet", "from", "name"}):
             if old.get(field) != new.get(field):
                 yield f"{prefix}{name} {field}: {_in_words(old.get(field))} → {_in_words(new.get(field))}"
 

@@ -30,7 +30,7 @@ _ABOUT_THEN = 16
 _NEAR = 10_000
 """Objects that are looked through for them: those before may all be deleted by now, and there are millions."""
 _LONG_AGO = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
-_ENDED = (RevisionState.DELIVERED, RevisionState.INCOMPLETE, RevisionState.UNSENT)
+_ENDED = (RevisionState.DELIVERED, RevisionState.INCOMPLETE, RevisionState.UNSENT, RevisionState.RECALLED)
 
 
 @dataclass

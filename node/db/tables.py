@@ -81,6 +81,18 @@ class RouteRow(Row):
     config: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class SwitchRow(Row):
+    """An analysis that is not in service, as applied from site.toml (schema: node.settings.Switch)."""
+
+    __tablename__ = "switch"
+    analysis: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    """shadow or off."""
+    reason: Mapped[str] = mapped_column(Text)
+    since: Mapped[dt.datetime] = mapped_column(Utc)
+    """When it came into this state."""
+
+
 class AssociationRow(Row):
     """One association that somebody opened to us, admitted or not."""
 
@@ -241,7 +253,7 @@ class JobRow(Row):
     steps: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
     """[{name, started_at, seconds}] of the attempt that succeeded."""
     outcome: Mapped[str] = mapped_column(String(32), default="")
-    """processed, not eligible, failed, failed in part."""
+    """processed, not eligible, failed, failed in part; on trial, switched off: its results are for nobody."""
     reason: Mapped[str] = mapped_column(Text, default="")
 
     revision: Mapped[RevisionRow] = relationship(back_populates="jobs")

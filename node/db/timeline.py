@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from node.db import purging
+from node.db import purging, switches, work
 from node.db.lifecycle import DeliveryState
 from node.db.tables import (
     AssociationRow,
@@ -59,6 +59,8 @@ class JobLine:
     steps: list[dict[str, Any]]
     outcome: str
     reason: str
+    kept: dict[str, Any] | None = None
+    """What it found, of one whose results are shown to nobody else."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class ResultLine:
     objects: int
     bytes: int
     made_at: dt.datetime
+    folder: str
+    """Where the files are, in the archive."""
+    withheld: str = ""
+    """Why they are for nobody: the outcome of their analysis; empty where they are for those whom they went to."""
 
 
 @dataclass(frozen=True)
@@ -196,15 +202,16 @@ def _revision(session: Session, row: RevisionRow) -> RevisionLine:
         **{
             **shared,
             "associations": _associations(session, row.id),
-            "jobs": [_job(job) for job in row.jobs],
+            "jobs": [_job(session, job) for job in row.jobs],
             "results": _results(session, row.id),
             "deliveries": _deliveries(session, row.id),
         }
     )
 
 
-def _job(row: JobRow) -> JobLine:
-    return JobLine(**{name: getattr(row, name) for name in JobLine.__dataclass_fields__})
+def _job(session: Session, row: JobRow) -> JobLine:
+    shared = {name: getattr(row, name) for name in JobLine.__dataclass_fields__ if hasattr(JobRow, name)}
+    return JobLine(**shared, kept=work.finding(session, row.id) if row.outcome in switches.WITHHELD else None)
 
 
 def _associations(session: Session, revision_id: int) -> list[AssociationLine]:
@@ -252,7 +259,10 @@ def _results(session: Session, revision_id: int) -> list[ResultLine]:
             func.count().label("objects"),
             func.sum(ResultRow.size).label("octets"),
             func.max(ResultRow.made_at).label("made_at"),
+            func.min(ResultRow.path).label("path"),
+            func.min(JobRow.outcome).label("outcome"),
         )
+        .join(JobRow, JobRow.id == ResultRow.job_id)
         .where(ResultRow.revision_id == revision_id)
         .group_by(*key)
         .order_by(ResultRow.job_id, ResultRow.fallback, ResultRow.kind, ResultRow.series_instance_uid)
@@ -267,6 +277,8 @@ def _results(session: Session, revision_id: int) -> list[ResultLine]:
             objects=row.objects,
             bytes=int(row.octets),
             made_at=row.made_at,
+            folder=row.path.rpartition("/")[0],
+            withheld=row.outcome if row.outcome in switches.WITHHELD else "",
         )
         for row in rows
     ]

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from node.db import peers, receiving, work
+from node.db import peers, receiving, switches, work
 from node.db.lifecycle import FINISHED_JOB, DeliveryState, JobState, RevisionState
 from node.db.tables import (
     DeliveryRow,
@@ -168,6 +168,9 @@ def _last_reason(session: Session, revision: RevisionRow, jobs: Sequence[JobRow]
     for job in reversed(jobs):
         if job.reason:
             return job.reason
+    left_out = next((e[switches.LEFT_OUT] for e in revision.selection if switches.LEFT_OUT in e), "")
+    if left_out:
+        return str(left_out)
     undone = ("no longer held", "not eligible")
     return next((e["reason"] for what in undone for e in revision.selection if e.get("decision") == what), "")
 
@@ -328,7 +331,8 @@ def _dead_letters(session: Session) -> Mapping[str, Mapping[str, int]]:
         )
         .join(ResultRow, ResultRow.sop_instance_uid == DeliveryRow.sop_instance_uid)
         .join(RevisionRow, RevisionRow.id == DeliveryRow.revision_id)
-        .where(DeliveryRow.state == DeliveryState.DEAD, ResultRow.purged_at.is_(None))
+        .join(JobRow, JobRow.id == ResultRow.job_id)
+        .where(DeliveryRow.state == DeliveryState.DEAD, ResultRow.purged_at.is_(None), switches.is_shown())
         .order_by(DeliveryRow.peer_aet, RevisionRow.id)
     ).all()
     older = {uid for _, _, uid, _, is_last in rows if not is_last}

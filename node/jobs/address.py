@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy.orm import Session
 
 from node.audit.events import Action
-from node.db import deliveries, peers, receiving, work
+from node.db import deliveries, peers, receiving, switches, work
 from node.db.lifecycle import RevisionState
 from node.db.session import Database
 from node.db.tables import ResultRow, RevisionRow
@@ -22,6 +22,8 @@ def address(
     route = peers.route_for(session, revision.source_aet)
     destinations = route.destinations if route is not None else ()
     results = [row for row in work.results_of_revision(session, revision.id) if jobs is None or row.job_id in jobs]
+    shown = switches.shown(session, {row.job_id for row in results})
+    results = [row for row in results if row.job_id in shown]
     count = 0
     for aet in destinations:
         peer = peers.peer(session, aet)

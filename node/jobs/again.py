@@ -2,8 +2,9 @@
 
 A report that is not written yet is queued again where it was: nothing of its revision has been sent. A failed analysis
 is told in a report, and what may be out keeps its UIDs and its bytes. So a new revision of the same images is opened:
-the plan analyses in it what failed, what did not fail stands, and its report replaces the earlier one. So too where an
-analysis broke on some images of a series: those alone are done again.
+the plan analyses in it what failed, or was left out while its analysis was not in service; what did not fail stands,
+and its report replaces the earlier one. So too where an analysis broke on some images of a series: those alone are done
+again.
 
 The newest revision replaces what failed in older ones, with one exception: results of an older revision that it refers
 to, since their series has not changed, are sent by the report job of that older one.
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy.orm import Session
 
 from node.audit.events import Action
-from node.db import deliveries, purging, receiving, work
+from node.db import deliveries, purging, switches, work
 from node.db.lifecycle import JobState, RevisionState
 from node.db.session import Database
 from node.db.tables import JobRow, RevisionRow, StudyRow
@@ -100,7 +101,9 @@ def _unreported(session: Session, revision: RevisionRow, actor: str) -> Again:
 
 def _reported(session: Session, revision: RevisionRow, settings: Settings, actor: str) -> Again:
     jobs = work.jobs_of(session, revision.id)
-    failed = _failed_analyses(jobs)
+    left_out, still = _left_out(session, revision)
+    failed = list({job.id: job for job in [*_failed_analyses(jobs), *left_out]}.values())
+    failed = [job for job in failed if job.pipeline not in still]
     is_bare = any(leaves_findings_out(settings, job) for job in jobs)
     here = [job for job in failed if job.series_instance_uid not in _purged(session, revision, failed)]
     if here or (is_bare and revision.study.purged_at is None):
@@ -109,12 +112,22 @@ def _reported(session: Session, revision: RevisionRow, settings: Settings, actor
     if failed or is_bare:
         reason = f"{deleted}, so nothing of it can be analysed again: have the study sent again, and ask then"
         return Again(revision.study_instance_uid, reason)
+    if still:
+        reason = f"not in service: {', '.join(still)}; pacsnode check says why. Ask again once that is on"
+        return Again(revision.study_instance_uid, reason)
     _, dead = deliveries.open_count(session, revision.id)
     hint = f"; its dead letters go out again with: pacsnode resend {revision.study_instance_uid}" if dead else ""
     if revision.state == RevisionState.UNSENT:
         hint = f"; its results, which went nowhere, go out with: pacsnode resend {revision.study_instance_uid}"
     hint = f"; {deleted}" if deleted else hint  # neither can be done again, nor sent
     return Again(revision.study_instance_uid, f"no analysis of revision {revision.number} has failed{hint}")
+
+
+def _left_out(session: Session, revision: RevisionRow) -> tuple[list[JobRow], list[str]]:
+    """(analyses that its report leaves out and that are in service now, by name those that are not)."""
+    out = [entry for entry in revision.selection if switches.LEFT_OUT in entry]
+    still = sorted({entry["pipeline"] for entry in out} & switches.not_on(session).keys())
+    return [work.job(session, entry["job_id"]) for entry in out if entry["pipeline"] not in still], still
 
 
 def _older(session: Session, found: Again, revision: RevisionRow, planned: RevisionRow, actor: str) -> Again:
@@ -181,16 +194,8 @@ def _purged(session: Session, revision: RevisionRow, failed: Sequence[JobRow]) -
 
 
 def _new_revision(session: Session, revision: RevisionRow, failed: Sequence[JobRow], actor: str) -> Again:
-    """Open and closed in one transaction, so that no image comes into it."""
-    new = receiving.open_revision(
-        session,
-        revision.study_instance_uid,
-        source_aet=revision.source_aet,
-        urgent=revision.urgent,
-        at=revision.last_image_at,
-    )
     because = f"{_ASKED} after revision {revision.number}, by {actor}"
-    intake.close(session, new, because=because, actor=actor, patient_id=revision.study.patient_id)
+    new = intake.again(session, revision, because=because, actor=actor)
     for job in failed:
         record_job(
             session, Action.JOB_REQUEUED, job, revision, actor=actor, reason=_ASKED, again_in_revision=new.number

@@ -32,7 +32,7 @@ from node.errors import (
     ResultLost,
     Transient,
 )
-from node.jobs import patience
+from node.jobs import patience, withhold
 from node.jobs.record import now, record
 from node.settings import Peer, Settings
 
@@ -54,6 +54,9 @@ class Deliverer:
 
     def deliver(self, revision_id: int, peer_aet: str) -> None:
         """Send what is due, then ask for proof of what was sent. Harmless when called twice."""
+        if withhold.recall(self.database, revision_id, actor=self.actor):
+            with self.database.write() as session:
+                self._finish(session, revision_id)
         with self.database.write() as session:
             peer = peers.peer(session, peer_aet)
             rows = deliveries.claim(
@@ -406,13 +409,16 @@ def apply_report(
 
 
 def finish_revision(session: Session, revision_id: int, actor: str) -> None:
-    """REPORTED → DELIVERED, INCOMPLETE or UNSENT, once nothing of it is on its way."""
+    """REPORTED → DELIVERED, INCOMPLETE, UNSENT or RECALLED, once nothing of it is on its way."""
     receiving.lock_revision(session, revision_id)  # of two peers that commit the last two objects one sees both
     unfinished, dead = deliveries.open_count(session, revision_id)
     if unfinished:
         return
     if not deliveries.is_addressed(session, revision_id):
         after, action, at = RevisionState.UNSENT, Action.REVISION_UNSENT, None
+    elif deliveries.is_recalled(session, revision_id):
+        receiving.move_revision(session, revision_id, RevisionState.RECALLED, delivered_at=now())
+        return  # the trail has it: what was taken back, from whom, and why
     elif dead:
         after, action, at = RevisionState.INCOMPLETE, Action.REVISION_INCOMPLETE, now()
     else:

@@ -54,6 +54,18 @@ def close(session: Session, row: RevisionRow, *, because: str, actor: str, patie
     return True
 
 
+def again(session: Session, row: RevisionRow, *, because: str, actor: str) -> RevisionRow:
+    """The images of a revision once more, as the next one: opened and closed in one transaction, so that none comes in.
+
+    Only under `purging.lock_study`, and of the newest revision, which takes no more images.
+    """
+    new = receiving.open_revision(
+        session, row.study_instance_uid, source_aet=row.source_aet, urgent=row.urgent, at=row.last_image_at
+    )
+    close(session, new, because=because, actor=actor, patient_id=row.study.patient_id)
+    return new
+
+
 def _why_complete(session: Session, row: RevisionRow, at: dt.datetime, since: dt.datetime) -> str:
     peer = peers.peer(session, row.source_aet)
     rule = peer.completion if peer is not None else Completion()

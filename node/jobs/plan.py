@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from node.audit.events import Action
-from node.db import peers, receiving, work
+from node.db import peers, receiving, switches, work
 from node.db.lifecycle import RevisionState
 from node.db.session import Database
 from node.db.tables import InstanceRow, JobRow, RevisionRow
@@ -140,6 +140,8 @@ def _decide(
         return {**entry, "reason": f"Only the first {MOST_SERIES} eligible series of a study are analysed."}
     taken[pipeline] += 1
     earlier = work.earlier_job(session, revision, pipeline=pipeline, series_instance_uid=series)
+    if earlier is not None and not _still_counts(session, earlier):
+        earlier = None
     rests_on: list[int] = []
     if earlier is not None and (pipeline != CHEST_XRAY or _of_the_same(earlier, entry)):
         rests_on = work.rests_on(earlier.revision, earlier.id)
@@ -157,6 +159,13 @@ def _decide(
     if not work.add_job(session, job):
         return {**entry, "reason": "Other images of this series are analysed already."}
     return {**entry, **_resting(rests_on), "decision": "analysed", "job_id": job.id}
+
+
+def _still_counts(session: Session, earlier: JobRow) -> bool:
+    """What was kept on trial is not published by a later revision: once the analysis is in service, it is done anew."""
+    if earlier.outcome not in switches.WITHHELD:
+        return True
+    return earlier.outcome == switches.ON_TRIAL and not switches.is_on(session, earlier.pipeline)
 
 
 def _resting(jobs: Sequence[int]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from node.archive import Archive
 from node.audit.events import Action
-from node.db import receiving, work
+from node.db import deliveries, receiving, work
 from node.db.lifecycle import JobState, RevisionState
 from node.db.session import Database
+from node.db.switches import LEFT_OUT
 from node.db.tables import InstanceRow, ResultRow, RevisionRow
 from node.dicom.write import ResultRef, SeriesEntry, SeriesSource, StudyEntry, write_report
 from node.errors import SourceLost
@@ -26,6 +27,7 @@ from node.jobs.record import now, record
 from node.jobs.run import Attempt, Outcome, keep_produced, leaves_findings_out
 from node.jobs.sources import lost, words
 from node.jobs.stamp import stamp
+from node.jobs.withhold import settle
 from node.settings import Settings
 
 _LEFT_OUT = "It was analysed, but this report leaves out its measurements and findings: "
@@ -41,6 +43,7 @@ class Reporter:
 
     def report(self, attempt: Attempt) -> Outcome:
         """Write the SR and its fallbacks."""
+        settle(self.database, attempt.revision.id, actor=self.actor)
         with self.database.read() as session:
             revision = receiving.revision(session, attempt.revision.id)
             entries = tuple(entry for chosen in revision.selection for entry in _entries(session, chosen))
@@ -132,6 +135,8 @@ def _entries(session: Session, chosen: dict[str, Any]) -> list[SeriesEntry]:
     )
     if chosen["job_id"] is None:
         return [entry]
+    if LEFT_OUT in chosen:
+        return [replace(entry, outcome="withheld", reason=chosen[LEFT_OUT])]
     job = work.job(session, chosen["job_id"])
     if job.state == JobState.FAILED:
         return [replace(entry, outcome="failed", reason=job.reason)]
@@ -205,6 +210,6 @@ def _predecessors(session: Session, revision: RevisionRow) -> tuple[ResultRef, .
     """The report of the revision that this one replaces."""
     for earlier in receiving.earlier_revisions(session, revision):
         rows = [row for row in work.results_of_revision(session, earlier.id) if row.kind == "sr" and not row.fallback]
-        if rows:
+        if rows and not deliveries.is_recalled(session, earlier.id):
             return tuple(_ref(row) for row in rows)
     return ()

@@ -23,10 +23,10 @@ from sqlalchemy.orm import Session
 
 from node.archive import Archive
 from node.audit.events import FAILED, FAILED_FOR_NOW, Action
-from node.db import quality, receiving, work
+from node.db import quality, receiving, switches, work
 from node.db.lifecycle import JobState
 from node.db.session import Database, is_away, why_away
-from node.db.tables import JobRow, QualityRow, ResultRow, RevisionRow
+from node.db.tables import JobRow, QualityRow, ResultRow, RevisionRow, SwitchRow
 from node.dicom.write import Produced
 from node.errors import NodeError, NotEligible, OutOfResources, SourceLost, Transient
 from node.jobs import patience
@@ -164,15 +164,30 @@ class Worker:
         return True
 
     def _claim(self) -> Attempt | None:
-        until = now() + dt.timedelta(seconds=self._settings.lease_s)
-        with self._database.write() as session:
-            job = work.claim(session, worker=self._actor, now=now(), lease_until=until)
-            if job is None:
-                return None
-            revision = receiving.revision(session, job.revision_id)
-            _ = revision.study.patient_id  # loaded now: the session ends before the work begins
-            self._record(session, Action.JOB_STARTED, job, revision)
-        return Attempt(job, revision, self._database, self._settings.lease_s)
+        """Analyses that are switched off end here, one after another: those behind them do not wait for that."""
+        while True:
+            until = now() + dt.timedelta(seconds=self._settings.lease_s)
+            with self._database.write() as session:
+                job = work.claim(session, worker=self._actor, now=now(), lease_until=until)
+                if job is None:
+                    return None
+                revision = receiving.revision(session, job.revision_id)
+                _ = revision.study.patient_id  # loaded now: the session ends before the work begins
+                off = switches.is_off(session, job.pipeline)
+                if off is not None:
+                    self._end_unrun(session, job, revision, off)
+                    continue
+                self._record(session, Action.JOB_STARTED, job, revision)
+            return Attempt(job, revision, self._database, self._settings.lease_s)
+
+    def _end_unrun(self, session: Session, job: JobRow, revision: RevisionRow, off: SwitchRow) -> None:
+        reason = switches.in_words(off)
+        outcome = switches.outcome(off)
+        work.finish(
+            session, job.id, job.attempt, JobState.DONE, ended_at=now(), outcome=outcome, reason=reason, step=""
+        )
+        self._record(session, Action.JOB_WITHHELD, job, revision, result=outcome, reason=reason)
+        queue_report_if_ready(session, revision)
 
     def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
         job = attempt.job

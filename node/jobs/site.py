@@ -1,4 +1,4 @@
-"""Peers and routes as the reviewed site file says."""
+"""Peers, routes and which analyses are in service, as the reviewed site file says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from node.settings import Site
 
 
 def apply_site(database: Database, site: Site, *, actor: str) -> dict[str, list[str]]:
-    """Make the rows what the file says; {"added", "changed", "removed", "routes"}. Audited where anything changes."""
+    """Make the rows what the file says; {"added", "changed", "removed", "routes", "analyses", "fields"}.
+
+    Audited where anything changes.
+    """
     with database.write() as session:
         change = peers.replace_site(session, site, at=now())
         for aet in change["changed"]:  # what it could not be reached for may be mended

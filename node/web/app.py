@@ -40,11 +40,15 @@ def make_app(
 
     @app.get("/readyz")
     def readyz() -> JSONResponse:
-        """200 where the node can take studies, else 503 with the reasons: whether to send it any."""
+        """200 where the node can take studies, else 503 with the reasons: whether to send it any.
+
+        An analysis that is not in service is named, and is no reason: its studies are reported all the same.
+        """
         reasons = {name: reason for name, probe in probes.items() if (reason := probe()) is not None}
         body = {
             "status": "not ready" if reasons else "ready",
             "parts": {name: reasons.get(name, "ok") for name in probes},
+            "analyses": {} if "database" in reasons else health.not_in_service(database),
         }
         return JSONResponse(body, status_code=503 if reasons else 200, headers={"Cache-Control": "no-store"})
 

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from node.archive import Archive
-from node.db import readiness, views
+from node.db import readiness, switches, views
 from node.db.session import Database
 from node.settings import Settings
 
@@ -49,6 +49,13 @@ def standstill(settings: Settings, database: Database) -> Mapping[str, str]:
     if failed.reports:
         found["report"] = f"studies whose report failed: {len(failed.reports)} (see `pacsnode check`)"
     return found
+
+
+def not_in_service(database: Database) -> Mapping[str, str]:
+    """{analysis: "switched off" or "on trial", since when}. Not why, which is for those who run the node."""
+    with database.read() as session:
+        rows = switches.not_on(session)
+    return {name: f"{switches.outcome(row)} since {row.since:%Y-%m-%d %H:%M} UTC" for name, row in rows.items()}
 
 
 def _broker(ping: Callable[[], None]) -> str | None:

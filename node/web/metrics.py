@@ -85,6 +85,14 @@ def _work(found: Figures, now: dt.datetime) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "pacsnode_oldest_queued_job_seconds", "Age of the oldest queued job", value=_age(found.oldest_queued_at, now)
     )
+    analyses = GaugeMetricFamily(
+        "pacsnode_analysis_not_in_service",
+        "1 while it is switched off or on trial",
+        labels=["analysis", "state"],
+    )
+    for name, state in sorted(found.analyses.items()):
+        analyses.add_metric([name, state], 1)
+    yield analyses
     seconds = SummaryMetricFamily(
         "pacsnode_job_seconds", "Time that ended jobs took, last attempt", labels=["pipeline", "outcome"]
     )

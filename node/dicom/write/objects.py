@@ -71,6 +71,7 @@ class Produced:
 class SeriesEntry:
     """One line of the report per series that arrived.
 
+    outcome             "withheld": its analysis is not in service, and the reader is told no more than that
     findings            arrays may be empty: only scalars, lesion axes and slice indices are read
     volume_sources      the slices of the processed volume in its order (of a radiograph the one image): turns a slice
                         index into an image
@@ -84,7 +85,7 @@ class SeriesEntry:
     modality: str
     images: int
     role: str
-    outcome: Literal["processed", "not eligible", "failed"]
+    outcome: Literal["processed", "not eligible", "failed", "withheld"]
     reason: str
     findings: Findings | None = None
     volume_sources: tuple[SourceRef, ...] = ()

@@ -13,6 +13,9 @@ _WARNINGS = (
     "withheld",
     "failed",
     "Not processed",
+    "Not reported",
+    "is switched off",
+    "is on trial",
     "Not looked",
     "No analysis",
     "Nothing was done",
@@ -41,15 +44,19 @@ def conclusion(study: StudyEntry) -> list[str]:
     failed = [entry for entry in study.series if entry.outcome == "failed"]
     sentences = [study.missing] if study.missing else []
     sentences += [*_marked(study), *_nothing_found(study), *_undone(study)]
+    withheld = [entry for entry in study.series if entry.outcome == "withheld"]
+    sentences += dict.fromkeys(entry.reason for entry in withheld)
     searched = any(map(_searched, study.series))
-    if not searched:
+    if not searched and withheld and not failed:
+        sentences.append("This report says nothing about findings.")
+    elif not searched:
         broken = failed or any(one.outcome == "failed" for entry in study.series for one in _analyses(entry))
         why = "no such analysis came to its end" if broken else "no such analysis was run"
         sentences.append(f"Not looked for disease: {why}. This report says nothing about findings.")
     if poor := sum(len(score.poor) for entry in study.series if entry.findings for score in entry.findings.scores):
         meaning = ": that nothing is marked there says little" if searched else ""
         sentences.append(f"{count(poor, 'image')} of poor quality{meaning}.")
-    if not failed and not any(map(_worked_on, study.series)):
+    if not failed and not withheld and not any(map(_worked_on, study.series)):
         received = _series(study.series)
         which = "the series" if received == "1 series" else f"any of the {received}"
         sentences.append(f"No analysis was suitable for {which} received.")
@@ -144,6 +151,8 @@ def of_series(entry: SeriesEntry, image_numbers: Sequence[int]) -> list[str]:
     name = series_name(entry)
     if entry.outcome == "not eligible":
         return [f"{name}: Not processed. {_stop(entry.reason)}"]
+    if entry.outcome == "withheld":
+        return [f"{name}: Not reported. {_stop(entry.reason)}"]
     if entry.outcome == "failed":
         sentences = [f"{name}: AI processing failed. {_stop(entry.reason)}"]
     else:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from network.certificates import Authority
 from node.cli import home as homes
@@ -23,7 +23,7 @@ from node.db.tables import JobRow, RevisionRow
 from node.dicom.query import RESULT_CLASSES, EchoReport
 from node.dicom.standin import StandInPacs
 from node.jobs.site import apply_site
-from node.settings import Peer, Settings, Site
+from node.settings import Peer, Settings, Site, Switch
 from seeded.rows import INCOMPLETE, RUNNING, SITE
 
 ALL = tuple(RESULT_CLASSES)
@@ -260,3 +260,24 @@ def test_what_a_peer_offers_is_judged_by_what_it_is_to_be_given(
     _, changes, judged = _judge(known, report)
     assert judged == verdict
     assert remedy in "; ".join(changes)
+
+
+def test_an_analysis_that_is_not_in_service_is_noted_and_what_is_to_be_done_once_it_is(
+    run, ports: int, seeded: Database
+) -> None:
+    off = {"name": "low_dose_ct", "state": "off", "reason": "new kernel"}
+    apply_site(seeded, SITE.model_copy(update={"switches": (Switch(**off),)}), actor="test")
+    noted = tried(run)["analysis low_dose_ct"]
+    assert noted.verdict == "note"
+    assert "switched off, since" in noted.found
+    assert "new kernel (studies that go without it: 0)" in noted.found
+    with seeded.write() as session:
+        job = session.scalars(select(JobRow).where(JobRow.outcome == "processed")).first()
+        job.outcome = "switched off"
+        job.revision.selection = [{**job.revision.selection[0], "withheld": "off"}]
+        study = job.revision.study_instance_uid
+    assert "(studies that go without it: 1)" in tried(run)["analysis low_dose_ct"].found
+    apply_site(seeded, SITE, actor="test")
+    noted = tried(run)["analysis low_dose_ct"]
+    assert noted.found == f"on again; studies whose report goes without it: 1 ({study})"
+    assert "retry UID, or --withheld" in noted.change

@@ -83,3 +83,24 @@ def test_echo_tells_an_answer_from_silence(run, empty: Database, site: Path, tmp
     assert silent.exit_code == 3
     assert "no connection" in silent.stdout
     assert run("peers", "echo", "NOBODY").exit_code == 1
+
+
+def test_an_analysis_is_switched_off_by_the_site_file_and_the_trail_says_by_whom_and_why(
+    run, empty: Database, site: Path
+) -> None:
+    text = site.read_text(encoding="utf8")
+    run("peers", "apply", site)
+    off = '[[analysis]]\nname = "low_dose_ct"\nstate = "off"\nreason = "new kernel"\n'
+    site.write_text(text + off, encoding="utf8")
+    said = run("peers", "apply", site).stdout
+    assert "analyses: low_dose_ct" in said
+    assert 'analysis low_dose_ct state: "on" → "off"' in said
+    assert "nothing to change" in run("peers", "apply", site).stdout
+    (listed,) = json.loads(run("peers", "list", "--json").stdout)["analyses"]
+    assert (listed["name"], listed["state"], listed["reason"]) == ("low_dose_ct", "off", "new kernel")
+    assert "new kernel" in run("peers", "list").stdout
+    site.write_text(text, encoding="utf8")
+    assert 'analysis low_dose_ct state: "off" → "on"' in run("peers", "apply", site).stdout
+    *_, before, last = json.loads(run("audit", "--action", "config.peers_applied", "--json").stdout)
+    assert before["actor"] == last["actor"] == person()
+    assert 'analysis low_dose_ct reason: "" → "new kernel"' in before["detail"]["fields"]

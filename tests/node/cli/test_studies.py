@@ -7,11 +7,13 @@ import pytest
 from sqlalchemy import select
 
 from node.cli import words
-from node.db import views
+from node.db import views, work
 from node.db.lifecycle import JobState
 from node.db.session import Database
 from node.db.tables import DeliveryRow, JobRow, RevisionRow, RouteRow, StudyRow
-from seeded.rows import DELIVERED, INCOMPLETE, REFUSAL, RUNNING
+from node.jobs.site import apply_site
+from node.settings import Switch
+from seeded.rows import DELIVERED, INCOMPLETE, REFUSAL, RUNNING, SITE
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -221,3 +223,27 @@ def test_what_cannot_be_recorded_names_no_patient(run, seeded: Database, monkeyp
         assert DELIVERED in shown.stdout
         assert not [one for one in patients if one in shown.stdout]
         assert "the audit trail cannot be written now" in shown.stderr
+
+
+def test_what_a_trial_found_is_shown_here_and_done_again_once_it_is_on(run, seeded: Database) -> None:
+    found = {"findings": {"analyses": [{"name": "Lesion detection", "outcome": "done"}], "lesions": [{"score": 0.873}]}}
+    with seeded.write() as session:
+        revision = session.scalars(select(RevisionRow).filter_by(study_instance_uid=DELIVERED)).one()
+        (job,) = revision.jobs
+        job.outcome, job.reason = "on trial", "not shown"
+        revision.selection = [{**revision.selection[0], "withheld": "not shown"}]
+        work.add_finding(session, job.id, found)
+    shown = " ".join(run("study", DELIVERED).stdout.split())
+    assert "left out of the report: not shown" in shown
+    assert "Lesion detection done; possible lesions: 1 (scores 0.87)" in shown
+    assert "on trial: sent to nobody, kept in archive/results" in shown
+    (line,) = json.loads(run("study", DELIVERED, "--json").stdout)["revisions"][0]["jobs"]
+    assert line["kept"] == found
+    trial = Switch(name="low_dose_ct", state="shadow", reason="new version")
+    apply_site(seeded, SITE.model_copy(update={"switches": (trial,)}), actor="test")
+    refused = run("retry", "--withheld")
+    assert refused.exit_code == 1
+    assert "low_dose_ct is not in service: left as they are: 1 studies" in refused.stderr
+    apply_site(seeded, SITE, actor="test")
+    assert f"{DELIVERED}: revision 2 is opened" in run("retry", "--withheld").stdout
+    assert run("retry").exit_code == 2

@@ -4,11 +4,11 @@ from sqlalchemy import MetaData, delete, select, text
 from node.audit.chain import GENESIS
 from node.db import migrate, purging, readiness, trail
 from node.db.session import Database
-from node.db.tables import DeliveryRow, InstanceRow, PurgeRow, ResultRow, RevisionRow, StudyRow
+from node.db.tables import DeliveryRow, InstanceRow, JobRow, PurgeRow, ResultRow, RevisionRow, StudyRow, SwitchRow
 from node.errors import ConfigurationError
 from node.jobs.record import now
 from node.jobs.trail import verify
-from seeded.rows import DELIVERED, seed
+from seeded.rows import DELIVERED, T0, seed
 
 
 def test_migrated_database_and_rows_agree(database: Database) -> None:
@@ -130,3 +130,18 @@ def test_there_is_no_way_back_while_a_study_is_held(database: Database) -> None:
     migrate.downgrade(database, "0005")
     migrate.upgrade(database)
     assert migrate.drift(database) == []
+
+
+def test_there_is_no_way_back_while_an_analysis_is_not_in_service(database: Database) -> None:
+    seed(database)
+    with database.write() as session:
+        session.add(SwitchRow(analysis="low_dose_ct", state="shadow", reason="trial", since=T0))
+        session.scalars(select(JobRow).where(JobRow.outcome == "processed")).first().outcome = "on trial"
+    with pytest.raises(ConfigurationError, match="low_dose_ct is not in service"):
+        migrate.downgrade(database, "0006")
+    with database.write() as session:
+        session.execute(delete(SwitchRow))
+    migrate.downgrade(database, "0006")
+    migrate.upgrade(database)
+    with database.read() as session:
+        assert session.scalars(select(JobRow.state).where(JobRow.outcome == "on trial")).one() == "failed"

@@ -126,6 +126,9 @@ class House:
 
     def document(self, revision: int) -> Any:
         [at] = self.rows(RevisionRow, number=revision)
+        return self.document_of(at)
+
+    def document_of(self, at: RevisionRow) -> Any:
         [row] = [row for row in self.rows(ResultRow, revision_id=at.id, kind="sr") if not row.fallback]
         return pydicom.dcmread(io.BytesIO(self.archive.path(row.path).read_bytes()))
 

@@ -8,8 +8,10 @@ from node.archive import Archive
 from node.db import migrate, receiving
 from node.db.lifecycle import JobState, RevisionState
 from node.db.tables import JobRow, RevisionRow
+from node.jobs.site import apply_site
+from node.settings import Switch
 from node.web import health
-from seeded.rows import RECEIVING, RUNNING
+from seeded.rows import RECEIVING, RUNNING, SITE
 
 
 def readiness(site) -> tuple[int, dict[str, str]]:
@@ -19,6 +21,18 @@ def readiness(site) -> tuple[int, dict[str, str]]:
 
 def test_a_node_whose_parts_all_answer_is_ready(site) -> None:
     assert readiness(site) == (200, dict.fromkeys(("database", "broker", "receiver", "archive"), "ok"))
+
+
+def test_an_analysis_that_is_not_in_service_is_named_without_its_reason_and_the_node_is_ready(site) -> None:
+    off = Switch(name="low_dose_ct", state="off", reason="a reason of the house")
+    apply_site(site.database, SITE.model_copy(update={"switches": (off,)}), actor="test")
+    answer = site.client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["analyses"]["low_dose_ct"].startswith("switched off since 20")
+    assert "of the house" not in answer.text
+    assert (
+        'pacsnode_analysis_not_in_service{analysis="low_dose_ct",state="off"} 1.0' in site.client.get("/metrics").text
+    )
 
 
 def test_a_broker_that_is_away_is_named_without_its_address(site) -> None:

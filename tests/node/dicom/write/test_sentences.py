@@ -262,3 +262,14 @@ def test_cautions_of_a_series_come_before_its_numbers(ct_run: Any) -> None:
         next(k for k, text in enumerate(said) if text.startswith(word)) for word in ("Read", "Image noise")
     )
     assert caution < noise
+
+
+def test_what_is_not_in_service_is_no_failure_and_no_search_that_found_nothing() -> None:
+    off = _entry(outcome="withheld", reason="The analysis low_dose_ct is switched off by this site: new kernel.")
+    concluded = sentences.conclusion(StudyEntry((off, replace(off, series_instance_uid="1.3"))))
+    assert concluded == [off.reason, "This report says nothing about findings."]
+    assert sentences.is_warning(concluded[0])
+    assert sentences.of_series(off, ())[0].endswith(f"Not reported. {off.reason}")
+    search = Findings("p", "1", (Analysis("lesion detection", "done", looks_for="nodules"),))
+    beside = StudyEntry((replace(off, number=9), _entry(findings=search)))
+    assert any("found nothing in series 3" in sentence for sentence in sentences.conclusion(beside))
