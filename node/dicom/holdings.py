@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from node.dicom.association import associate
 from node.dicom.elements import integer, text, texts, valid_uid
-from node.dicom.negotiation import STUDY_ROOT_FIND, UNCOMPRESSED
-from node.dicom.query import find
+from node.dicom.query import find, finding, objects_of
 from node.errors import NodeError, PeerBusy, PeerRefused
 from node.settings import Peer, Settings
 
@@ -66,7 +63,7 @@ def find_studies(
     raises  NoCommonContext where the peer offers no C-FIND; Transient, Permanent
     """
     found: Studies = {}
-    with _finding(settings, peer) as association:
+    with finding(settings, peer, patience_s=PATIENCE_S) as association:
         for patient_id in patient_ids:
 
             def ask(dates: str, patient_id: str = patient_id) -> Answer:
@@ -140,7 +137,7 @@ def find_series(
     in_parts    modalities to ask for one by one where the peer does not give all series at once
     raises      NoCommonContext where the peer offers no C-FIND; Transient, Permanent
     """
-    with _finding(settings, peer) as association:
+    with finding(settings, peer, patience_s=PATIENCE_S) as association:
         try:
             found = _series_of(association, peer, study_instance_uid, "")
         except (PeerBusy, PeerRefused):
@@ -172,19 +169,5 @@ def find_objects(settings: Settings, peer: Peer, study_instance_uid: str, series
 
     raises   NoCommonContext where the peer offers no C-FIND; Transient, Permanent
     """
-    keys = Dataset()
-    keys.QueryRetrieveLevel = "IMAGE"
-    keys.StudyInstanceUID = study_instance_uid
-    keys.SeriesInstanceUID = series_instance_uid
-    keys.SOPInstanceUID = ""
-    keys.SOPClassUID = ""
-    with _finding(settings, peer) as association:
-        matches = [(text(match, 0x00080018), text(match, 0x00080016)) for match in find(association, peer, keys)]
-    return {uid: kind for uid, kind in matches if valid_uid(uid)}
-
-
-@contextmanager
-def _finding(settings: Settings, peer: Peer) -> Iterator[Any]:
-    with associate(settings, peer, [(STUDY_ROOT_FIND, UNCOMPRESSED)]) as association:
-        association.dimse_timeout = max(settings.dimse_timeout_s, PATIENCE_S)
-        yield association
+    with finding(settings, peer, patience_s=PATIENCE_S) as association:
+        return objects_of(association, peer, study_instance_uid, series_instance_uid, with_class=True)

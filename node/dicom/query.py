@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from pydicom.uid import (
 
 from node.dicom import status
 from node.dicom.association import Broken, associate
+from node.dicom.elements import text, valid_uid
 from node.dicom.fragments import Malformed
 from node.dicom.negotiation import STORAGE_COMMITMENT, STUDY_ROOT_FIND, UNCOMPRESSED, VERIFICATION
 from node.errors import NoCommonContext
@@ -94,19 +96,44 @@ def find_instances(
     raises  NoCommonContext where the peer does not offer it; Transient, Permanent
     source  PS3.4 C.4.1, C.6.2
     """
-    found: set[str] = set()
+    with finding(settings, peer) as association:
+        return {
+            sop_instance_uid
+            for series_instance_uid in series_instance_uids
+            for sop_instance_uid in objects_of(association, peer, study_instance_uid, series_instance_uid)
+        }
+
+
+@contextmanager
+def finding(settings: Settings, peer: Peer, *, patience_s: float = 0.0) -> Iterator[Any]:
+    """An association for C-FIND that waits for each answer as long as any other does, and at least `patience_s`.
+
+    raises  NoCommonContext where the peer does not offer it; Transient, Permanent
+    """
     try:
         with associate(settings, peer, [(STUDY_ROOT_FIND, UNCOMPRESSED)]) as association:
-            for series_instance_uid in series_instance_uids:
-                keys = Dataset()
-                keys.QueryRetrieveLevel = "IMAGE"
-                keys.StudyInstanceUID = study_instance_uid
-                keys.SeriesInstanceUID = series_instance_uid
-                keys.SOPInstanceUID = ""
-                found.update(str(match.get("SOPInstanceUID") or "") for match in find(association, peer, keys))
+            association.dimse_timeout = max(settings.dimse_timeout_s, patience_s)
+            yield association
     except NoCommonContext as exc:
         raise NoCommonContext(f"{peer.aet} does not offer C-FIND by study root") from exc
-    return found - {""}
+
+
+def objects_of(
+    association: Any, peer: Peer, study_instance_uid: str, series_instance_uid: str, *, with_class: bool = False
+) -> dict[str, str]:
+    """SOP Instance UID → SOP Class UID of a series' objects; "" where it is not asked for, or the peer does not tell.
+
+    raises  as `find`
+    """
+    keys = Dataset()
+    keys.QueryRetrieveLevel = "IMAGE"
+    keys.StudyInstanceUID = study_instance_uid
+    keys.SeriesInstanceUID = series_instance_uid
+    keys.SOPInstanceUID = ""
+    if with_class:
+        keys.SOPClassUID = ""
+    found = {text(match, 0x00080018): text(match, 0x00080016) for match in find(association, peer, keys)}
+    return {sop_instance_uid: kind for sop_instance_uid, kind in found.items() if valid_uid(sop_instance_uid)}
 
 
 def _echo(association: Any, peer: Peer) -> float:
