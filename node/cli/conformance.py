@@ -54,13 +54,15 @@ class Statement:
 
 @dataclass(frozen=True)
 class Site:
-    """Who this site's node knows."""
+    """Who this site's node knows, and what it does."""
 
     aet: str
     port: int
     tls_port: int | None
     peers: Sequence[Peer]
     routes: Sequence[Route]
+    not_on: Mapping[str, str]
+    """Analyses that are not in service, with their state."""
 
 
 def register(app: typer.Typer) -> None:
@@ -158,10 +160,17 @@ def _table_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def _site(ctx: typer.Context, settings: Settings) -> Site:
-    from node.db import peers
+    from node.db import peers, switches
 
     with open_database(ctx).read() as session:
-        return Site(settings.aet, settings.port, settings.tls_port, peers.peers(session), peers.routes(session))
+        return Site(
+            aet=settings.aet,
+            port=settings.port,
+            tls_port=settings.tls_port,
+            peers=peers.peers(session),
+            routes=peers.routes(session),
+            not_on={name: row.state for name, row in switches.not_on(session).items()},
+        )
 
 
 def _syslog() -> Mapping[str, str]:

@@ -137,6 +137,10 @@ def _site(site: Site) -> str:
         "Routes:",
         table(("of what this peer sends", "results go to", "analyses"), map(_route, site.routes)),
     ]
+    if site.not_on:
+        parts.append(
+            f"Analyses not in service: {', '.join(f'{name} ({state})' for name, state in site.not_on.items())}."
+        )
     return "\n\n".join(parts) + "\n\n"
 
 

@@ -264,9 +264,7 @@ def _taken() -> tuple[Answer, ...]:
     return (
         Answer(codes(lambda code: code == status.SUCCESS), "Done; of a result, proof that it is stored is asked for"),
         Answer(codes(status.is_warning), "The same, with the warning on record; a duplicate is our own object"),
-        Answer(
-            codes(is_(PeerBusy)), "Tried again, each time later; of a result, at most delivery_attempts times"
-        ),
+        Answer(codes(is_(PeerBusy)), "Tried again, each time later; of a result, at most delivery_attempts times"),
         Answer("every other", "Refused for good: of a result a dead letter, which only a person has sent again"),
     )
 

@@ -87,6 +87,16 @@ def test_with_a_home_it_tells_of_this_site(run, seeded: Database, monkeypatch: p
     assert found["site"]["routes"] == listed["routes"]
 
 
+def test_an_analysis_that_is_off_at_this_site_is_named(run, seeded: Database, tmp_path: Path) -> None:
+    assert "not in service" not in run("conformance").stdout
+    site = tmp_path / "site.toml"
+    site.write_text(
+        '[[analysis]]\nname = "chest_xray"\nstate = "off"\nreason = "to be accepted first"\n', encoding="utf8"
+    )
+    assert run("peers", "apply", site).exit_code == 0
+    assert "Analyses not in service: chest_xray (off)." in run("conformance").stdout
+
+
 def test_without_a_home_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACSNODE_AET", "OURNODE")
     assert "OURNODE" not in statement()
