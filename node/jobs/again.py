@@ -102,8 +102,8 @@ def _unreported(session: Session, revision: RevisionRow, actor: str) -> Again:
 def _reported(session: Session, revision: RevisionRow, settings: Settings, actor: str) -> Again:
     jobs = work.jobs_of(session, revision.id)
     left_out, still = _left_out(session, revision)
-    failed = list({job.id: job for job in [*_failed_analyses(jobs), *left_out]}.values())
-    failed = [job for job in failed if job.pipeline not in still]
+    broken = [job for job in _failed_analyses(jobs) if switches.is_off(session, job.pipeline) is None]
+    failed = list({job.id: job for job in [*broken, *left_out]}.values())
     is_bare = any(leaves_findings_out(settings, job) for job in jobs)
     here = [job for job in failed if job.series_instance_uid not in _purged(session, revision, failed)]
     if here or (is_bare and revision.study.purged_at is None):

@@ -244,6 +244,23 @@ def test_whatever_a_trial_came_to_the_reader_reads_the_same(house: Ward, what: s
     assert house.rows(FindingRow)
 
 
+def test_what_broke_on_trial_is_tried_again_on_trial(house: Ward) -> None:
+    def broken(*_given: object) -> Findings:
+        raise ModelError("torn")
+
+    house.switch("shadow")
+    house.find = broken
+    house.send(image())
+    while not any(row.state == "reported" for row in house.rows(RevisionRow)):
+        house.report()
+    house.find = finds
+    assert [one.pipeline for one in house.retry().queued] == ["low_dose_ct", "report"]
+    house.report()
+    assert house.rows(FindingRow)
+    assert ON_TRIAL in house.said(2)
+    assert house.on_its_way(2) == ["sr"]
+
+
 @pytest.mark.parametrize(("state", "sentence"), [("off", OFF), ("shadow", ON_TRIAL)])
 def test_switched_between_run_and_report_the_report_goes_by_what_stands_when_it_is_written(
     house: Ward, state: str, sentence: str
