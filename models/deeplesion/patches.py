@@ -19,7 +19,7 @@ from models.deeplesion.backbone import Residual
 from models.deeplesion.boxes import roi_align, with_image
 from models.deeplesion.config import SPACING_MM, NetworkConfig
 from models.deeplesion.fusion import levels_of
-from models.deeplesion.mining import Patches
+from models.deeplesion.mined import Patches
 from models.deeplesion.network import Detector, HuWindows
 from models.deeplesion.samples import load_sample
 from models.deeplesion.table import Split

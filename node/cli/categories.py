@@ -48,7 +48,8 @@ def train_categories(
     """
     import torch
 
-    from models.deeplesion.mining import MiningConfig, Round, mine, save_mined, shuffled
+    from models.deeplesion.mined import MiningConfig, Round, save_mined
+    from models.deeplesion.mining import mine, shuffled
     from models.deeplesion.patches import DetectorFeatures, PatchNet, patches_of_samples, relabel, with_lesions
     from models.deeplesion.samples import close
     from models.deeplesion.table import Split

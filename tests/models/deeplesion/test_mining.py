@@ -8,21 +8,8 @@ import torch
 
 from models.contract import ModelError
 from models.deeplesion.clustering import Labels, by_size, mutual_information
-from models.deeplesion.mining import (
-    MIXED,
-    REPORT,
-    STATE,
-    TABLE,
-    Mined,
-    MiningConfig,
-    Patches,
-    Round,
-    load_mined,
-    mine,
-    names_of_clusters,
-    save_mined,
-    shuffled,
-)
+from models.deeplesion.mined import REPORT, STATE, TABLE, Mined, MiningConfig, Patches, Round, load_mined, save_mined
+from models.deeplesion.mining import MIXED, mine, names_of_clusters, shuffled
 from models.deeplesion.patches import PatchNet
 from models.deeplesion.table import LesionType, Split
 
