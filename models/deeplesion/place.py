@@ -169,7 +169,11 @@ def _thin(reaching: BoolArray, image: FloatArray) -> BoolArray:
 
 
 def _lungs(inside: BoolArray, image: FloatArray, voxel_ml: float) -> BoolArray:
-    """Large pieces of air in the body that are denser than gas."""
+    """Large pieces of air in the body that are denser than gas.
+
+    Not `find_lungs` of the simulation, which wants whole lungs to plant in, on a finer grid and without airways, and
+    so leaves out what the edge of the image cuts: here that counts, and all limits are others.
+    """
     pieces, count = label(inside)
     chosen = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_ml >= LEAST_LUNG_ML
     chosen &= _mostly(image > LUNG_HU[0], pieces, count)
