@@ -1,10 +1,11 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv.
 #   make demo                 a phantom study through the embedded node (STUDY=folder for your own)
-#   make test                 all tests (ARGS='-k intake -x' goes to pytest)
+#   make test                 all tests (ARGS='-k intake -x' goes to pytest; WORKERS=3 where cores are idle while tests wait)
 #   make test-full            the system tests with whole studies instead of a part of each
 #   make lint  make bench  make setup  make clean
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # The environment is made anew when pyproject.toml changes, and only then.
@@ -32,7 +33,7 @@ demo: setup
 	$(BIN)/pacsnode demo $(if $(STUDY),--study '$(STUDY)') $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-full: setup
 	$(BIN)/python -m pytest tests/system --full $(ARGS)
