@@ -172,7 +172,8 @@ class Settings(BaseSettings):
     clock_interval_s: Seconds = 1.0
     """How often is looked for what is due."""
     overdue_s: Seconds = 3600.0
-    """Work that waits for longer is a fault for `pacsnode check` and /workz. Longer than the queue on a busy day."""
+    """Work that waits for longer is a fault for `pacsnode check` and /workz. Longer than the queue on a busy day.
+    Routine work that has waited for half of it gets every fourth turn, whatever urgent work there is."""
 
     # deliver
     retry_first_s: Seconds = 5.0

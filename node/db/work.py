@@ -16,6 +16,8 @@ REPORT = "report"
 """The pipeline name of the job that writes the report of a revision."""
 FAILED_IN_PART = "failed in part"
 """The outcome of an analysis that is done, and that broke on some of its images."""
+URGENT_IN_A_ROW = 3
+"""Jobs, while routine ones have waited for long."""
 
 
 def add_job(session: Session, row: JobRow) -> bool:
@@ -44,13 +46,25 @@ def _due(now: dt.datetime) -> Select[JobRow]:
     )
 
 
-def claim(session: Session, *, worker: str, now: dt.datetime, lease_until: dt.datetime) -> JobRow | None:
+def claim(
+    session: Session,
+    *,
+    worker: str,
+    now: dt.datetime,
+    lease_until: dt.datetime,
+    waiting_since: dt.datetime | None = None,
+) -> JobRow | None:
     """The most urgent, then oldest, queued job, now ours; None where there is none.
 
     Two workers may choose the same one; the UPDATE's row count says who has it.
+
+    waiting_since   a routine job that was queued before this takes the turn after `URGENT_IN_A_ROW` urgent ones
     """
+    urgency = JobRow.urgent.desc()
+    if waiting_since is not None and _routine_has_waited(session, now, waiting_since):
+        urgency = JobRow.urgent.asc()
     for candidate in session.scalars(
-        _due(now).order_by(JobRow.urgent.desc(), JobRow.queued_at, JobRow.id).limit(8).with_for_update(skip_locked=True)
+        _due(now).order_by(urgency, JobRow.queued_at, JobRow.id).limit(8).with_for_update(skip_locked=True)
     ).all():
         done = session.execute(
             update(JobRow)
@@ -70,6 +84,18 @@ def claim(session: Session, *, worker: str, now: dt.datetime, lease_until: dt.da
         if done.rowcount:  # type: ignore[attr-defined]
             return candidate
     return None
+
+
+def _routine_has_waited(session: Session, now: dt.datetime, since: dt.datetime) -> bool:
+    """Whether a routine job waits since before then, and those begun of late were all urgent."""
+    waits = _due(now).where(JobRow.urgent.is_(False), JobRow.queued_at < since).limit(1)
+    if session.scalars(waits).first() is None:
+        return False
+    begun = (
+        select(JobRow.urgent).where(JobRow.started_at.is_not(None)).order_by(JobRow.started_at.desc(), JobRow.id.desc())
+    )
+    late = session.scalars(begun.limit(URGENT_IN_A_ROW)).all()
+    return len(late) == URGENT_IN_A_ROW and all(late)
 
 
 def _mine(job_id: int, attempt: int) -> Any:

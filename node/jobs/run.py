@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 _MOST_HICCUP = dt.timedelta(days=1)
 """A file that cannot be read for longer is taken for lost, and the reader is told. One that is known to be, at once."""
+ROUTINE_SHARE = 0.5
+"""Of `overdue_s`: a routine job that has waited for so long gets turns between urgent ones."""
 _LEAST_BARE = 2
 """The attempt from which on a report may leave findings out, where analyses have one attempt only."""
 
@@ -166,9 +168,10 @@ class Worker:
     def _claim(self) -> Attempt | None:
         """Analyses that are switched off end here, one after another: those behind them do not wait for that."""
         while True:
-            until = now() + dt.timedelta(seconds=self._settings.lease_s)
+            at, wait_s = now(), self._settings.overdue_s * ROUTINE_SHARE
+            until, since = at + dt.timedelta(seconds=self._settings.lease_s), at - dt.timedelta(seconds=wait_s)
             with self._database.write() as session:
-                job = work.claim(session, worker=self._actor, now=now(), lease_until=until)
+                job = work.claim(session, worker=self._actor, now=at, lease_until=until, waiting_since=since)
                 if job is None:
                     return None
                 revision = receiving.revision(session, job.revision_id)

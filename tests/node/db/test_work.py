@@ -70,6 +70,22 @@ def test_stat_is_next_behind_800_routine_studies(database: Database, revision_id
     assert following.series_instance_uid == "1", "and routine goes on where it was"
 
 
+def test_routine_that_has_waited_is_not_starved_by_an_endless_row_of_stat(database: Database, revision_id: int) -> None:
+    waited, later = (add(database, revision_id, f"routine {number}", minutes=number) for number in (0, 1))
+    fresh = add(database, revision_id, "fresh", minutes=50)
+    stat = [add(database, revision_id, f"stat {number}", urgent=True, minutes=59) for number in range(8)]
+
+    def claimed(minute: int) -> int:
+        at = NOW + dt.timedelta(minutes=60, seconds=minute)
+        since = at - dt.timedelta(minutes=30)
+        with database.write() as session:
+            job = work.claim(session, worker="w", now=at, lease_until=LATER, waiting_since=since)
+        assert job is not None
+        return job.id
+
+    assert [claimed(number) for number in range(11)] == [*stat[:3], waited, *stat[3:6], later, *stat[6:], fresh]
+
+
 def test_eight_workers_never_claim_one_job_twice(database: Database, revision_id: int) -> None:
     ids = [add(database, revision_id, str(number)) for number in range(12)]
     claimed: list[int] = []
