@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.lidnet import detectability
 from models.lidnet.detectability import phantom_inserts, simulated_discs
 from models.lidnet.network import build
 from models.lidnet.run import prepare
@@ -19,7 +20,8 @@ def idle(small):
     return prepare(build(small.network), torch.device("cpu"), half=False)
 
 
-def test_doing_nothing_keeps_contrast_and_detectability(idle):
+def test_doing_nothing_keeps_contrast_and_detectability(idle, monkeypatch):
+    monkeypatch.setattr(detectability, "VIEWS", 160)
     table = simulated_discs(idle, fractions=(0.25,), pairs=80)
     before, after = table.rows[0], table.rows[1]
     assert before.values == after.values
