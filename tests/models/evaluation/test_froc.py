@@ -10,21 +10,10 @@ from models.contract import ModelError
 from models.evaluation.froc import RATES, Bootstrap, Tally, accuracy_measures, froc_measures, pooled
 from models.evaluation.matching import NEVER, Outcome, Reading, iou, match, match_centres
 
-A = (0.0, 0.0, 9.0, 9.0)
-B = (50.0, 50.0, 59.0, 59.0)
+from .readings import A, B, reading
+
 NOWHERE = (200.0, 200.0, 209.0, 209.0)
 ELSEWHERE = (300.0, 200.0, 309.0, 209.0)
-
-
-def reading(
-    truth: list[tuple[float, ...]], found: list[tuple[tuple[float, ...], float]], patient: str = "p"
-) -> Reading:
-    return Reading(
-        patient,
-        np.array(truth, float).reshape(-1, 4),
-        np.array([box for box, _ in found], float).reshape(-1, 4),
-        np.array([score for _, score in found], float),
-    )
 
 
 def tally(*readings: Reading) -> Tally:

@@ -336,18 +336,20 @@ def test_certificates_that_end_stop_it_and_renewed_ones_are_taken_up(
         assert numbers(there) == [1]
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_what_breaks_in_the_feed_is_told_once_and_does_not_end_it(
-    settings: Settings,
-    database: Database,
-    there: Receiver,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def hasty(settings: Settings, database: Database, there: Receiver, monkeypatch: pytest.MonkeyPatch) -> Feed:
+    """It waits for hardly anything."""
     monkeypatch.setattr(feeding, "_LONGEST_WAIT_S", 0.01)
     monkeypatch.setattr(feeding, "_LOOK_S", 0.01)
+    return feed_to(settings, database, there.port)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_what_breaks_in_the_feed_is_told_once_and_does_not_end_it(
+    hasty: Feed, database: Database, there: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     note(database, 1)
-    feed, stop, tries = feed_to(settings, database, there.port), threading.Event(), [0]
+    feed, stop, tries = hasty, threading.Event(), [0]
     whole = feed.tell_more
 
     def flawed() -> bool:
@@ -366,14 +368,9 @@ def test_what_breaks_in_the_feed_is_told_once_and_does_not_end_it(
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_database_that_is_away_is_a_line_and_no_traceback(
-    settings: Settings,
-    database: Database,
-    there: Receiver,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    hasty: Feed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeding, "_LONGEST_WAIT_S", 0.01)
-    feed, stop, tries = feed_to(settings, database, there.port), threading.Event(), []
+    feed, stop, tries = hasty, threading.Event(), []
 
     def away() -> bool:
         tries.append(1)
