@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.contract import ModelError
-from models.deeplesion.config import DeepLesionConfig, NetworkConfig
+from models.deeplesion.config import DataConfig, DeepLesionConfig, NetworkConfig
 from models.deeplesion.network import Detections
 from models.deeplesion.network import build as build_detector
 from models.evaluation.bootstrap import Interval
@@ -30,7 +30,8 @@ DETECTOR = DeepLesionConfig(
         head_widths=(16, 16),
         mask_width=16,
         anchor_sides=((16.0,), (32.0,)),
-    )
+    ),
+    data=DataConfig(shape_zyx=(8, 240, 240), pixels_mm=(1.3, 1.4), steps_mm=(2.5,)),
 )
 NO_BOX, NO_CATEGORY = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 TINY = JointConfig(families=("anthropomorphic-chest",), cases=2, slices_per_case=2, views=64)
@@ -123,7 +124,8 @@ def test_a_square_is_cut_around_the_first_lesion_with_its_truth(files) -> None:
 
 
 def test_a_square_without_lesions_lies_on_the_patient(files) -> None:
-    healthy = replace(load_joint(files[0]), boxes=NO_BOX, category=NO_CATEGORY, ignore=NO_BOX)
+    sample = load_joint(files[0])
+    healthy = replace(sample, labels=0 * sample.labels, boxes=NO_BOX, category=NO_CATEGORY, ignore=NO_BOX)
     assert healthy.square(96).body.mean() > 0.5
 
 
