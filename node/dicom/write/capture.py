@@ -124,17 +124,7 @@ def capture(pixels: NDArray[np.uint8], which: Page, header: Any, stamp: Stamp) -
     ds.SecondaryCaptureDeviceSoftwareVersions = ds.SoftwareVersions
     ds.ImageComments = plain(stamp.note)
     _add_picture(ds, pixels, which)
-    return Produced(
-        kind="sc",
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=which.sop_instance_uid,
-        series_instance_uid=which.series_instance_uid,
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        data=headers.encode(ds),
-        label=which.label,
-        group=which.group,
-        fallback=which.fallback,
-    )
+    return headers.produced(ds, "sc", label=which.label, group=which.group, fallback=which.fallback)
 
 
 def _add_picture(ds: Any, pixels: NDArray[np.uint8], which: Page) -> None:

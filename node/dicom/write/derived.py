@@ -292,13 +292,9 @@ def _add_series(ds: Any, header: Any, image: Image, stamp: Stamp, *, origin: uid
 
 
 def _produced(ds: Any, image: Image, findings: Findings, place: str) -> Produced:
-    return Produced(
-        kind="derived",
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=str(ds.SOPInstanceUID),
-        series_instance_uid=str(ds.SeriesInstanceUID),
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        data=headers.encode(ds),
+    return headers.produced(
+        ds,
+        "derived",
         label=f"AI {image.kind} {place}".strip(),
         group=f"{findings.pipeline}/{image.kind}/{ds.SOPInstanceUID}",
     )

@@ -22,7 +22,7 @@ from models.contract import ModelIdentity
 from node.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, device_uid
 from node.dicom.write import codes
 from node.dicom.write.charset import choose_character_set, plain
-from node.dicom.write.objects import Stamp
+from node.dicom.write.objects import Produced, Stamp
 from node.dicom.write.tables import is_unpaired, optional_modules_of
 from node.settings import MANUFACTURER, MODEL_NAME, VERSION
 
@@ -188,6 +188,21 @@ def encode(ds: Any) -> bytes:
     with disable_value_validation():
         pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def produced(ds: Any, kind: str, *, label: str, group: str, fallback: int = 0) -> Produced:
+    """The finished data set as an object to be kept and sent; label, group and fallback as `Produced` has them."""
+    return Produced(
+        kind=kind,
+        sop_class_uid=str(ds.SOPClassUID),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        transfer_syntax_uid=str(ExplicitVRLittleEndian),
+        data=encode(ds),
+        label=label,
+        group=group,
+        fallback=fallback,
+    )
 
 
 def content_bytes(ds: Any) -> bytes:

@@ -65,15 +65,8 @@ def _state(
     ds = _dressed(built, header, findings, stamp)
     _set_values(ds, marked, source)
     _show_whole(ds, source.frame(marked[0][2]))
-    return Produced(
-        kind="gsps",
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=str(ds.SOPInstanceUID),
-        series_instance_uid=str(ds.SeriesInstanceUID),
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        data=headers.encode(ds),
-        label=f"AI lesion axes ({len(marked)})",
-        group=f"{findings.pipeline}/gsps/{ds.SOPInstanceUID}",
+    return headers.produced(
+        ds, "gsps", label=f"AI lesion axes ({len(marked)})", group=f"{findings.pipeline}/gsps/{ds.SOPInstanceUID}"
     )
 
 

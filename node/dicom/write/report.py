@@ -194,16 +194,8 @@ def _add_document_modules(ds: Any, study: StudyEntry, stamp: Stamp, *, series_ui
 
 
 def _produced(ds: Any, kind: str, fallback: int) -> Produced:
-    return Produced(
-        kind=kind,
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=str(ds.SOPInstanceUID),
-        series_instance_uid=str(ds.SeriesInstanceUID),
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        data=headers.encode(ds),
-        label="AI report" if kind == "sr" else "AI report (text)",
-        group=GROUP,
-        fallback=fallback,
+    return headers.produced(
+        ds, kind, label="AI report" if kind == "sr" else "AI report (text)", group=GROUP, fallback=fallback
     )
 
 

@@ -204,13 +204,9 @@ def _set_step(ds: Any, volume: Volume) -> None:
 
 
 def _produced(ds: Any, findings: Findings, source: SeriesSource) -> Produced:
-    return Produced(
-        kind="seg",
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=str(ds.SOPInstanceUID),
-        series_instance_uid=str(ds.SeriesInstanceUID),
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        data=headers.encode(ds),
+    return headers.produced(
+        ds,
+        "seg",
         label=f"AI lesions ({len(findings.lesions)})",
         group=f"{findings.pipeline}/seg/{source.series_instance_uid}",
     )
