@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from node.cli.learning import arm_files, filled, in_words, progress_bar, tell
+from node.cli.learning import arm_files, facts_of, filled, in_words, progress_bar, tell
 from node.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ def evaluate_deeplesion(
         --arm single=./single2/weights.safetensors --out ./arms
     pacsnode evaluate deeplesion --data ./run1/samples --denoised --scans 10 --out ./shipped
     """
+    from models.deeplesion.model import MODEL
+    from models.deeplesion.train import FACTS
     from models.evaluation.froc import Bootstrap
     from models.evaluation.table import Measured
 
@@ -77,7 +78,7 @@ def evaluate_deeplesion(
     asked = _Asked(trainings, Bootstrap(draws, seed), seed, scans, denoised=denoised, timed=timed)
     with in_words(), progress_bar() as progress:
         evaluation, tables = _measured(data, {name: network_of(path) for name, path in files.items()}, asked, progress)
-    tell(Measured(_sha256(weights), _facts(weights), tuple(tables)), out, as_json=as_json)
+    tell(Measured(_sha256(weights), facts_of(weights, MODEL, FACTS), tuple(tables)), out, as_json=as_json)
     (out / "froc.json").write_text(evaluation.curves_json(), encoding="utf8")
     draw(evaluation, trainings, out / "froc.png")
 
@@ -224,15 +225,3 @@ def _sha256(weights: Path | None) -> str:
     from models.deeplesion.model import MODEL
 
     return MODEL.card().sha256 if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
-
-
-def _facts(weights: Path | None) -> Mapping[str, object]:
-    """What the weights were made of, as far as that is on record."""
-    from models.deeplesion.model import MODEL
-    from models.deeplesion.train import FACTS
-
-    if weights is None:
-        return MODEL.card().training_data
-    path = weights.with_name(FACTS)
-    found: Mapping[str, object] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
-    return found

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from node.cli.intervals import draw_intervals
-from node.cli.learning import Report, filled, in_words, progress_bar, tell
+from node.cli.learning import Report, facts_of, filled, in_words, progress_bar, tell
 from node.cli.training_lidnet import DATA, HOLD_OUT, OUT, config_of, prepared
 from node.errors import ConfigurationError
 
@@ -60,8 +58,10 @@ def evaluate_lidnet(
     pacsnode evaluate lidnet --data ./run1/slices --weights ./run1/weights.safetensors --out ./run1
     """
     from models.evaluation.table import Measured
+    from models.lidnet import MODEL
     from models.lidnet.evaluate import EvaluationConfig, most_changed
     from models.lidnet.speed import speed
+    from models.lidnet.train import FACTS
 
     slices = prepared(data, out)
     config = config_of(slices, hold_out)
@@ -76,7 +76,7 @@ def evaluate_lidnet(
         shown = most_changed(network, slices, config, what=what, seed=seed)
         progress("figure", 2, 2)
     tables = (*on_patients, *on_phantoms, timed)
-    measured = Measured(sha256, _facts(weights), tables)
+    measured = Measured(sha256, facts_of(weights, MODEL, FACTS), tables)
     tell(measured, out, as_json=as_json)
     draw(shown, out / "slice.png")
     if gains.rows:
@@ -120,18 +120,6 @@ def _on_phantoms(network: PluggedIn, inserts: Path | None, *, pairs: int, seed: 
             tables.append(phantom_inserts(network, arrays))
     report("edges and noise", 1, 2)
     return [*tables, *spectra(network, seed=seed)]
-
-
-def _facts(weights: Path | None) -> Mapping[str, object]:
-    """What the weights were made of, as far as that is on record."""
-    from models.lidnet import MODEL
-    from models.lidnet.train import FACTS
-
-    if weights is None:
-        return MODEL.card().training_data
-    path = weights.with_name(FACTS)
-    found: Mapping[str, object] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
-    return found
 
 
 def network_of(weights: Path | None, config: LidnetConfig) -> tuple[PluggedIn, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from node.errors import ConfigurationError, Transient
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.catalogue import Model
     from models.evaluation.table import Measured
 
 Network = TypeVar("Network", bound="nn.Module")
@@ -92,6 +94,15 @@ def tell(measured: Measured, out: Path, *, as_json: bool) -> None:
     typer.echo(measured.json() if as_json else measured.markdown())
     write_whole(measured.markdown().encode("utf8"), out / "evaluation.md")
     write_whole(measured.json().encode("utf8"), out / "evaluation.json")
+
+
+def facts_of(weights: Path | None, shipped: Model[Any, Any], beside: str) -> Mapping[str, object]:
+    """What weights were made of, as far as that is on record in the file `beside` them; None: those that ship."""
+    if weights is None:
+        return shipped.card().training_data
+    path = weights.with_name(beside)
+    found: Mapping[str, object] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    return found
 
 
 def trainings_by_arm(said: Sequence[str], first: Mapping[str, Path]) -> dict[str, list[Path]]:
