@@ -306,6 +306,8 @@ class Peer(BaseModel):
     """"auto" asks for storage commitment where the peer offers it, else verifies by query; "never" only queries."""
     takes: tuple[Literal["sr", "sr-text", "seg", "gsps", "sc", "derived"], ...] = ("sr", "seg", "sc", "derived")
     """Kinds of results it is given; a kind that it lacks falls back as ARCHITECTURE.md says."""
+    reconcile: bool = False
+    """Whether results go to it with patient and order as it has them by then (C-FIND), not as they were received."""
     priority: Literal["stat", "routine"] = "routine"
     """Of studies that it sends without saying so themselves."""
     completion: Completion = Completion()

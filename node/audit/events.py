@@ -41,6 +41,8 @@ class Action(StrEnum):
     DELIVERY_DEAD = "delivery.dead"
     DELIVERY_RECALLED = "delivery.recalled"
     DELIVERY_RESENT = "delivery.resent"
+    DELIVERY_RECONCILED = "delivery.reconciled"
+    DELIVERY_UNRECONCILED = "delivery.unreconciled"
     STUDY_PURGED = "study.purged"
     STUDY_FILES_DELETED = "study.files_deleted"
     STUDY_HELD = "study.held"

@@ -30,6 +30,7 @@ UNTOLD = frozenset(
         Action.JOB_WITHHELD,
         Action.DELIVERY_RECALLED,
         Action.DELIVERY_COMMITTED,
+        Action.DELIVERY_UNRECONCILED,
         Action.PEER_BREAKER_OPENED,
     }
 )

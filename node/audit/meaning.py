@@ -265,7 +265,7 @@ def _used(teller: Teller, told: Told) -> list[Message]:
 
 
 def _changed(teller: Teller, told: Told) -> list[Message]:
-    """A.5.3.6: a person puts a study under a legal hold, or releases it."""
+    """A.5.3.6: a legal hold of a study begins or ends; results leave with other values than they were made with."""
     return [_accessed(teller, told, EventAction.UPDATE, {})]
 
 
@@ -359,6 +359,7 @@ _MEANING: Mapping[str, Callable[[Teller, Told], list[Message]]] = {
     Action.DELIVERY_DEFERRED: _sent,
     Action.DELIVERY_DEAD: _sent,
     Action.DELIVERY_RESENT: _sent_again,
+    Action.DELIVERY_RECONCILED: _changed,
     Action.STUDY_PURGED: _purged,
     Action.STUDY_FILES_DELETED: _purged,
     Action.STUDY_HELD: _changed,

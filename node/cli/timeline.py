@@ -11,7 +11,7 @@ from rich.text import Text
 
 from node.cli.words import clock_time, duration, size
 from node.db.switches import LEFT_OUT
-from node.db.timeline import DeliveryLine, JobLine, RevisionLine, Timeline
+from node.db.timeline import DeliveryLine, JobLine, ReconciledLine, RevisionLine, Timeline
 from node.db.views import nowhere
 
 _Entry = tuple[dt.datetime | None, str, str, str]
@@ -116,6 +116,8 @@ def entries(revision: RevisionLine) -> Iterator[_Entry]:
             yield None, "  result", "", text
     for delivery in revision.deliveries:
         yield from _delivery(delivery)
+    for line in revision.reconciled:
+        yield line.at, "not reconciled" if line.reason else "reconciled", "", _reconciled(line)
     if revision.delivered_at is not None:
         yield revision.delivered_at, revision.state, _took(revision.reported_at, revision.delivered_at), ""
     elif revision.state == "unsent":
@@ -167,6 +169,11 @@ def _kept(job: JobLine) -> Iterator[str]:
         lesions = [f"{one['score']:.2f}" for one in findings.get("lesions", [])]
         marked = [f"possible lesions: {len(lesions)} (scores {', '.join(lesions)})" if lesions else "no lesion marked"]
         yield image + ("; ".join(done + marked) if findings else str(part.get("reason", "nothing")))
+
+
+def _reconciled(line: ReconciledLine) -> str:
+    how = f"as they are: {line.reason}" if line.reason else f"with its own values of {', '.join(line.attributes)}"
+    return f"{line.objects} objects to {line.peer_aet}, {how}"
 
 
 def _delivery(line: DeliveryLine) -> Iterator[_Entry]:

@@ -16,6 +16,7 @@ from node.db import purging, switches, work
 from node.db.lifecycle import DeliveryState
 from node.db.tables import (
     AssociationRow,
+    AuditEventRow,
     ConflictRow,
     DeliveryRow,
     InstanceRow,
@@ -27,6 +28,8 @@ from node.db.tables import (
 )
 
 _PLACE = re.compile(r" \d+/\d+$")
+_RECONCILED = ("delivery.reconciled", "delivery.unreconciled")
+"""Events of the trail, where alone this stands."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,18 @@ class DeliveryLine:
 
 
 @dataclass(frozen=True)
+class ReconciledLine:
+    """Results that a peer got with its own values of patient and order, or, where there is a reason, without."""
+
+    peer_aet: str
+    at: dt.datetime
+    objects: int
+    attributes: list[str]
+    """By keyword, those that the peer had otherwise."""
+    reason: str
+
+
+@dataclass(frozen=True)
 class PurgeLine:
     """Files of the study that were deleted together."""
 
@@ -134,6 +149,7 @@ class RevisionLine:
     jobs: list[JobLine] = field(default_factory=list)
     results: list[ResultLine] = field(default_factory=list)
     deliveries: list[DeliveryLine] = field(default_factory=list)
+    reconciled: list[ReconciledLine] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -205,6 +221,7 @@ def _revision(session: Session, row: RevisionRow) -> RevisionLine:
             "jobs": [_job(session, job) for job in row.jobs],
             "results": _results(session, row.id),
             "deliveries": _deliveries(session, row.id),
+            "reconciled": _reconciled(session, row),
         }
     )
 
@@ -318,3 +335,22 @@ def _delivery(key: tuple[str, ...], members: Sequence[DeliveryRow]) -> DeliveryL
         committed_at=max((row.committed_at for row in members if row.committed_at), default=None),
         not_before=min(row.not_before for row in members) if state == DeliveryState.WAITING else None,
     )
+
+
+def _reconciled(session: Session, row: RevisionRow) -> list[ReconciledLine]:
+    events = session.scalars(
+        select(AuditEventRow)
+        .where(AuditEventRow.study_instance_uid == row.study_instance_uid, AuditEventRow.action.in_(_RECONCILED))
+        .order_by(AuditEventRow.number)
+    )
+    return [
+        ReconciledLine(
+            peer_aet=event.peer,
+            at=dt.datetime.fromisoformat(event.at),
+            objects=event.detail["objects"],
+            attributes=event.detail.get("attributes", []),
+            reason=event.detail.get("reason", ""),
+        )
+        for event in events
+        if event.detail["revision"] == row.number
+    ]

@@ -20,6 +20,7 @@ from node.dicom.commit import COMMITMENT_INSTANCE
 from node.dicom.marks import shelf
 from node.dicom.query import CLASSES_OF_KIND, RESULT_CLASSES
 from node.dicom.read.pixels import DECODED
+from node.dicom.reconcile import ASKED
 from node.dicom.select import CHEST_XRAY, CT_CLASSES, LOW_DOSE_CT, RADIOGRAPH_CLASSES
 from node.dicom.send import Outgoing, contexts_of
 from node.dicom.tls import CIPHER_SUITES
@@ -159,6 +160,11 @@ TEMPLATES: Mapping[str, str] = {
 
 QUERY_KEYS = (
     QueryKeys(
+        "STUDY",
+        "patient and order of results, of a peer with `reconcile`",
+        ("QueryRetrieveLevel", "StudyInstanceUID", *ASKED),
+    ),
+    QueryKeys(
         "IMAGE",
         "proof that a result is stored",
         ("QueryRetrieveLevel", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
@@ -288,7 +294,7 @@ def _proposals() -> Iterable[Proposal]:
     yield _proposal("results to peers, as they are routed", "SCU", contexts_of(results))
     yield _proposal("storage commitment of results", "SCU", [(negotiation.STORAGE_COMMITMENT, uncompressed)])
     yield _proposal(
-        "query: proof of storage where there is no commitment; harvest",
+        "query: proof of storage where there is no commitment; patient and order (reconcile); harvest",
         "SCU",
         [(negotiation.STUDY_ROOT_FIND, uncompressed)],
     )

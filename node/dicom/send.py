@@ -20,6 +20,7 @@ from node.dicom import messages, status
 from node.dicom.association import MOST_CONTEXTS, associate
 from node.dicom.direct import DirectLine
 from node.dicom.negotiation import UNCOMPRESSED, Accepted, accepted
+from node.dicom.reconcile import Coercion, coerce
 from node.errors import NoCommonContext, NodeError, Permanent, ResultLost, Transient
 from node.settings import Peer, Settings
 
@@ -34,12 +35,13 @@ Contexts = Mapping[tuple[str, str], Accepted]
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One Part 10 file to be sent."""
+    """One Part 10 file to be sent: as it lies there, or, with a coercion, a copy that is made on the way."""
 
     path: Path
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    coercion: Coercion | None = None
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,9 @@ def _encoded(outgoing: Outgoing, transfer_syntax: str) -> memoryview:
         offset, syntax = data_set_start(mapped)
         if syntax != outgoing.transfer_syntax_uid:
             raise ResultLost(f"the file of {outgoing.sop_instance_uid} is in another transfer syntax than recorded")
-        if syntax == transfer_syntax:
+        if syntax == transfer_syntax and outgoing.coercion is None:
             return memoryview(mapped)[offset:]
-        return memoryview(_converted(mapped[:], transfer_syntax))
+        return memoryview(_converted(mapped[:], transfer_syntax, outgoing.coercion))
     except (OSError, ValueError) as exc:
         raise ResultLost(f"the file of {outgoing.sop_instance_uid} cannot be read ({exc})") from exc
 
@@ -182,8 +184,10 @@ def data_set_start(file: bytes | mmap.mmap) -> tuple[int, str]:
     return position, syntax
 
 
-def _converted(file: bytes, transfer_syntax: str) -> bytes:
-    """The data set of an uncompressed Part 10 file in another little endian syntax. Raises ValueError."""
+def _converted(file: bytes, transfer_syntax: str, coercion: Coercion | None) -> bytes:
+    """The data set of an uncompressed Part 10 file in a little endian syntax, maybe coerced. Raises ValueError."""
     data_set = pydicom.dcmread(BytesIO(file))
+    if coercion is not None:
+        coerce(data_set, coercion)
     del data_set.file_meta
     return messages.encode_data_set(data_set, transfer_syntax)

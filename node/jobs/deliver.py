@@ -33,6 +33,7 @@ from node.errors import (
     Transient,
 )
 from node.jobs import patience, withhold
+from node.jobs.reconcile import note, reconcile
 from node.jobs.record import now, record
 from node.settings import Peer, Settings
 
@@ -86,10 +87,12 @@ class Deliverer:
     # -- send
 
     def _send(self, peer: Peer, rows: Sequence[DeliveryRow], results: dict[str, ResultRow]) -> None:
-        outgoing, outcomes = self._readable(rows, results)
+        readable, outcomes = self._readable(rows, results)
         ids = [row.id for row in rows]
-        sent, unreachable = self._send_all(peer, outgoing, ids)
+        this_round = reconcile(self.settings, self.database, peer, rows[0].revision_id, readable)
+        sent, unreachable = self._send_all(peer, this_round.objects, ids)
         outcomes.update({item.sop_instance_uid: item for item in sent})
+        taken = {item.sop_instance_uid for item in sent if item.error is None}
         with self.database.write() as session:
             untried = [row for row in rows if _is_untried(outcomes[row.sop_instance_uid], unreachable)]
             if unreachable is not None and untried:
@@ -102,6 +105,7 @@ class Deliverer:
                     self._put_back(session, row, outcome.error, dt.timedelta(seconds=self.settings.retry_first_s))
                 else:
                     self._settle(session, row, results[row.sop_instance_uid], outcome, peer)
+            note(session, peer, rows[0].revision_id, taken, this_round, self.actor)
             self._note_peer(session, peer, unreachable)
             self._finish(session, rows[0].revision_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Manners:
     """Answer to each C-STORE; 0x0000 stores."""
     find_status: int = 0x0000
     """Answer to each C-FIND instead of its matches, where it is not 0x0000."""
+    studies: Sequence[Dataset] = ()
+    """Matches of each C-FIND at STUDY level."""
     aborts_after: int | None = None
     """Aborts the association after so many objects of it."""
     aborts_on: str = ""
@@ -137,6 +139,9 @@ class StandIn:
             yield self.manners.find_status, None
             return
         wanted = event.identifier
+        if wanted.QueryRetrieveLevel == "STUDY":
+            yield from ((0xFF00, match) for match in self.manners.studies)
+            return
         uids = [str(uid) for uid in _listed(wanted.get("SOPInstanceUID"))] or list(self.stored)
         for uid in uids:
             if uid in self.stored:

@@ -41,6 +41,7 @@ from node.dicom.marks import shelf
 from node.dicom.negotiation import STORAGE_COMMITMENT, VERIFICATION
 from node.dicom.query import echo, find_instances
 from node.dicom.receive import StorageScp
+from node.dicom.reconcile import find_identity
 from node.dicom.retrieve import Destination, get_series, move_series
 from node.dicom.send import Outgoing, send
 from node.errors import NodeError, OutOfResources, Refused, UnknownCaller, WrongCalledTitle
@@ -271,6 +272,7 @@ def proposed_by(call: Callable[[Peer], object], handlers: Sequence[tuple[Any, ..
 
 
 def find_calls(peer: Peer) -> None:
+    find_identity(SETTINGS, peer, "1.2")
     find_instances(SETTINGS, peer, "1.2", ["1.2.3"])
     find_studies(SETTINGS, peer, dates="20260101-20260131", patient_ids=["P"])
     find_series(SETTINGS, peer, "1.2")
