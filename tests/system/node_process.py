@@ -52,10 +52,13 @@ class PeerEntry:
     commitment: str = "auto"
     may_send: bool = True
     may_receive: bool = True
+    reconcile: bool = False
 
     def toml(self) -> str:
         lines = ["[[peer]]", f'aet = "{self.aet}"', f'host = "{self.host}"', f'commitment = "{self.commitment}"']
         lines += [f"may_send = {str(self.may_send).lower()}", f"may_receive = {str(self.may_receive).lower()}"]
+        if self.reconcile:
+            lines.append("reconcile = true")
         if self.port is not None:
             lines.append(f"port = {self.port}")
         if self.takes is not None:
