@@ -89,6 +89,8 @@ class Deliverer:
     def _send(self, peer: Peer, rows: Sequence[DeliveryRow], results: dict[str, ResultRow]) -> None:
         readable, outcomes = self._readable(rows, results)
         ids = [row.id for row in rows]
+        if peer.reconcile:
+            self._renew(ids)
         this_round = reconcile(self.settings, self.database, peer, rows[0].revision_id, readable)
         sent, unreachable = self._send_all(peer, this_round.objects, ids)
         outcomes.update({item.sop_instance_uid: item for item in sent})

@@ -24,6 +24,9 @@ from node.jobs.record import record
 from node.jobs.stamp import stamp
 from node.settings import Peer, Settings
 
+_SHARE_OF_LEASE = 0.25
+"""Longer a peer is not waited for, or the deliveries would be given to another worker meanwhile."""
+
 
 @dataclass(frozen=True)
 class Reconciled:
@@ -44,8 +47,10 @@ def reconcile(
         return Reconciled(tuple(objects))
     with database.read() as session:
         revision = receiving.revision(session, revision_id)
+    patience_s = min(settings.dimse_timeout_s, settings.lease_s * _SHARE_OF_LEASE)
+    impatient = settings.model_copy(update={"dimse_timeout_s": patience_s})
     try:
-        identity = find_identity(settings, peer, revision.study_instance_uid)
+        identity = find_identity(impatient, peer, revision.study_instance_uid)
     except NodeError as exc:
         return Reconciled(tuple(objects), exc.reason)
     coerced = tuple(_coerced(settings, revision, identity, each) for each in objects)

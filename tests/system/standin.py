@@ -41,6 +41,8 @@ class Manners:
     """Answer to each C-STORE; 0x0000 stores."""
     find_status: int = 0x0000
     """Answer to each C-FIND instead of its matches, where it is not 0x0000."""
+    find_delay_s: float = 0.0
+    """Waits so long before it answers a C-FIND at STUDY level."""
     studies: Sequence[Dataset] = ()
     """Matches of each C-FIND at STUDY level."""
     aborts_after: int | None = None
@@ -140,6 +142,7 @@ class StandIn:
             return
         wanted = event.identifier
         if wanted.QueryRetrieveLevel == "STUDY":
+            time.sleep(self.manners.find_delay_s)
             yield from ((0xFF00, match) for match in self.manners.studies)
             return
         uids = [str(uid) for uid in _listed(wanted.get("SOPInstanceUID"))] or list(self.stored)

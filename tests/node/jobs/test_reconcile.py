@@ -187,6 +187,17 @@ def test_a_pacs_that_does_not_answer_the_query_gets_its_results_all_the_same(rou
     assert "A700" in event.detail["reason"]
 
 
+def test_a_pacs_that_is_slow_to_answer_is_not_waited_for_beyond_the_lease(round_: Round) -> None:
+    round_.settings = round_.settings.model_copy(update={"lease_s": 2.0})
+    round_.pacs.manners.find_delay_s = 1.5
+    round_.set_out()
+    round_.deliver()
+    assert round_.states() == [DeliveryState.COMMITTED] * 2
+    assert [round_.is_as_made(ds) for ds in round_.pacs.datasets()] == [True, True]
+    (event,) = round_.events()
+    assert event.detail["reason"]
+
+
 def test_what_is_stored_is_not_sent_again_and_the_rest_is_made_alike(round_: Round) -> None:
     first, second = "2.25.1.1", "2.25.1.2"
     round_.set_out()
