@@ -317,6 +317,8 @@ def _judge(peer: Peer, report: EchoReport) -> tuple[list[str], list[str], Verdic
     found.append(proof)
     if change:
         changes.append(change)
+    if peer.reconcile and not report.find:
+        changes.append("allow query there: `reconcile` is set, and what it has of a patient cannot be asked for")
     return found, changes, "note" if changes and verdict == "ok" else verdict
 
 

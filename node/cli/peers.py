@@ -110,11 +110,17 @@ def _row(peer: Peer, failures: int, open_until: str) -> list[object]:
         peer.aet,
         f"{peer.host}{port}{' TLS' if peer.tls else ''}",
         peer.priority if peer.may_send else "no",
-        " ".join(peer.takes) if peer.may_receive and peer.port else "no",
+        _gets(peer),
         peer.commitment,
         f"after {peer.completion.quiet_s:g} s of quiet",
         state,
     ]
+
+
+def _gets(peer: Peer) -> str:
+    if not (peer.may_receive and peer.port):
+        return "no"
+    return " ".join(peer.takes) + (", reconciled" if peer.reconcile else "")
 
 
 def echo(

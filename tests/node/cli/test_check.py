@@ -242,6 +242,8 @@ def test_a_certificate_that_has_ended_is_a_fault(
         ({"commitment": "never"}, EchoReport(0.1, ALL, commitment=True, find=False), "note", "C-STORE success alone"),
         ({}, EchoReport(0.1, ("SC", "CT", "SEG"), commitment=True, find=True), "note", "it lacks sr:"),
         ({}, EchoReport(0.1, (), commitment=True, find=True), "fault", "it lacks sr, seg, sc, derived"),
+        ({"reconcile": True}, EchoReport(0.1, ALL, commitment=True, find=True), "ok", ""),
+        ({"reconcile": True}, EchoReport(0.1, ALL, commitment=True, find=False), "note", "`reconcile` is set"),
         ({"may_receive": False}, EchoReport(None, (), commitment=False, find=False), "ok", ""),
         ({"takes": ("sr",)}, EchoReport(0.1, ("Comprehensive SR",), commitment=True, find=True), "ok", ""),
         ({"takes": ("sr-text",)}, EchoReport(0.1, ("Basic Text SR",), commitment=True, find=True), "ok", ""),

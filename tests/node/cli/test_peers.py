@@ -37,6 +37,15 @@ def test_a_site_file_becomes_rows_once(run, empty: Database, site: Path) -> None
     assert "PACS" in run("peers", "list").stdout
 
 
+def test_the_list_says_whom_results_follow(run, empty: Database, site: Path) -> None:
+    run("peers", "apply", site)
+    assert "reconciled" not in run("peers", "list").stdout
+    text = site.read_text(encoding="utf8")
+    site.write_text(text.replace('aet = "PACS"', 'aet = "PACS"\nreconcile = true'), encoding="utf8")
+    run("peers", "apply", site)
+    assert "reconciled" in run("peers", "list").stdout
+
+
 def test_the_trail_says_who_changed_what_from_what_to_what(run, empty: Database, site: Path) -> None:
     text = site.read_text(encoding="utf8")
     run("peers", "apply", site)
