@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,18 +101,6 @@ class Ledger:
     def running(self, study_uid: str, pipeline: str) -> bool:
         """Whether a job of this pipeline is in a worker's hands."""
         return any(job.pipeline == pipeline and job.state == JobState.RUNNING for job in self.jobs(study_uid))
-
-    def writable(self) -> bool:
-        """Whether nobody is in the middle of a write: of SQLite's one lock, which a process that stands still keeps."""
-        if self.engine.dialect.name != "sqlite":
-            return True
-        with closing(sqlite3.connect(str(self.engine.url.database), timeout=0, isolation_level=None)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-            connection.execute("ROLLBACK")
-        return True
 
     def delivery_states(self, study_uid: str) -> set[str]:
         return {row.state for row in self.deliveries(study_uid)}
