@@ -24,6 +24,7 @@ _DOOR_S = 15.0
 
 Died = Callable[[str, int, float], None]
 """(name, exit code, seconds until it is started again)."""
+Returned = Callable[[str], None]
 
 
 class NotStarted(Transient):
@@ -32,10 +33,15 @@ class NotStarted(Transient):
 
 @dataclass
 class Supervisor:
-    """`start` some children, `watch` until a signal comes, `stop` all in the order given."""
+    """`start` some children, `watch` until a signal comes, `stop` all in the order given.
+
+    on_death    called at once: whatever it waits for, the child waits for too
+    on_return   called with its name once a child has been started again
+    """
 
     environment: Mapping[str, str]
     on_death: Died
+    on_return: Returned
     grace_s: float
     children: list[Child] = field(default_factory=list)
     stopping: bool = False
@@ -87,6 +93,7 @@ class Supervisor:
                     del self._due[child.name]
                     child.begin(self.environment)
                     LOGGER.info("%s started again, process %d", child.name, child.pid)
+                    self.on_return(child.name)
                 continue
             code = child.poll()
             if code is not None:

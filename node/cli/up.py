@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from kombu.exceptions import OperationalError
@@ -22,7 +24,7 @@ from node.cli.supervisor import LOGGER, NotStarted, Supervisor
 from node.cli.words import remark, say
 from node.db import migrate
 from node.errors import Transient
-from node.jobs.record import process_name, record
+from node.jobs.record import now, process_name, record
 from node.jobs.site import apply_site
 from node.settings import VERSION, Settings, Site
 
@@ -60,11 +62,21 @@ def _log_to(path: Path) -> None:
     LOGGER.propagate = False
 
 
+@dataclass(frozen=True)
+class Death:
+    """Of a process that is started again; not in the trail yet."""
+
+    name: str
+    code: int
+    at: dt.datetime
+
+
 class _Up:
     def __init__(self, settings: Settings, grace_s: float) -> None:
         self._settings = settings
         self._actor = process_name("up")
-        self._supervisor = Supervisor(_environment(settings), self._on_death, grace_s)
+        self._deaths: list[Death] = []
+        self._supervisor = Supervisor(_environment(settings), self._on_death, self._on_return, grace_s)
         self._node = wiring.build(settings)
 
     def run(self, site: Site | None) -> None:
@@ -85,6 +97,7 @@ class _Up:
             LOGGER.info("stopping")
             supervisor.stop(STOP_ORDER)
             homes.redis_socket(self._settings).unlink(missing_ok=True)
+            self._record_deaths()
             LOGGER.info("stopped")
         self._record(Action.NODE_STOPPED, aet=self._settings.aet, port=self._settings.port)
 
@@ -128,14 +141,26 @@ class _Up:
 
     def _on_death(self, name: str, code: int, delay_s: float) -> None:
         remark(f"{name} ended (exit code {code}); it is started again in {delay_s:.0f} s")
-        try:
-            self._record(Action.NODE_STOPPED, outcome=FAILED_FOR_NOW, process=name, exit_code=code)
-        except SQLAlchemyError as exc:  # the database may be what it died of; the log has it
-            LOGGER.warning("the end of %s could not be recorded (%s)", name, type(exc).__name__)
+        self._deaths.append(Death(name, code, now()))
 
-    def _record(self, action: Action, *, outcome: str = "success", **detail: str | int) -> None:
+    def _on_return(self, _name: str) -> None:
+        """Only now: the database may keep us waiting, and the process that is to come back must not wait for that."""
+        self._record_deaths()
+
+    def _record_deaths(self) -> None:
+        while self._deaths:
+            death = self._deaths.pop(0)
+            detail: dict[str, str | int] = {"process": death.name, "exit_code": death.code}
+            try:
+                self._record(Action.NODE_STOPPED, at=death.at, outcome=FAILED_FOR_NOW, **detail)
+            except SQLAlchemyError as exc:  # the database may be what it died of; the log has it
+                LOGGER.warning("the end of %s could not be recorded (%s)", death.name, type(exc).__name__)
+
+    def _record(
+        self, action: Action, *, at: dt.datetime | None = None, outcome: str = "success", **detail: str | int
+    ) -> None:
         with self._node.database.write() as session:
-            record(session, action, outcome=outcome, actor=self._actor, detail=detail)
+            record(session, action, at=at, outcome=outcome, actor=self._actor, detail=detail)
 
 
 def _environment(settings: Settings) -> Mapping[str, str]:

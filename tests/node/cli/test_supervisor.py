@@ -40,7 +40,7 @@ def deaths() -> list[tuple[str, int, float]]:
 
 @pytest.fixture
 def supervisor(deaths: list[tuple[str, int, float]]) -> Supervisor:
-    return Supervisor(os.environ, lambda *death: deaths.append(death), grace_s=0.5)
+    return Supervisor(os.environ, lambda *death: deaths.append(death), lambda _name: None, grace_s=0.5)
 
 
 def alive(pid: int | None) -> bool:
@@ -76,6 +76,24 @@ def test_a_child_that_dies_is_started_again(
         supervisor._turn()
     assert supervisor.until_ready([child], lambda _: None)
     assert deaths == [("one", -signal.SIGKILL, FIRST_DELAY_S)]
+    supervisor.stop([["one"]])
+
+
+def test_what_is_told_of_a_return_keeps_no_child_from_it(make: Make) -> None:
+    told: list[tuple[str, int | None]] = []
+    child = make("one", IDLE)
+    supervisor = Supervisor(os.environ, lambda *_: None, lambda name: told.append((name, child.pid)), grace_s=0.5)
+    supervisor.start([child])
+    supervisor.until_ready([child], lambda _: None)
+    first = child.pid
+    assert first is not None
+    assert not told
+    os.kill(first, signal.SIGKILL)
+    while not told:
+        supervisor._turn()
+    assert told == [("one", child.pid)]
+    assert child.pid != first
+    assert alive(child.pid)
     supervisor.stop([["one"]])
 
 
