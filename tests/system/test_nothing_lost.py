@@ -10,7 +10,9 @@ into it: no case passes because it came too late.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import redis
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 
+from node.audit.events import Action
 from node.db.lifecycle import DeliveryState, RevisionState
 from node.db.work import REPORT
 from system import dcmtk, studies
@@ -264,3 +267,14 @@ def test_the_node_ends_cleanly_when_asked_and_leaves_no_process_behind(tmp_path:
     assert all(pids)
     assert node.stop() == 0
     assert not [pid for pid in pids if pid is not None and alive(pid)]
+
+
+def test_a_process_is_started_again_though_somebody_holds_the_database(tmp_path: Path) -> None:
+    """SQLite has one lock; the end of a process is on record once it is free."""
+    with Node(tmp_path, site=site_text([PeerEntry("MODALITY")], {})) as node:
+        with closing(sqlite3.connect(node.home / "node.sqlite", isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            node.kill("clock")
+            holder.execute("ROLLBACK")
+        ledger = Ledger(node)
+        wait_until(lambda: ledger.audit_actions()[Action.NODE_STOPPED], "the end of the clock is on record")
