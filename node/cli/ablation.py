@@ -34,9 +34,43 @@ def _weights(name: str, words: str) -> Path:
     return option
 
 
-def _count(name: str, words: str) -> int | None:
-    option: int | None = typer.Option(None, name, min=1, help=words, show_default=False)
+def _count(name: str, words: str, *, least: int = 1) -> int | None:
+    option: int | None = typer.Option(None, name, min=least, help=words, show_default=False)
     return option
+
+
+DENOISER = _weights("--denoiser", "Weights of `train lidnet`: where every arm starts.")
+DETECTOR = _weights("--detector", "Weights of `train deeplesion`: gives feedback.")
+JUDGE = _weights("--judge", "Weights of `train deeplesion` with another seed, and with --single too.")
+OUT = typer.Option(..., "--out", file_okay=False, help="Samples, checkpoints and tables go here.")
+SWEEP = typer.Option(
+    False,
+    "--sweep",
+    help="The feedback's weights times 0.1, 1 and 10, on validation patients; without --arm: A3, A4 and A6.",
+)
+ROUNDS = _count("--rounds", "Instead of the preset's.")
+STEPS = _count("--steps", "Of each training, instead of the preset's: as many rounds, shorter turns.")
+CROP = _count("--crop", "Side of the squares trained on, pixels of 0.8 mm, instead of the preset's.", least=32)
+DOSES = typer.Option(
+    None,
+    "--dose",
+    min=0.005,
+    max=1,
+    help="Judged on, as a fraction of the full dose (repeatable; 0.25 and 0.1 without it). Trained on: from 0.8"
+    " times the lowest to twice the highest.",
+)
+SIDE = _count(
+    "--judged-side",
+    "Judge on squares of so many pixels around the lesions, not on whole slices: quicker, with less in it that"
+    " could be a false positive.",
+    least=64,
+)
+CASES = _count("--cases", "Patients of each family that arms are trained on. Default: 24.")
+JUDGED = _count(
+    "--judged-cases",
+    "Patients of each family that arms are judged on, and half as many without lesions. Default: 10.",
+)
+SLICES = _count("--slices", "Key slices of each patient. Default: 8 to train on, 4 to judge on.")
 
 
 def register(train: typer.Typer) -> None:
@@ -45,57 +79,24 @@ def register(train: typer.Typer) -> None:
 
 
 def train_ablation(
-    denoiser: Path = _weights("--denoiser", "Weights of `train lidnet`: where every arm starts."),
-    detector: Path = _weights("--detector", "Weights of `train deeplesion`: gives feedback."),
-    judge: Path = _weights("--judge", "Weights of `train deeplesion` with another seed, and with --single too."),
-    out: Path = typer.Option(..., "--out", file_okay=False, help="Samples, checkpoints and tables go here."),
+    denoiser: Path = DENOISER,
+    detector: Path = DETECTOR,
+    judge: Path = JUDGE,
+    out: Path = OUT,
     socket: Literal["unet", "red-cnn"] = typer.Option("unet", "--socket", help="What the denoiser's weights are of."),
     arms: list[str] | None = typer.Option(None, "--arm", help=f"Repeatable; all without it. {ARMS}."),
-    sweep: bool = typer.Option(
-        False,
-        "--sweep",
-        help="The feedback's weights times 0.1, 1 and 10, on validation patients; without --arm: A3, A4 and A6.",
-    ),
+    sweep: bool = SWEEP,
     seeds: int = typer.Option(3, "--seeds", min=1, help="Trainings of each arm."),
     preset: Literal["cpu", "gpu"] = typer.Option("cpu", "--preset", help="Length and size of each training."),
     workers: int = typer.Option(0, "--workers", min=0, help="Processes that train arms side by side; 0: none."),
-    rounds: int | None = typer.Option(None, "--rounds", min=1, help="Instead of the preset's.", show_default=False),
-    steps: int | None = typer.Option(
-        None,
-        "--steps",
-        min=1,
-        help="Of each training, instead of the preset's: as many rounds, shorter turns.",
-        show_default=False,
-    ),
-    crop: int | None = typer.Option(
-        None,
-        "--crop",
-        min=32,
-        help="Side of the squares trained on, pixels of 0.8 mm, instead of the preset's.",
-        show_default=False,
-    ),
-    doses: list[float] | None = typer.Option(
-        None,
-        "--dose",
-        min=0.005,
-        max=1,
-        help="Judged on, as a fraction of the full dose (repeatable; 0.25 and 0.1 without it). Trained on: from 0.8"
-        " times the lowest to twice the highest.",
-    ),
-    side: int | None = typer.Option(
-        None,
-        "--judged-side",
-        min=64,
-        help="Judge on squares of so many pixels around the lesions, not on whole slices: quicker, with less in it that"
-        " could be a false positive.",
-        show_default=False,
-    ),
-    cases: int | None = _count("--cases", "Patients of each family that arms are trained on. Default: 24."),
-    judged: int | None = _count(
-        "--judged-cases",
-        "Patients of each family that arms are judged on, and half as many without lesions. Default: 10.",
-    ),
-    slices: int | None = _count("--slices", "Key slices of each patient. Default: 8 to train on, 4 to judge on."),
+    rounds: int | None = ROUNDS,
+    steps: int | None = STEPS,
+    crop: int | None = CROP,
+    doses: list[float] | None = DOSES,
+    side: int | None = SIDE,
+    cases: int | None = CASES,
+    judged: int | None = JUDGED,
+    slices: int | None = SLICES,
     seed: int = typer.Option(0, "--seed", help="Of the simulated patients."),
     as_json: bool = typer.Option(False, "--json", help="JSON instead of tables."),
 ) -> None:
