@@ -44,6 +44,19 @@ def image(number: int = 1, *, series: str = CHEST) -> Dataset:
     return ds
 
 
+def worker_of(settings: Settings, database: Database, archive: Archive, analyst: Analyst) -> Worker:
+    """Who runs these analyses, and reports."""
+    reporter = Reporter(settings, database, archive, "test")
+    return Worker(
+        settings,
+        database,
+        actor="test",
+        analyse=analyst.analyse,
+        report=reporter.report,
+        after_report=reporter.hand_over,
+    )
+
+
 class House:
     """The node without its processes and without networks."""
 
@@ -55,15 +68,7 @@ class House:
         analyst = Analyst(
             settings, database, archive, models=Models, pipelines={"low_dose_ct": (read_one_volume, low_dose_ct)}
         )
-        reporter = Reporter(settings, database, archive, "test")
-        self.worker = Worker(
-            settings,
-            database,
-            actor="test",
-            analyse=analyst.analyse,
-            report=reporter.report,
-            after_report=reporter.hand_over,
-        )
+        self.worker = worker_of(settings, database, archive, analyst)
 
     def send(self, *objects: Dataset) -> None:
         for ds in objects:

@@ -20,7 +20,6 @@ from node.jobs.analyse import Analyst, read_one_volume
 from node.jobs.intake import complete_due
 from node.jobs.plan import plan
 from node.jobs.receive import ReceivingDesk
-from node.jobs.report import Reporter
 from node.jobs.run import Worker
 from node.jobs.sources import demand_all, lost
 from node.pipelines.low_dose_ct import low_dose_ct
@@ -28,6 +27,7 @@ from node.pipelines.models import Models
 from node.settings import Settings
 
 from .conftest import ct_slice
+from .house import worker_of
 from .test_report import slice_of_air_and_tissue, words
 
 
@@ -71,15 +71,7 @@ def study(
     [revision_id] = complete_due(database, actor="test")
     plan(database, revision_id, actor="test")
     analyst = Analyst(settings, database, archive, Models, {"low_dose_ct": (read_one_volume, low_dose_ct)})
-    reporter = Reporter(settings, database, archive, "test")
-    worker = Worker(
-        settings,
-        database,
-        actor="test",
-        analyse=analyst.analyse,
-        report=reporter.report,
-        after_report=reporter.hand_over,
-    )
+    worker = worker_of(settings, database, archive, analyst)
     return Study(database, archive, worker, revision_id)
 
 

@@ -24,14 +24,12 @@ from node.jobs.intake import complete_due
 from node.jobs.plan import plan
 from node.jobs.receive import ReceivingDesk
 from node.jobs.record import now
-from node.jobs.report import Reporter
-from node.jobs.run import Worker
 from node.jobs.site import apply_site
 from node.settings import Settings, Site
 from system.processes import free_port
 
 from .conftest import PACS, ct_slice
-from .house import CHEST, HEAD, STUDY, House, words
+from .house import CHEST, HEAD, STUDY, House, words, worker_of
 
 WHY = "Wrong marks since the kernel was changed"
 OFF = f"The analysis low_dose_ct is switched off by this site: {WHY}. No result of it is shown."
@@ -73,15 +71,7 @@ class Ward(House):
         analyst = Analyst(
             settings, database, archive, models=lambda: None, pipelines={"low_dose_ct": (read_one_volume, self._run)}
         )
-        reporter = Reporter(settings, database, archive, "test")
-        self.worker = Worker(
-            settings,
-            database,
-            actor="test",
-            analyse=analyst.analyse,
-            report=reporter.report,
-            after_report=reporter.hand_over,
-        )
+        self.worker = worker_of(settings, database, archive, analyst)
         self.deliverer = Deliverer(settings, database, archive, "test")
         self.switch("on")
 
