@@ -45,7 +45,7 @@ _STALE_KEYWORDS = """
     LargestImagePixelValue SmallestPixelValueInSeries LargestPixelValueInSeries IconImageSequence NumberOfFrames
     RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor
     BluePaletteColorLookupTableDescriptor ICCProfile ColorSpace ExtendedOffsetTable ExtendedOffsetTableLengths
-    PixelAspectRatio ImageComments HistogramSequence
+    PixelAspectRatio PlanarConfiguration ImageComments HistogramSequence
     SOPClassUID SOPInstanceUID SeriesInstanceUID SeriesNumber SeriesDescription SeriesDescriptionCodeSequence
     SeriesDate SeriesTime InstanceCreationDate InstanceCreationTime InstanceCreatorUID InstanceCoercionDateTime
     ContentDate ContentTime RelatedSeriesSequence RelatedGeneralSOPClassUID OriginalSpecializedSOPClassUID

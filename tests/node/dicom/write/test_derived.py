@@ -50,6 +50,15 @@ def test_a_long_derivation_ends_in_whole_sentences_and_keeps_the_caution(tmp_pat
     assert said.endswith("(limit 25). More in the report. " + made.stamp().note)
 
 
+def test_an_arrangement_of_colours_is_not_told_of_one_grey_value(run_of: Any, read_back: Any, tmp_path: Path) -> None:
+    """Scanners write it, and de-identification keeps it; PS3.3 C.7.6.3.1.3 allows it with several samples only."""
+    run = run_of(made.ct_series(tmp_path, PlanarConfiguration=0))
+    assert all("PlanarConfiguration" in pydicom.dcmread(path) for path in run.paths)
+    images = _derived(run, read_back)
+    assert images
+    assert not any("PlanarConfiguration" in ds for ds in images)
+
+
 @pytest.mark.parametrize("stated", ["YES", "NO", None, ""])
 def test_what_is_burned_in_is_what_the_source_says(
     stated: str | None, run_of: Any, read_back: Any, tmp_path: Path
